@@ -1,0 +1,25 @@
+//! idmapfs: a FUSE file system that shows a directory with other owners and
+//! permissions than those stored, per mount, by a policy.
+//!
+//! `docs/architecture.md` is the map of the modules; data flows one way:
+//! `fuse` -> `fs` -> `policy`, `tree`, `source` -> `sys`.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a test fails by panicking"
+    )
+)]
+
+pub mod acl;
+pub mod attr;
+pub mod error;
+pub mod fs;
+pub mod id;
+pub mod policy;
+pub mod source;
+pub mod tree;

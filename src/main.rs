@@ -1,0 +1,2 @@
+//! The `idmapfs` command; everything is in the library.
+fn main() {}
