@@ -68,6 +68,8 @@ impl Mode {
     pub const SETUID: u16 = 0o4000;
     /// The set-group-id bit.
     pub const SETGID: u16 = 0o2000;
+    /// The sticky bit of a directory: who may write may not remove others' files.
+    pub const STICKY: u16 = 0o1000;
 
     /// Keeps the permission bits of a mode.
     pub const fn new(mode: u32) -> Self {
@@ -129,6 +131,8 @@ pub struct Attr<S: Side> {
     pub ctime: Time,
     /// Creation, where the source records it.
     pub btime: Option<Time>,
+    /// Whether nobody may change it: it is immutable or append-only.
+    pub locked: bool,
 }
 
 impl Attr<Disk> {
@@ -151,6 +155,7 @@ impl Attr<Disk> {
             mtime: self.mtime,
             ctime: self.ctime,
             btime: self.btime,
+            locked: self.locked,
         }
     }
 }

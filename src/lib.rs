@@ -15,11 +15,8 @@
     )
 )]
 
-pub mod acl;
 pub mod attr;
 pub mod error;
-pub mod fs;
 pub mod id;
-pub mod policy;
-pub mod source;
-pub mod tree;
+pub mod sync;
+pub mod text;
