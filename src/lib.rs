@@ -18,5 +18,6 @@
 pub mod attr;
 pub mod error;
 pub mod id;
+pub mod policy;
 pub mod sync;
 pub mod text;

@@ -1,0 +1,81 @@
+//! The price of a decision: nanoseconds for each present and store, by the
+//! number of extents and entries.
+#![allow(missing_docs, reason = "criterion's macros make undocumented items")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    reason = "a benchmark fails by panicking"
+)]
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use idmapfs::id::{Disk, Id, Ids, User, View};
+use idmapfs::policy::{NoNames, Policy, Server, file};
+
+/// Ids between the starts of two neighbouring ranges.
+const STEP: u32 = 16;
+
+/// How many ids are asked for in turn, so that no answer can be predicted.
+const ASKED: usize = 1024;
+
+fn policy(ids: &str) -> Box<dyn Policy> {
+    let server = Server { ids: Ids::new(0, 0).unwrap(), privileged: true };
+    let spec = file::parse("bench", &format!("version = 1\n[ids]\n{ids}\n"), &NoNames).unwrap();
+    Box::new(spec.build(&server).unwrap())
+}
+
+fn list(key: &str, count: u32, rule: impl Fn(u32) -> String) -> String {
+    let rules: Vec<String> = (0..count).map(rule).collect();
+    format!("{key} = {rules:?}")
+}
+
+/// Numbers below `end` in an order that looks random, the same every time.
+fn scattered(end: u32) -> Vec<u32> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        u32::try_from((state >> 33) % u64::from(end)).unwrap()
+    };
+    (0..ASKED).map(|_| next()).collect()
+}
+
+fn decide(c: &mut Criterion, name: &str, size: u32, policy: &dyn Policy) {
+    let ids = scattered(size * STEP);
+    let disk: Vec<Id<User, Disk>> = ids.iter().map(|id| Id::new(*id).unwrap()).collect();
+    let view: Vec<Id<User, View>> = ids.iter().map(|id| Id::new(*id).unwrap()).collect();
+    let mut group = c.benchmark_group(name);
+    group.bench_function(BenchmarkId::new("present", size), |b| {
+        let mut asked = disk.iter().cycle();
+        b.iter(|| policy.present(black_box(asked.next().copied())));
+    });
+    group.bench_function(BenchmarkId::new("store", size), |b| {
+        let mut asked = view.iter().cycle();
+        b.iter(|| asked.next().and_then(|id| policy.store(black_box(*id))));
+    });
+    group.finish();
+}
+
+fn decisions(c: &mut Criterion) {
+    decide(c, "identity", 1, &*policy(""));
+    decide(c, "collapse", 1, &*policy("collapse = { present-as = 5 }"));
+    for count in [1, 4, 8, 64, 4096] {
+        // Every range is its neighbour's mirror image, so no two can merge.
+        let extent = |i| format!("{}:{}:{STEP}", i * STEP, (count - 1 - i) * STEP);
+        decide(c, "map", count, &*policy(&list("map", count, extent)));
+    }
+    let entries = 10_000;
+    let entry = |i| format!("{}:{}", i * STEP, (entries - 1 - i) * STEP);
+    decide(c, "table", entries, &*policy(&list("table", entries, entry)));
+}
+
+fn parsing(c: &mut Criterion) {
+    let map = list("map", 4096, |i| format!("{}:{}:{STEP}", i * STEP, i * STEP));
+    let text = format!("version = 1\n[ids]\n{map}\n");
+    c.bench_function("parse/4096 extents", |b| {
+        b.iter(|| file::parse("bench", black_box(&text), &NoNames).unwrap());
+    });
+}
+
+criterion_group!(benches, decisions, parsing);
+criterion_main!(benches);

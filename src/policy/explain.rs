@@ -1,0 +1,218 @@
+//! Decisions with their reasons: the evaluator of the request path, asked by
+//! somebody who listens.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::error::Written;
+use super::pipeline::Pipeline;
+use super::spec::Rules;
+use super::stages::{Stages, Step};
+use crate::id::{Disk, Id, Ids, Kind, Owner, View};
+
+/// What a policy is asked about an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Question {
+    /// What is this disk id shown as?
+    Present,
+    /// What is this view id stored as, by chown for example?
+    Store,
+    /// Whose on disk are the files that a caller with this view id creates?
+    Create,
+}
+
+impl Question {
+    /// Returns the word for the question: that of the policy's method.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Store => "store",
+            Self::Create => "create",
+        }
+    }
+}
+
+/// What one stage said on the way to an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// The stage, by the word that writes it in a policy.
+    pub stage: &'static str,
+    /// What the stage said.
+    pub text: String,
+    /// The extent or entry that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Where the rule was written: `FILE:LINE:COLUMN`, or the option.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+}
+
+/// A question, its answer, and the stages that were asked, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// What was asked.
+    pub question: Question,
+    /// The kind of the ids: `uid` or `gid`.
+    pub kind: &'static str,
+    /// The id asked about, of the disk for `present`, else of the view;
+    /// nothing for a disk id that the server cannot name.
+    pub id: Option<u32>,
+    /// The id on the other side; nothing: unmapped, so shown as the overflow
+    /// id, or refused with `EOVERFLOW`.
+    pub answer: Option<u32>,
+    /// What each stage said; the last one decided.
+    pub reasons: Vec<Reason>,
+}
+
+impl Pipeline {
+    /// Explains as whom callers see a file of this owner: uid, then gid.
+    pub fn explain_owner(&self, owner: Owner<Disk>) -> [Decision; 2] {
+        [
+            present(&self.users, self.spec.users(), owner.uid),
+            present(&self.groups, self.spec.groups(), owner.gid),
+        ]
+    }
+
+    /// Explains whose a file is that a caller with these ids creates.
+    pub fn explain_create(&self, caller: Ids<View>) -> [Decision; 2] {
+        [
+            create(&self.users, self.spec.users(), caller.uid),
+            create(&self.groups, self.spec.groups(), caller.gid),
+        ]
+    }
+
+    /// Explains what a change of owner to these ids stores.
+    pub fn explain_store(&self, owner: Ids<View>) -> [Decision; 2] {
+        [
+            store(&self.users, self.spec.users(), owner.uid),
+            store(&self.groups, self.spec.groups(), owner.gid),
+        ]
+    }
+}
+
+fn present<K: Kind>(stages: &Stages<K>, rules: &Rules<K>, id: Option<Id<K, Disk>>) -> Decision {
+    let mut steps = Vec::new();
+    let answer = stages.present(id, &mut steps).map(Id::raw);
+    decision(Question::Present, rules, id.map(Id::raw), answer, &steps)
+}
+
+fn store<K: Kind>(stages: &Stages<K>, rules: &Rules<K>, id: Id<K, View>) -> Decision {
+    let mut steps = Vec::new();
+    let answer = stages.store(id, &mut steps).map(Id::raw);
+    decision(Question::Store, rules, Some(id.raw()), answer, &steps)
+}
+
+fn create<K: Kind>(stages: &Stages<K>, rules: &Rules<K>, id: Id<K, View>) -> Decision {
+    let mut steps = Vec::new();
+    let answer = stages.create(id, &mut steps).map(Id::raw);
+    decision(Question::Create, rules, Some(id.raw()), answer, &steps)
+}
+
+fn decision<K: Kind>(
+    question: Question,
+    rules: &Rules<K>,
+    id: Option<u32>,
+    answer: Option<u32>,
+    steps: &[Step<K>],
+) -> Decision {
+    let reasons = steps.iter().map(|step| reason(question, rules, *step)).collect();
+    Decision { question, kind: K::WORD, id, answer, reasons }
+}
+
+/// Puts a step into words and finds where its rule was written.
+fn reason<K: Kind>(question: Question, rules: &Rules<K>, step: Step<K>) -> Reason {
+    let word = K::WORD;
+    let plain = |stage, text: String| Reason { stage, text, rule: None, at: None };
+    match step {
+        Step::Unnamed => plain("server", format!("the server has no name for the disk {word}")),
+        Step::StoreAs(disk) => Reason {
+            at: place(rules.store_as.as_ref()),
+            ..plain("store-as", format!("whatever callers create belongs to disk {word} {disk}"))
+        },
+        Step::NoExtent => plain("map", "no extent holds it".to_owned()),
+        Step::Extent(_) if rules.shows_identity() => {
+            plain("identity", format!("no rule for {word}s: each is itself"))
+        }
+        Step::Extent(extent) => Reason {
+            rule: Some(extent.to_string()),
+            at: place(rules.map.iter().find(|rule| rule.value == extent)),
+            ..plain("map", format!("in extent {extent}"))
+        },
+        Step::NoEntry => plain("table", "no entry for it".to_owned()),
+        Step::Entry(entry) => Reason {
+            rule: Some(entry.to_string()),
+            at: place(rules.table.iter().find(|rule| rule.value == entry)),
+            ..plain("table", format!("entry {entry}"))
+        },
+        Step::Shown(_) | Step::Sink(..) | Step::NotShown(_) => Reason {
+            at: place(rules.present_as.as_ref()),
+            ..plain("present-as", collapsed(question, step))
+        },
+        Step::Alias(view) => Reason {
+            at: place(rules.unmapped_as.as_ref()),
+            ..plain("unmapped", format!("no counterpart; shown as {word} {view}, not stored"))
+        },
+        Step::Unmapped => plain(
+            "unmapped",
+            match question {
+                Question::Present => "no counterpart: shown as the overflow id",
+                Question::Store | Question::Create => "no counterpart: refused",
+            }
+            .to_owned(),
+        ),
+    }
+}
+
+/// Puts what the collapse said into words.
+fn collapsed<K: Kind>(question: Question, step: Step<K>) -> String {
+    let word = K::WORD;
+    match (step, question) {
+        (Step::Shown(view), _) => format!("every other owner is shown as {word} {view}"),
+        (Step::Sink(_, Some(disk)), Question::Create) => {
+            format!("anybody may create; the file belongs to disk {word} {disk}")
+        }
+        (Step::Sink(view, Some(disk)), _) => format!("{word} {view} is stored as {disk}"),
+        (Step::Sink(view, None), _) => {
+            format!("what is stored would not be shown as {word} {view}: refused")
+        }
+        (Step::NotShown(view), _) => format!("it would be shown as {word} {view}: refused"),
+        _ => String::new(),
+    }
+}
+
+fn place<T>(rule: Option<&Written<T>>) -> Option<String> {
+    rule.map(|rule| rule.at.to_string())
+}
+
+/// A line with the answer and one for each stage, each ended.
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { question, kind, id, answer, reasons } = self;
+        let id = id.map_or_else(|| "unknown to the server".to_owned(), |id| id.to_string());
+        match (question, answer) {
+            (Question::Present, Some(view)) => {
+                writeln!(f, "disk {kind} {id} is shown as {kind} {view}")?;
+            }
+            (Question::Present, None) => {
+                writeln!(f, "disk {kind} {id} is unmapped: shown as the overflow id")?;
+            }
+            (Question::Store, Some(disk)) => {
+                writeln!(f, "chown to {kind} {id} stores disk {kind} {disk}")?;
+            }
+            (Question::Store, None) => writeln!(f, "chown to {kind} {id} is refused: EOVERFLOW")?,
+            (Question::Create, Some(disk)) => {
+                writeln!(f, "a file created by {kind} {id} belongs to disk {kind} {disk}")?;
+            }
+            (Question::Create, None) => writeln!(f, "{kind} {id} cannot create: EOVERFLOW")?,
+        }
+        for Reason { stage, text, at, .. } in reasons {
+            match at {
+                Some(at) => writeln!(f, "  {stage}: {text} ({at})")?,
+                None => writeln!(f, "  {stage}: {text}")?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! Options in the spelling of other programs: those that can only mean one
+//! thing are taken, the others are answered with ours.
+
+use super::error::{Code, Origin, PolicyError, Written};
+use super::spec::{Rules, Spec};
+use super::text::{self, Names, SomeIds, quote};
+use crate::id::{Extent, Group, Id, Kind, User};
+
+/// An option of another program that is taken as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Familiar {
+    /// `uidmapping=A:B:N[:A:B:N...]`, disk first, of fuse-overlayfs.
+    UidMapping,
+    /// `gidmapping=A:B:N[:A:B:N...]`, disk first, of fuse-overlayfs.
+    GidMapping,
+    /// `X-mount.idmap=[u:|g:|b:]A:B:N ...`, disk first, of mount(8).
+    XMountIdmap,
+    /// `force-user=USER` of bindfs: every file is shown as this user's.
+    ForceUser,
+    /// `force-group=GROUP` of bindfs: every file is shown as this group's.
+    ForceGroup,
+    /// `create-for-user=USER` of bindfs: new files are this user's on disk.
+    CreateForUser,
+    /// `create-for-group=GROUP` of bindfs: new files are this group's on disk.
+    CreateForGroup,
+    /// `squash_to_uid=N` of fuse-overlayfs: shown as.
+    SquashToUid,
+    /// `squash_to_gid=N` of fuse-overlayfs: shown as.
+    SquashToGid,
+    /// `squash_to_root` of fuse-overlayfs: shown as 0:0.
+    SquashToRoot,
+    /// `uid-offset=N` of bindfs: the view uid is the disk uid plus N.
+    UidOffset,
+    /// `gid-offset=N` of bindfs: the view gid is the disk gid plus N.
+    GidOffset,
+}
+
+/// Every spelling that is taken, by its name.
+const TAKEN: &[(&str, Familiar)] = &[
+    ("uidmapping", Familiar::UidMapping),
+    ("gidmapping", Familiar::GidMapping),
+    ("X-mount.idmap", Familiar::XMountIdmap),
+    ("force-user", Familiar::ForceUser),
+    ("force-group", Familiar::ForceGroup),
+    ("create-for-user", Familiar::CreateForUser),
+    ("create-for-group", Familiar::CreateForGroup),
+    ("squash_to_uid", Familiar::SquashToUid),
+    ("squash_to_gid", Familiar::SquashToGid),
+    ("squash_to_root", Familiar::SquashToRoot),
+    ("uid-offset", Familiar::UidOffset),
+    ("gid-offset", Familiar::GidOffset),
+];
+
+/// Spellings that are refused: programs read them in opposite orders, or they
+/// depend on the caller; with what to write instead.
+const REFUSED: &[(&[&str], &str)] = &[
+    (
+        &["uidmap", "uid-map", "map-users", "map-user", "translate-uid"],
+        "programs disagree on the order of its numbers; write map=u:disk:view:count",
+    ),
+    (
+        &["gidmap", "gid-map", "map-groups", "translate-gid"],
+        "programs disagree on the order of its numbers; write map=g:disk:view:count",
+    ),
+    (&["raw.idmap", "idmapped-mounts"], "write map=[u:|g:]disk:view:count, once for each extent"),
+    (
+        &["mirror", "mirror-only"],
+        "what is shown would depend on the caller; write present-as=USER[:GROUP]",
+    ),
+    (
+        &["map-passwd", "map-group", "map-passwd-rev", "map-group-rev", "uidfile", "gidfile"],
+        "write the pairs into the table of a policy file",
+    ),
+];
+
+/// Returns the error for an option that means something else elsewhere.
+pub(super) fn refused(name: &str) -> Option<PolicyError> {
+    REFUSED.iter().find_map(|(names, instead)| {
+        let name = names.iter().find(|known| **known == name)?;
+        Some(
+            PolicyError::new(Code::Spelling, Origin::Option(name), "not taken in this spelling")
+                .hint(instead),
+        )
+    })
+}
+
+/// Refuses a value of bindfs' `map=`, which would not be taken for ours.
+pub(super) fn bindfs_map(at: &Origin, value: &str, names: &dyn Names) -> Result<(), PolicyError> {
+    if !value.contains(['/', '@']) {
+        return Ok(());
+    }
+    let ours: Option<Vec<String>> =
+        value.split([':', ',']).map(|pair| translated(pair, names)).collect();
+    let hint = ours.map_or_else(
+        || "write [u:|g:]disk:view:count, such as u:1000:101000:1".to_owned(),
+        |ours| format!("write map={}", ours.join(",map=")),
+    );
+    let what = format!("{} is the form of bindfs", quote(value));
+    Err(PolicyError::new(Code::Spelling, at.clone(), what).hint(hint))
+}
+
+/// Returns the extent that says the same as `disk/view` or `@disk/@view`.
+fn translated(pair: &str, names: &dyn Names) -> Option<String> {
+    let (disk, view) = pair.split_once('/')?;
+    let at = Origin::Whole;
+    if let Some(disk) = disk.strip_prefix('@') {
+        let view = view.strip_prefix('@')?;
+        let disk = text::group(&at, disk, names).ok()?;
+        return Some(Extent::single(disk, text::group(&at, view, names).ok()?).to_string());
+    }
+    let disk = text::user(&at, disk, names).ok()?.uid;
+    let view = text::user(&at, view, names).ok()?.uid;
+    Some(Extent::<User>::single(disk, view).to_string())
+}
+
+impl Familiar {
+    /// Finds a spelling by the name of its option.
+    pub fn by_name(name: &str) -> Option<Self> {
+        TAKEN.iter().find_map(|(known, spelling)| (*known == name).then_some(*spelling))
+    }
+
+    /// Returns the name of the option.
+    pub fn name(self) -> &'static str {
+        TAKEN.iter().find_map(|(name, known)| (*known == self).then_some(*name)).unwrap_or_default()
+    }
+
+    /// Reports whether the option has a value.
+    pub const fn takes_value(self) -> bool {
+        !matches!(self, Self::SquashToRoot)
+    }
+
+    /// Adds what the option says to a policy.
+    pub(super) fn apply(
+        self,
+        spec: &mut Spec,
+        value: &str,
+        names: &dyn Names,
+    ) -> Result<(), PolicyError> {
+        let at = &Origin::Option(self.name());
+        let only_user = |uid| SomeIds { uid: Some(uid), gid: None };
+        match self {
+            Self::UidMapping => triples(&mut spec.users, at, value),
+            Self::GidMapping => triples(&mut spec.groups, at, value),
+            Self::XMountIdmap => x_mount_idmap(spec, at, value),
+            Self::ForceUser => {
+                let uid = text::user(at, value, names)?.uid;
+                spec.set_present(at, only_user(uid))
+            }
+            Self::ForceGroup => {
+                let gid = text::group(at, value, names)?;
+                spec.set_present(at, SomeIds { uid: None, gid: Some(gid) })
+            }
+            Self::CreateForUser => {
+                let uid = text::user(at, value, names)?.uid;
+                spec.set_store(at, SomeIds { uid: Some(uid), gid: None })
+            }
+            Self::CreateForGroup => {
+                let gid = text::group(at, value, names)?;
+                spec.set_store(at, SomeIds { uid: None, gid: Some(gid) })
+            }
+            Self::SquashToUid => spec.set_present(at, only_user(number(at, value)?)),
+            Self::SquashToGid => {
+                let gid = number::<Group>(at, value)?;
+                spec.set_present(at, SomeIds { uid: None, gid: Some(gid) })
+            }
+            Self::SquashToRoot => {
+                let (uid, gid) = (number(at, "0")?, number(at, "0")?);
+                spec.set_present(at, SomeIds { uid: Some(uid), gid: Some(gid) })
+            }
+            Self::UidOffset => offset(&mut spec.users, at, value),
+            Self::GidOffset => offset(&mut spec.groups, at, value),
+        }
+    }
+}
+
+fn number<K: Kind>(at: &Origin, value: &str) -> Result<Id<K, crate::id::View>, PolicyError> {
+    Id::from_decimal(value).ok_or_else(|| {
+        let what = format!("{} is not a {}", quote(value), K::WORD);
+        PolicyError::new(Code::Value, at.clone(), what).hint("give a plain decimal number")
+    })
+}
+
+/// Reads `A:B:N[:A:B:N...]`, disk ids first.
+fn triples<K: Kind>(rules: &mut Rules<K>, at: &Origin, value: &str) -> Result<(), PolicyError> {
+    let fields: Vec<&str> = value.split(':').collect();
+    for triple in fields.chunks(3) {
+        let value = text::extent(at, value, &triple.join(":"))?;
+        rules.map.push(Written { value, at: at.clone() });
+    }
+    Ok(())
+}
+
+/// Reads extents with spaces between; `b:` before one is both kinds.
+fn x_mount_idmap(spec: &mut Spec, at: &Origin, value: &str) -> Result<(), PolicyError> {
+    if value.contains('/') {
+        let what = format!("{} names a user namespace, which only mount(8) takes", quote(value));
+        return Err(PolicyError::new(Code::Spelling, at.clone(), what)
+            .hint("write its extents as disk:view:count"));
+    }
+    let mut words = value.split_whitespace().peekable();
+    if words.peek().is_none() {
+        return text::add_extent(spec, at, value);
+    }
+    words.try_for_each(|word| text::add_extent(spec, at, word.strip_prefix("b:").unwrap_or(word)))
+}
+
+/// Reads a distance between disk and view ids, which may be negative.
+fn offset<K: Kind>(rules: &mut Rules<K>, at: &Origin, value: &str) -> Result<(), PolicyError> {
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    let by = Id::<K, crate::id::View>::from_decimal(digits).map(|id| i64::from(id.raw()));
+    let by = by.map(|by| if value.starts_with('-') { by.saturating_neg() } else { by });
+    let value = by.and_then(Extent::offset).ok_or_else(|| {
+        let what = format!("{} is not a distance between ids", quote(value));
+        PolicyError::new(Code::Value, at.clone(), what)
+            .hint("give a plain decimal number, with - before it to go down")
+    })?;
+    rules.map.push(Written { value, at: at.clone() });
+    Ok(())
+}

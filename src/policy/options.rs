@@ -1,0 +1,152 @@
+//! The policy options of the command line, as typed and as parsed.
+
+use super::error::{Code, Origin, PolicyError};
+use super::familiar::{self, Familiar};
+use super::spec::{Rules, Spec};
+use super::text::{self, Names, quote};
+use crate::id::Kind;
+
+/// The names of our own policy options, without dashes.
+const OWN: &[&str] = &["map", "present-as", "store-as", "unmapped"];
+
+/// The policy options as typed; nothing in them has been checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The values of `--map`: `[u:|g:]disk:view:count`.
+    pub map: Vec<String>,
+    /// The value of `--present-as`: `USER[:GROUP]`.
+    pub present_as: Option<String>,
+    /// The value of `--store-as`: `USER[:GROUP]`.
+    pub store_as: Option<String>,
+    /// The value of `--unmapped`: `refuse` or `present-as=USER[:GROUP]`.
+    pub unmapped: Option<String>,
+    /// Options in the spelling of other programs, in the order given.
+    pub familiar: Vec<(Familiar, String)>,
+}
+
+impl Options {
+    /// Takes one option as `-o` has it; `false`: it is no policy option.
+    ///
+    /// # Errors
+    /// An option given twice or without its value, and one whose spelling
+    /// means something else in another program.
+    pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<bool, PolicyError> {
+        if let Some(spelling) = Familiar::by_name(name) {
+            let given = match (value, spelling.takes_value()) {
+                (Some(value), true) => value,
+                (None, false) => "",
+                (None, true) => return Err(misused(spelling.name(), "needs a value")),
+                (Some(_), false) => return Err(misused(spelling.name(), "takes no value")),
+            };
+            self.familiar.push((spelling, given.to_owned()));
+            return Ok(true);
+        }
+        let Some(own) = OWN.iter().find(|own| **own == name) else {
+            return familiar::refused(name).map_or(Ok(false), Err);
+        };
+        let Some(value) = value else { return Err(misused(own, "needs a value")) };
+        let once = match *own {
+            "present-as" => &mut self.present_as,
+            "store-as" => &mut self.store_as,
+            "unmapped" => &mut self.unmapped,
+            _ => {
+                self.map.push(value.to_owned());
+                return Ok(true);
+            }
+        };
+        if once.is_some() {
+            let at = Origin::Option(own);
+            return Err(PolicyError::new(Code::Conflict, at, "is given twice"));
+        }
+        *once = Some(value.to_owned());
+        Ok(true)
+    }
+
+    /// Returns the name of a policy option that was given, if any was.
+    pub fn first_given(&self) -> Option<&'static str> {
+        let once = [
+            (!self.map.is_empty(), "map"),
+            (self.present_as.is_some(), "present-as"),
+            (self.store_as.is_some(), "store-as"),
+            (self.unmapped.is_some(), "unmapped"),
+        ];
+        let own = once.into_iter().find_map(|(given, name)| given.then_some(name));
+        own.or_else(|| self.familiar.first().map(|(spelling, _)| spelling.name()))
+    }
+
+    /// Checks that no policy option stands beside a policy file.
+    ///
+    /// # Errors
+    /// The first option that does.
+    pub fn beside_file(&self) -> Result<(), PolicyError> {
+        self.first_given().map_or(Ok(()), |name| {
+            Err(PolicyError::new(Code::Conflict, Origin::Option(name), "not beside a policy file")
+                .hint("write it into the file's [ids], or leave out --policy"))
+        })
+    }
+}
+
+fn misused(name: &'static str, what: &str) -> PolicyError {
+    PolicyError::new(Code::Value, Origin::Option(name), what)
+}
+
+impl Spec {
+    /// Parses the policy options of a command line.
+    ///
+    /// # Errors
+    /// The first value that cannot be read, an unknown name, rules that
+    /// overlap, options that exclude each other.
+    pub fn from_options(options: &Options, names: &dyn Names) -> Result<Self, PolicyError> {
+        let mut spec = Self::default();
+        let at = Origin::Option("map");
+        for value in &options.map {
+            familiar::bindfs_map(&at, value, names)?;
+            text::add_extent(&mut spec, &at, value)?;
+        }
+        if let Some(value) = &options.present_as {
+            let at = Origin::Option("present-as");
+            spec.set_present(&at, text::owner(&at, value, names)?)?;
+        }
+        if let Some(value) = &options.store_as {
+            let at = Origin::Option("store-as");
+            spec.set_store(&at, text::owner(&at, value, names)?)?;
+        }
+        if let Some(value) = &options.unmapped {
+            unmapped(&mut spec, &Origin::Option("unmapped"), value, names)?;
+        }
+        for (spelling, value) in &options.familiar {
+            spelling.apply(&mut spec, value, names)?;
+        }
+        map_excludes_present(&spec.users)?;
+        map_excludes_present(&spec.groups)?;
+        spec.finish()
+    }
+}
+
+/// Reads `refuse` or `present-as=USER[:GROUP]`.
+pub(super) fn unmapped(
+    spec: &mut Spec,
+    at: &Origin,
+    value: &str,
+    names: &dyn Names,
+) -> Result<(), PolicyError> {
+    if value == "refuse" {
+        return Ok(());
+    }
+    let Some(owner) = value.strip_prefix("present-as=") else {
+        let what = format!("{} is not a way to treat unmapped ids", quote(value));
+        return Err(PolicyError::new(Code::Value, at.clone(), what)
+            .hint("write refuse or present-as=USER[:GROUP]"));
+    };
+    spec.set_unmapped(at, text::owner(at, owner, names)?)
+}
+
+/// Refuses what a reader of the command line would take for two answers.
+fn map_excludes_present<K: Kind>(rules: &Rules<K>) -> Result<(), PolicyError> {
+    let (Some(map), Some(present)) = (rules.map.first(), &rules.present_as) else {
+        return Ok(());
+    };
+    let what = format!("excludes {}: it shows every owner as one", map.at);
+    Err(PolicyError::new(Code::Conflict, present.at.clone(), what)
+        .hint("for owners outside the map write --unmapped present-as=USER[:GROUP]"))
+}

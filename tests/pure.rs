@@ -1,0 +1,17 @@
+//! Tests that need no privilege, no mount and no file system.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking"
+)]
+
+mod pure {
+    mod host;
+    mod policies;
+    mod policy;
+    mod policy_laws;
+    mod policy_words;
+}

@@ -1,0 +1,153 @@
+//! The ready policies and the reference: every file of `policies/` decides as
+//! the golden table beside it says, and every example in the docs is true.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use idmapfs::id::{Id, Ids, Owner};
+use idmapfs::policy::check::{Severity, check};
+use idmapfs::policy::explain::{Decision, Question};
+use idmapfs::policy::options::Options;
+use idmapfs::policy::{NoNames, Pipeline, Server, Spec, file};
+
+use super::host::Host;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn ready(extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join("policies")).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|ext| ext == extension)).collect();
+    found.sort();
+    found
+}
+
+fn load(path: &Path) -> Spec {
+    let text = fs::read_to_string(path).unwrap();
+    // Ready policies work on every host, so they name nobody.
+    file::parse(&path.to_string_lossy(), &text, &NoNames).unwrap()
+}
+
+/// Reads `server UID:GID privileged|unprivileged`.
+fn server(line: &str) -> Server {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let ["server", ids, privilege] = words[..] else { panic!("{line}") };
+    let (uid, gid) = ids.split_once(':').unwrap();
+    Server {
+        ids: Ids { uid: Id::from_decimal(uid).unwrap(), gid: Id::from_decimal(gid).unwrap() },
+        privileged: match privilege {
+            "privileged" => true,
+            "unprivileged" => false,
+            _ => panic!("{line}"),
+        },
+    }
+}
+
+/// Asks what a line of a golden table asks: `QUESTION KIND ID`.
+fn ask(policy: &Pipeline, line: &str) -> Decision {
+    let mut words = line.split_whitespace();
+    let (question, kind, id) =
+        (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+    let view = || {
+        let (uid, gid) = (Id::from_decimal(id).unwrap(), Id::from_decimal(id).unwrap());
+        Ids { uid, gid }
+    };
+    let [uid, gid] = match question {
+        "present" => {
+            policy.explain_owner(Owner { uid: Id::from_decimal(id), gid: Id::from_decimal(id) })
+        }
+        "create" => policy.explain_create(view()),
+        "store" => policy.explain_store(view()),
+        _ => panic!("{line}"),
+    };
+    match kind {
+        "uid" => uid,
+        "gid" => gid,
+        _ => panic!("{line}"),
+    }
+}
+
+/// Writes a decision as a line of a golden table.
+fn line(decision: &Decision) -> String {
+    let Decision { question, kind, id, answer, reasons } = decision;
+    let id = id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+    let answer = answer.map_or_else(
+        || if *question == Question::Present { "unmapped" } else { "EOVERFLOW" }.to_owned(),
+        |id| id.to_string(),
+    );
+    let by = reasons.last().unwrap();
+    let rule = by.rule.as_ref().map_or_else(String::new, |rule| format!(" {rule}"));
+    format!("{:7} {kind} {id:6} -> {answer:9} by {}{rule}", question.as_str(), by.stage)
+}
+
+#[test]
+fn ready_policies_decide_as_their_tables_say() {
+    let policies = ready("toml");
+    assert!(!policies.is_empty());
+    for path in policies {
+        let golden = fs::read_to_string(path.with_extension("golden")).unwrap();
+        let mut lines = golden.lines().filter(|line| !line.starts_with('#'));
+        let header = lines.next().unwrap();
+        let policy = load(&path).build(&server(header)).unwrap();
+        let mut found = format!("{}\n{header}\n", golden.lines().next().unwrap());
+        for asked in lines {
+            writeln!(found, "{}", line(&ask(&policy, asked))).unwrap();
+        }
+        assert!(found == golden, "{} should be\n{found}", path.display());
+    }
+}
+
+#[test]
+fn every_table_has_its_policy() {
+    for path in ready("golden") {
+        assert!(path.with_extension("toml").exists(), "{}", path.display());
+    }
+}
+
+#[test]
+fn ready_policies_say_their_command_and_have_no_error() {
+    for path in ready("toml") {
+        let name = path.file_name().unwrap().to_string_lossy();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(&format!("#   idmapfs --policy {name} ")), "{name}: the command");
+        assert!(text.contains("\n# For: "), "{name}: who uses it");
+        let errors = check(&load(&path)).into_iter().filter(|f| f.severity == Severity::Error);
+        assert_eq!(errors.count(), 0);
+    }
+}
+
+#[test]
+fn the_reference_is_true() {
+    let text = fs::read_to_string(root().join("docs/policies.md")).unwrap();
+    let mut examples = 0;
+    for block in text.split("```toml\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        file::parse("docs/policies.md", block, &Host).unwrap_or_else(|e| panic!("{e}\n{block}"));
+        examples += 1;
+    }
+    assert!(examples > 0, "no example");
+
+    let mut spellings = 0;
+    let rows = text.split("## Familiar spellings").nth(1).unwrap().split("\n## ").next().unwrap();
+    for row in rows.lines().filter(|row| row.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let theirs = options(cells[1].trim_matches('`'));
+        let ours = options(cells[3].trim_matches('`'));
+        assert_eq!(theirs, ours, "{row}");
+        spellings += 1;
+    }
+    assert!(spellings >= 12, "{spellings} spellings");
+}
+
+/// Reads options as `-o` has them.
+fn options(text: &str) -> Spec {
+    let mut options = Options::default();
+    for word in text.split(',') {
+        let (name, value) = word.split_once('=').map_or((word, None), |(n, v)| (n, Some(v)));
+        assert!(options.set(name, value).unwrap(), "{word}");
+    }
+    Spec::from_options(&options, &Host).unwrap()
+}
