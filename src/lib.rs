@@ -15,6 +15,7 @@
     )
 )]
 
+pub mod acl;
 pub mod attr;
 pub mod error;
 pub mod id;

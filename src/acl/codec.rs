@@ -1,0 +1,121 @@
+//! The binary form of POSIX ACLs in extended attributes.
+//!
+//! Layout (linux/posix_acl_xattr.h), all little-endian: a u32 version, which
+//! is 2, then entries of 8 bytes: u16 tag, u16 permissions, u32 id. The id of
+//! an entry that names nobody is written as 4294967295 and not read.
+
+use std::convert::Infallible;
+
+use super::{Acl, Entry, Tag};
+use crate::error::{Error, Result};
+use crate::id::{Group, Id, NO_ID, Side, User, View};
+
+const VERSION: u32 = 2;
+
+const USER_OBJ: u16 = 0x01;
+const USER: u16 = 0x02;
+const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
+const MASK: u16 = 0x10;
+const OTHER: u16 = 0x20;
+
+/// The view ids that stand for unmapped ids in an ACL on the wire.
+///
+/// The FUSE client refuses a whole ACL for one id that the user namespace of
+/// the mount does not map, 4294967295 included. So an unmapped entry goes out
+/// under an id that is mapped there and that the policy never presents.
+pub type StandIn = (Id<User, View>, Id<Group, View>);
+
+impl<S: Side> Acl<S> {
+    /// Reads the value of an extended attribute; `None` is "no ACL".
+    ///
+    /// An empty value and one without entries mean that there is no ACL, as
+    /// for setxattr(2). A named 4294967295 is read as an id that this side
+    /// does not have.
+    ///
+    /// # Errors
+    /// `Unsupported` (`EOPNOTSUPP`) for another version, `Invalid` (`EINVAL`)
+    /// for anything else that `posix_acl_from_xattr` and `posix_acl_valid`
+    /// refuse.
+    pub fn decode(value: &[u8]) -> Result<Option<Self>> {
+        if value.is_empty() {
+            return Ok(None);
+        }
+        let (version, rest) = value.split_first_chunk().ok_or(Error::Invalid)?;
+        if u32::from_le_bytes(*version) != VERSION {
+            return Err(Error::Unsupported);
+        }
+        let (chunks, []) = rest.as_chunks() else {
+            return Err(Error::Invalid);
+        };
+        if chunks.is_empty() {
+            return Ok(None);
+        }
+        let entries: Result<Vec<_>> = chunks.iter().map(decode_entry).collect();
+        Self::new(entries?).map(Some)
+    }
+
+    /// Returns the value of the extended attribute for this ACL.
+    ///
+    /// A named id that this side does not have is written as 4294967295.
+    pub fn encode(&self) -> Vec<u8> {
+        self.encode_with(NO_ID, NO_ID)
+    }
+
+    fn encode_with(&self, no_user: u32, no_group: u32) -> Vec<u8> {
+        let mut value = VERSION.to_le_bytes().to_vec();
+        for entry in &self.entries {
+            let (tag, id) = match entry.tag {
+                Tag::UserObj => (USER_OBJ, NO_ID),
+                Tag::User(id) => (USER, id.map_or(no_user, Id::raw)),
+                Tag::GroupObj => (GROUP_OBJ, NO_ID),
+                Tag::Group(id) => (GROUP, id.map_or(no_group, Id::raw)),
+                Tag::Mask => (MASK, NO_ID),
+                Tag::Other => (OTHER, NO_ID),
+            };
+            value.extend(tag.to_le_bytes());
+            value.extend(u16::from(entry.perm).to_le_bytes());
+            value.extend(id.to_le_bytes());
+        }
+        value
+    }
+}
+
+impl Acl<View> {
+    /// Reads an ACL that the FUSE client sent: the stand-in is an unmapped id.
+    ///
+    /// # Errors
+    /// As [`Acl::decode`].
+    pub fn from_wire(value: &[u8], stand_in: StandIn) -> Result<Option<Self>> {
+        let Some(acl) = Self::decode(value)? else {
+            return Ok(None);
+        };
+        let Ok(acl) = acl.map::<_, Infallible>(
+            |id| Ok(id.filter(|&id| id != stand_in.0)),
+            |id| Ok(id.filter(|&id| id != stand_in.1)),
+        );
+        Ok(Some(acl))
+    }
+
+    /// Returns this ACL as the FUSE client takes it: unmapped ids are written
+    /// as the stand-in.
+    pub fn to_wire(&self, stand_in: StandIn) -> Vec<u8> {
+        self.encode_with(stand_in.0.raw(), stand_in.1.raw())
+    }
+}
+
+fn decode_entry<S: Side>(bytes: &[u8; 8]) -> Result<Entry<S>> {
+    let &[t0, t1, p0, p1, id @ ..] = bytes;
+    let id = u32::from_le_bytes(id);
+    let tag = match u16::from_le_bytes([t0, t1]) {
+        USER_OBJ => Tag::UserObj,
+        USER => Tag::User(Id::new(id)),
+        GROUP_OBJ => Tag::GroupObj,
+        GROUP => Tag::Group(Id::new(id)),
+        MASK => Tag::Mask,
+        OTHER => Tag::Other,
+        _ => return Err(Error::Invalid),
+    };
+    let perm = u8::try_from(u16::from_le_bytes([p0, p1])).map_err(|_| Error::Invalid)?;
+    Ok(Entry { tag, perm })
+}
