@@ -20,5 +20,6 @@ pub mod attr;
 pub mod error;
 pub mod id;
 pub mod policy;
+pub mod source;
 pub mod sync;
 pub mod text;
