@@ -22,4 +22,6 @@ pub mod id;
 pub mod policy;
 pub mod source;
 pub mod sync;
+#[allow(unsafe_code, reason = "system calls; the only place for them")]
+pub mod sys;
 pub mod text;

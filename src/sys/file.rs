@@ -1,0 +1,28 @@
+//! Calls on descriptors that `nix` lacks.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+
+/// Writes at the end of a file, wherever that is when the write happens.
+///
+/// # Errors
+/// As pwritev2(2).
+pub fn append(fd: BorrowedFd<'_>, data: &[u8]) -> nix::Result<usize> {
+    let part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    // SAFETY: `part` describes `data`, which the call only reads.
+    let done = unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const part, 1, 0, libc::RWF_APPEND) };
+    Errno::result(done).map(|done| usize::try_from(done).unwrap_or(0))
+}
+
+/// Sets the times of last access and of last change of the file behind a
+/// descriptor, `O_PATH` too; `UTIME_NOW` and `UTIME_OMIT` as in utimensat(2).
+///
+/// # Errors
+/// As utimensat(2).
+pub fn set_times(fd: BorrowedFd<'_>, times: &[libc::timespec; 2]) -> nix::Result<()> {
+    let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the path ends with a NUL; `times` are the two that are read.
+    let done = unsafe { libc::utimensat(fd.as_raw_fd(), path, times.as_ptr(), flags) };
+    Errno::result(done).map(drop)
+}

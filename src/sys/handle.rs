@@ -1,0 +1,97 @@
+//! File handles: name_to_handle_at(2), open_by_handle_at(2).
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::NixPath;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+/// The most bytes that a handle has.
+const MAX: usize = 128;
+
+/// A file handle, laid out as the kernel's `struct file_handle`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Handle {
+    length: u32,
+    kind: i32,
+    bytes: [u8; MAX],
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("kind", &self.kind).field("bytes", &self.bytes()).finish()
+    }
+}
+
+impl Handle {
+    /// Makes a handle of its parts; `None` if there are more than 128 bytes.
+    pub fn new(kind: i32, bytes: &[u8]) -> Option<Self> {
+        let mut padded = [0; MAX];
+        padded.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Self { length: u32::try_from(bytes.len()).ok()?, kind, bytes: padded })
+    }
+
+    /// Returns the type of the handle.
+    pub const fn kind(&self) -> i32 {
+        self.kind
+    }
+
+    /// Returns the bytes of the handle.
+    pub fn bytes(&self) -> &[u8] {
+        usize::try_from(self.length).ok().and_then(|n| self.bytes.get(..n)).unwrap_or_default()
+    }
+}
+
+/// What a handle is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Opening the file again.
+    Open,
+    /// Telling files apart only (`AT_HANDLE_FID`, since 6.5): more file
+    /// systems have such handles.
+    Tell,
+}
+
+/// Returns the handle of a name in a directory, or with an empty name of the
+/// descriptor itself.
+///
+/// # Errors
+/// As name_to_handle_at(2): `EOPNOTSUPP` where the file system has none.
+pub fn handle(at: BorrowedFd<'_>, name: &OsStr, purpose: Use) -> nix::Result<Handle> {
+    let flags = match purpose {
+        Use::Open => libc::AT_EMPTY_PATH,
+        Use::Tell => libc::AT_EMPTY_PATH | libc::AT_HANDLE_FID,
+    };
+    let mut made = Handle { length: 128, kind: 0, bytes: [0; MAX] };
+    let mut mount: libc::c_int = 0;
+    let done = name.with_nix_path(|name| {
+        let raw = (&raw mut made).cast();
+        // SAFETY: `name` ends with a NUL, `raw` is laid out as the kernel has
+        // it with room for the `length` bytes that it names.
+        unsafe {
+            libc::name_to_handle_at(at.as_raw_fd(), name.as_ptr(), raw, &raw mut mount, flags)
+        }
+    })?;
+    Errno::result(done).map(|_| made)
+}
+
+/// Opens the file of a handle, on the mount of a descriptor that is not
+/// `O_PATH`.
+///
+/// # Errors
+/// As open_by_handle_at(2): `ESTALE` if the file is gone, `EPERM` without the
+/// privilege.
+pub fn open(mount: BorrowedFd<'_>, handle: &Handle, flags: OFlag) -> nix::Result<OwnedFd> {
+    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let mut copy = *handle;
+    let raw = (&raw mut copy).cast();
+    // SAFETY: `raw` is laid out as the kernel has it, with as many bytes as
+    // its length says.
+    let fd = unsafe { libc::open_by_handle_at(mount.as_raw_fd(), raw, flags.bits()) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the call has just made this descriptor; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,20 @@
+//! System calls: the only place with `unsafe` code, one call a block.
+//!
+//! What `nix` offers safely is used from there; here is what it lacks, and what
+//! belongs together with it. Numbers are raw here: whoever calls gives them
+//! their types.
+
+pub mod cred;
+pub mod daemon;
+pub mod dirent;
+pub mod file;
+pub mod handle;
+pub mod id_map;
+pub mod inode_flags;
+pub mod mount;
+pub mod mountinfo;
+pub mod process;
+pub mod procfs;
+pub mod signal;
+pub mod stat;
+pub mod xattr;

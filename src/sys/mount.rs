@@ -1,0 +1,227 @@
+//! Making, attaching and changing mounts: fsopen(2), fsmount(2), open_tree(2),
+//! move_mount(2), mount_setattr(2); and the FUSE device.
+
+use std::ffi::{CStr, OsStr, c_int, c_long, c_uint};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use nix::NixPath as _;
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+
+// Of linux/mount.h; the same on every architecture.
+const FSOPEN_CLOEXEC: c_uint = 1;
+const FSMOUNT_CLOEXEC: c_uint = 1;
+const FSCONFIG_SET_FLAG: c_uint = 0;
+const FSCONFIG_SET_STRING: c_uint = 1;
+const FSCONFIG_CMD_CREATE: c_uint = 6;
+const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;
+
+mod ioctl {
+    // FUSE_DEV_IOC_CLONE of linux/fuse.h.
+    nix::ioctl_read!(clone, 229, 0, u32);
+}
+
+/// A file system being set up.
+#[derive(Debug)]
+pub struct Context(File);
+
+impl Context {
+    /// Starts to set up a file system of this type.
+    ///
+    /// # Errors
+    /// As fsopen(2): `EPERM` without `CAP_SYS_ADMIN` over the mount namespace,
+    /// `ENODEV` for an unknown type, `ENOSYS` on old kernels.
+    pub fn open(fstype: &CStr) -> io::Result<Self> {
+        // SAFETY: the type is a string that ends with a NUL.
+        let fd = unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) };
+        own(fd).map(|fd| Self(fd.into()))
+    }
+
+    /// Sets an option that has a value.
+    ///
+    /// # Errors
+    /// As fsconfig(2); [`Context::messages`] says more.
+    pub fn set(&self, key: &CStr, value: &OsStr) -> io::Result<()> {
+        let call = |value: &CStr| self.configure(FSCONFIG_SET_STRING, Some(key), Some(value));
+        value.as_bytes().with_nix_path(call)?
+    }
+
+    /// Sets an option that has none.
+    ///
+    /// # Errors
+    /// As fsconfig(2).
+    pub fn flag(&self, key: &CStr) -> io::Result<()> {
+        self.configure(FSCONFIG_SET_FLAG, Some(key), None)
+    }
+
+    /// Makes the file system.
+    ///
+    /// # Errors
+    /// As fsconfig(2); [`Context::messages`] says more.
+    pub fn create(&self) -> io::Result<()> {
+        self.configure(FSCONFIG_CMD_CREATE, None, None)
+    }
+
+    /// Makes a mount of it that is attached nowhere.
+    ///
+    /// `attributes` are `MOUNT_ATTR_*` flags.
+    ///
+    /// # Errors
+    /// As fsmount(2).
+    pub fn mount(&self, attributes: u64) -> io::Result<OwnedFd> {
+        let context = self.0.as_raw_fd();
+        // SAFETY: the call takes numbers only.
+        let fd = unsafe { libc::syscall(libc::SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes) };
+        own(fd)
+    }
+
+    /// Returns what the kernel has to say of the failures so far.
+    pub fn messages(&self) -> String {
+        let mut text = Vec::new();
+        let mut line = [0; 4096];
+        // Each read is one message; there are few, and then ENODATA.
+        while let Ok(length @ 1..) = (&self.0).read(&mut line) {
+            let message = line.get(..length).unwrap_or_default();
+            // "e " is the level.
+            text.push(message.get(2..).unwrap_or_default().trim_ascii().to_vec());
+        }
+        String::from_utf8_lossy(&text.join(&b"; "[..])).into_owned()
+    }
+
+    fn configure(
+        &self,
+        command: c_uint,
+        key: Option<&CStr>,
+        value: Option<&CStr>,
+    ) -> io::Result<()> {
+        let key = key.map_or(std::ptr::null(), CStr::as_ptr);
+        let value = value.map_or(std::ptr::null(), CStr::as_ptr);
+        let context = self.0.as_raw_fd();
+        // SAFETY: both are null or strings that end with a NUL, as the command asks for.
+        let done =
+            unsafe { libc::syscall(libc::SYS_fsconfig, context, command, key, value, 0 as c_int) };
+        Ok(Errno::result(done).map(drop)?)
+    }
+}
+
+/// Copies the mount of a path into one that is attached nowhere; the path is
+/// its root.
+///
+/// # Errors
+/// As open_tree(2): `EINVAL` before Linux 6.15 where `dir` is itself on a mount
+/// that is attached nowhere.
+pub fn clone_mount(dir: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    open_tree(dir, path, 0)
+}
+
+/// Copies the mount of a directory, from that directory down and with all that
+/// is mounted below it, into a tree that is attached nowhere.
+///
+/// Nothing that is mounted or unmounted elsewhere later changes the copy.
+///
+/// # Errors
+/// As open_tree(2): `EPERM` without `CAP_SYS_ADMIN` over the mount namespace.
+pub fn clone_tree(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let below = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let tree = open_tree(dir, Path::new(""), below)?;
+    // Else what is mounted on the original would appear in the copy.
+    let attr =
+        libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    mount_setattr(tree.as_fd(), Path::new(""), below, &attr)?;
+    Ok(tree)
+}
+
+/// `flags` are `AT_*` flags.
+fn open_tree(dir: BorrowedFd<'_>, path: &Path, flags: c_int) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | flags.cast_unsigned();
+    let fd = path.with_nix_path(|path| {
+        // SAFETY: the path ends with a NUL.
+        unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) }
+    })?;
+    own(fd)
+}
+
+/// Attaches a mount to a directory.
+///
+/// # Errors
+/// As move_mount(2).
+pub fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    let done = target.with_nix_path(|target| {
+        // SAFETY: both paths end with a NUL.
+        unsafe {
+            libc::syscall(
+                libc::SYS_move_mount,
+                mount.as_raw_fd(),
+                c"".as_ptr(),
+                AT_FDCWD.as_raw_fd(),
+                target.as_ptr(),
+                MOVE_MOUNT_F_EMPTY_PATH,
+            )
+        }
+    })?;
+    Ok(Errno::result(done).map(drop)?)
+}
+
+/// Changes the attributes of the mount at a path: `MOUNT_ATTR_*` flags.
+///
+/// # Errors
+/// As mount_setattr(2): `EINVAL` if nothing is mounted right there, `EPERM`
+/// for flags that are locked, or without the privilege.
+pub fn change_attributes(target: &Path, set: u64, clear: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    mount_setattr(AT_FDCWD, target, 0, &attr)
+}
+
+/// `flags` are `AT_*` flags.
+fn mount_setattr(
+    dir: BorrowedFd<'_>,
+    path: &Path,
+    flags: c_int,
+    attr: &libc::mount_attr,
+) -> io::Result<()> {
+    let (attr, size) = (&raw const *attr, size_of::<libc::mount_attr>());
+    let done = path.with_nix_path(|path| {
+        // SAFETY: the path ends with a NUL; `attr` is the kernel's structure, with its size.
+        unsafe {
+            let (dir, path) = (dir.as_raw_fd(), path.as_ptr());
+            libc::syscall(libc::SYS_mount_setattr, dir, path, flags, attr, size)
+        }
+    })?;
+    Ok(Errno::result(done).map(drop)?)
+}
+
+/// Opens one more descriptor of a FUSE connection, which gets requests of its
+/// own.
+///
+/// # Errors
+/// `EINVAL` unless both devices were opened in the same user namespace.
+pub fn clone_device(device: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let clone: OwnedFd = File::options().read(true).write(true).open(FUSE_DEVICE)?.into();
+    let mut source = device.as_raw_fd().cast_unsigned();
+    // SAFETY: the call reads a u32, which lives until it returns.
+    unsafe { ioctl::clone(clone.as_raw_fd(), &raw mut source) }?;
+    Ok(clone)
+}
+
+/// The device that a FUSE server talks to the kernel through.
+pub const FUSE_DEVICE: &str = "/dev/fuse";
+
+/// Writes what is cached of a file system to it.
+///
+/// # Errors
+/// As syncfs(2).
+pub fn sync(file: impl AsFd) -> io::Result<()> {
+    // SAFETY: the call takes a number only.
+    let done = unsafe { libc::syncfs(file.as_fd().as_raw_fd()) };
+    Ok(Errno::result(done).map(drop)?)
+}
+
+fn own(fd: c_long) -> io::Result<OwnedFd> {
+    let fd = c_int::try_from(Errno::result(fd)?).map_err(io::Error::other)?;
+    // SAFETY: the call has just made this descriptor; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

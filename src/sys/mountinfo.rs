@@ -1,0 +1,127 @@
+//! The table of mounts, as proc_pid_mountinfo(5) describes it.
+//!
+//! Reading it asks no file system for anything, so that it works where a path
+//! walk would wait for a server that hangs.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+/// A mount of this process's mount namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The device number of the file system: major and minor.
+    pub device: (u32, u32),
+    /// What of the file system is mounted.
+    pub root: PathBuf,
+    /// Where.
+    pub point: PathBuf,
+    /// The flags of the mount.
+    pub flags: String,
+    /// Whether it can be bound nowhere else.
+    pub unbindable: bool,
+    /// The type, with its subtype after a dot.
+    pub fstype: OsString,
+    /// The device, or what stands for it.
+    pub source: OsString,
+}
+
+/// Returns all mounts, in the order in which they were made.
+///
+/// # Errors
+/// As read(2) of `/proc/thread-self/mountinfo`.
+pub fn mounts() -> io::Result<Vec<Mount>> {
+    let mut table = Vec::new();
+    File::open("/proc/thread-self/mountinfo")?.read_to_end(&mut table)?;
+    Ok(table.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
+/// Returns the topmost mount at a path; the path is compared as written.
+///
+/// # Errors
+/// As [`mounts`].
+pub fn mount_at(point: &Path) -> io::Result<Option<Mount>> {
+    Ok(mounts()?.into_iter().rfind(|mount| mount.point == point))
+}
+
+fn parse(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ').skip(2);
+    let device = std::str::from_utf8(fields.next()?).ok()?;
+    let (major, minor) = device.split_once(':')?;
+    let root = unescape(fields.next()?).into();
+    let point = unescape(fields.next()?).into();
+    let flags = String::from_utf8_lossy(fields.next()?).into_owned();
+    // Any number of optional fields, up to a hyphen.
+    let optional = fields.by_ref().take_while(|field| *field != b"-");
+    let unbindable = optional.filter(|field| *field == b"unbindable").count() > 0;
+    Some(Mount {
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        root,
+        point,
+        flags,
+        unbindable,
+        fstype: unescape(fields.next()?),
+        source: unescape(fields.next()?),
+    })
+}
+
+/// Undoes the encoding of space, tab, newline, backslash and `#` as a
+/// backslash and three octal digits.
+fn unescape(field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| *first == b'\\');
+        let digits = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            bytes.push(byte);
+            rest = tail.get(3..).unwrap_or_default();
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+/// Reports whether this is the type of our mounts.
+pub fn is_ours(fstype: &OsStr) -> bool {
+    fstype.as_bytes() == b"fuse.idmapfs"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_taken_apart() {
+        let line = br"36 35 0:50 /view /mnt/a\040b rw,nosuid shared:1 master:2 - fuse.idmapfs /s\134\043\012x rw,user_id=0";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.device, (0, 50));
+        assert_eq!(mount.root, Path::new("/view"));
+        assert_eq!(mount.point, Path::new("/mnt/a b"));
+        assert_eq!(mount.flags, "rw,nosuid");
+        assert!(is_ours(&mount.fstype) && !mount.unbindable);
+        assert_eq!(mount.source, OsStr::new("/s\\#\nx"));
+
+        let bare = parse(b"1 1 8:1 / / rw - ext4 /dev/sda1 rw").unwrap();
+        assert_eq!((bare.device, bare.point.as_path()), ((8, 1), Path::new("/")));
+        assert!(!is_ours(&bare.fstype) && !bare.unbindable);
+        for (line, unbindable) in [
+            (&b"1 1 8:1 / /a rw shared:1 unbindable - ext4 /dev/sda1 rw"[..], true),
+            (b"1 1 8:1 / /a rw unbindable master:1 - ext4 /dev/sda1 rw", true),
+            (b"1 1 8:1 / /a rw - ext4 unbindable rw", false),
+        ] {
+            assert_eq!(parse(line).unwrap().unbindable, unbindable);
+        }
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"1 1 8:1 / / rw - ext4"), None);
+    }
+
+    #[test]
+    fn this_process_has_a_root() {
+        assert!(mount_at(Path::new("/")).unwrap().is_some());
+    }
+}
