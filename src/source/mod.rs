@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod host;
 #[cfg(test)]
 pub(crate) mod memory;
 #[cfg(test)]

@@ -1,0 +1,250 @@
+//! Open regular files.
+
+use std::any::Any;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, OFlag, copy_file_range, fallocate};
+use nix::sys::uio::{pread, pwrite};
+use nix::unistd::{Whence, close, dup, fdatasync, fsync, lseek};
+
+use super::Context;
+use super::locks::HostLocks;
+use crate::attr::Attr;
+use crate::error::{Error, Result};
+use crate::id::Disk;
+use crate::source::{File, InodeFlags, InodeFlagsKind, Locks, Rights};
+use crate::sys::cred::SetId;
+use crate::sys::file::append;
+use crate::sys::inode_flags;
+use crate::sys::stat::stat;
+
+/// How a file is opened: what of a caller's flags the host is to know.
+///
+/// Creating and truncating are requests of their own. `O_DIRECT` is left out:
+/// requests come in buffers of any alignment, which the host would refuse, and
+/// callers who ask for it may write any length through FUSE. `O_APPEND` is
+/// kept aside, see [`HostFile`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    flags: OFlag,
+    append: bool,
+}
+
+impl Opening {
+    /// Takes the flags of open(2).
+    pub fn new(flags: i32) -> Self {
+        let known = OFlag::O_ACCMODE | OFlag::O_NOATIME | OFlag::O_SYNC | OFlag::O_DSYNC;
+        Self {
+            flags: OFlag::from_bits_truncate(flags) & known,
+            append: flags & libc::O_APPEND != 0,
+        }
+    }
+
+    /// Returns the flags for the host.
+    pub const fn flags(self) -> OFlag {
+        self.flags
+    }
+
+    /// Reports whether the file can be written.
+    fn writes(self) -> bool {
+        matches!(self.flags & OFlag::O_ACCMODE, OFlag::O_WRONLY | OFlag::O_RDWR)
+    }
+}
+
+/// An open regular file of the host.
+///
+/// A file opened with `O_APPEND` is opened without it, since pages changed by
+/// way of a mapping have to go where they were; what callers write is appended
+/// call by call instead, at the end that the host sees. One that is
+/// append-only on the host cannot be opened so; its mappings cannot be written.
+#[derive(Debug)]
+pub(super) struct HostFile {
+    context: Arc<Context>,
+    fd: OwnedFd,
+    opening: Opening,
+    /// Whether the host lets data go to the end only.
+    append_only: bool,
+}
+
+impl HostFile {
+    /// Opens the regular file behind a descriptor.
+    pub fn open(context: Arc<Context>, node: BorrowedFd<'_>, flags: i32) -> Result<Self> {
+        let opening = Opening::new(flags);
+        context.as_server(SetId::Unaffected)?;
+        let fd = match context.procfs.reopen(node, opening.flags()) {
+            // Only the owner may leave the time of access alone; the file can
+            // be opened nevertheless.
+            Err(Errno::EPERM) if opening.flags.contains(OFlag::O_NOATIME) => {
+                context.procfs.reopen(node, opening.flags().difference(OFlag::O_NOATIME))
+            }
+            // A file that may only be appended to.
+            Err(Errno::EPERM) if opening.append => {
+                let fd = context.procfs.reopen(node, opening.flags() | OFlag::O_APPEND)?;
+                return Ok(Self { context, fd, opening, append_only: true });
+            }
+            opened => opened,
+        }?;
+        Ok(Self::new(context, fd, opening))
+    }
+
+    /// Wraps an open file. It stays `O_NONBLOCK`, which means nothing for a
+    /// regular file but in procfs and the like, where reading may wait.
+    pub const fn new(context: Arc<Context>, fd: OwnedFd, opening: Opening) -> Self {
+        Self { context, fd, opening, append_only: false }
+    }
+
+    /// Returns the descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Reports whether the file can be written.
+    pub fn is_writable(&self) -> bool {
+        self.opening.writes()
+    }
+}
+
+impl File for HostFile {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let mut done = 0_usize;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
+            match pread(&self.fd, rest, position(at)?) {
+                Ok(0) => break,
+                Ok(more) => done = done.saturating_add(more),
+                Err(Errno::EINTR) => {}
+                // The error comes again when the next read starts there.
+                Err(_) if done > 0 => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
+        if !self.opening.append {
+            return self.write_back(offset, data, rights);
+        }
+        self.context.as_writer(rights)?;
+        Ok(uninterrupted(|| append(self.fd(), data))?)
+    }
+
+    fn write_back(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
+        if self.append_only {
+            // Wherever the pages were, the data would go to the end.
+            return Err(Error::Denied);
+        }
+        self.context.as_writer(rights)?;
+        let at = position(offset)?;
+        Ok(uninterrupted(|| pwrite(&self.fd, data, at))?)
+    }
+
+    fn flush(&self) -> Result<()> {
+        // Closing a copy tells the file system what closing ours would.
+        match dup(&self.fd) {
+            Ok(copy) => Ok(close(copy)?),
+            // No descriptor for that: the data is what a close could lose.
+            Err(Errno::EMFILE | Errno::ENFILE) if self.is_writable() => self.sync(true),
+            Err(Errno::EMFILE | Errno::ENFILE) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn sync(&self, data_only: bool) -> Result<()> {
+        let sync = if data_only { fdatasync(&self.fd) } else { fsync(&self.fd) };
+        Ok(sync?)
+    }
+
+    fn allocate(&self, mode: i32, offset: u64, length: u64, rights: Rights) -> Result<()> {
+        let mode = FallocateFlags::from_bits(mode).ok_or(Error::Unsupported)?;
+        let (offset, length) = (position(offset)?, position(length)?);
+        self.context.as_writer(rights)?;
+        Ok(uninterrupted(|| fallocate(&self.fd, mode, offset, length))?)
+    }
+
+    fn seek(&self, offset: i64, whence: i32) -> Result<u64> {
+        let whence = match whence {
+            libc::SEEK_DATA => Whence::SeekData,
+            libc::SEEK_HOLE => Whence::SeekHole,
+            _ => return Err(Error::Invalid),
+        };
+        u64::try_from(lseek(&self.fd, offset, whence)?).map_err(|_| Error::Internal)
+    }
+
+    fn copy_to(
+        &self,
+        offset: u64,
+        to: &dyn File,
+        to_offset: u64,
+        length: u64,
+        rights: Rights,
+    ) -> Result<usize> {
+        let to = to.as_any().downcast_ref::<Self>().ok_or(Errno::EXDEV)?;
+        let (mut offset, mut to_offset) = (position(offset)?, position(to_offset)?);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        self.context.as_writer(rights)?;
+        let copied =
+            copy_file_range(&self.fd, Some(&mut offset), &to.fd, Some(&mut to_offset), length);
+        Ok(copied?)
+    }
+
+    fn getattr(&self) -> Result<Attr<Disk>> {
+        self.context.attr(&stat(self.fd(), OsStr::new(""))?)
+    }
+
+    fn inode_flags(&self, kind: InodeFlagsKind) -> Result<InodeFlags> {
+        read_flags(self.fd(), kind)
+    }
+
+    fn set_inode_flags(&self, flags: &InodeFlags) -> Result<()> {
+        self.context.as_server(SetId::Unaffected)?;
+        write_flags(self.fd(), flags)
+    }
+
+    fn locks(&self) -> Result<Box<dyn Locks>> {
+        Ok(Box::new(HostLocks::open(Arc::clone(&self.context), self.fd(), self.is_writable())?))
+    }
+
+    fn backing_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Reads the inode flags of an open file or directory.
+pub(super) fn read_flags(fd: BorrowedFd<'_>, kind: InodeFlagsKind) -> Result<InodeFlags> {
+    Ok(match kind {
+        InodeFlagsKind::Flags => InodeFlags::Flags(inode_flags::flags(fd)?),
+        InodeFlagsKind::Extended => InodeFlags::Extended(inode_flags::extended(fd)?),
+    })
+}
+
+/// Sets the inode flags of an open file or directory.
+pub(super) fn write_flags(fd: BorrowedFd<'_>, flags: &InodeFlags) -> Result<()> {
+    match flags {
+        InodeFlags::Flags(flags) => inode_flags::set_flags(fd, *flags)?,
+        InodeFlags::Extended(attributes) => inode_flags::set_extended(fd, attributes)?,
+    }
+    Ok(())
+}
+
+/// Returns an offset or a length as the kernel takes it.
+fn position(value: u64) -> Result<i64> {
+    i64::try_from(value).map_err(|_| Error::Invalid)
+}
+
+/// Calls until no signal has come in between.
+fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! A directory of the host as a source.
+//!
+//! Every step is one name relative to a descriptor, and follows no symbolic
+//! link: a rename on the host cannot lead outside. Where the server may, it
+//! works on a private copy of the mounts from that directory down; else mounts
+//! below it are hidden.
+//!
+//! A server without privilege opens files as the user that it is: what its own
+//! mode bits deny that user (a file of mode 0000) is `EACCES` for callers too,
+//! whoever they are in the view.
+
+mod change;
+mod create;
+mod dir;
+mod file;
+mod hidden;
+mod locks;
+mod mounts;
+mod node;
+mod source;
+mod volume;
+mod xattr;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::Mode as NixMode;
+
+use crate::acl::AclKind;
+use crate::attr::{Attr, FileKind, Mode};
+use crate::error::{Error, Result};
+use crate::id::{Disk, Id, Owner};
+use crate::source::{Facts, Rights};
+use crate::sys::cred::{Credentials, SetId, Who};
+use crate::sys::procfs::Procfs;
+use crate::sys::stat::{Stat, stat};
+use crate::sys::{mount, xattr as sys_xattr};
+use crate::text::{plain, shown};
+
+use volume::Volumes;
+
+/// What is shown of file systems that are mounted below the source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Submounts {
+    /// Their contents, where the server can copy the mounts.
+    #[default]
+    Follow,
+    /// An empty read-only directory each.
+    Hide,
+}
+
+/// How to open a directory of the host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostOptions {
+    /// What is shown of mounts below the directory.
+    pub submounts: Submounts,
+}
+
+/// Why a directory cannot be a source.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// There is nothing of that name.
+    #[error("{path}: no such directory; make it first, or correct the name", path = shown(.0))]
+    Missing(PathBuf),
+    /// It is no directory.
+    #[error("{path}: not a directory; a source is a directory", path = shown(.0))]
+    NotDirectory(PathBuf),
+    /// The server may not reach it.
+    #[error(
+        "{path}: permission denied; \
+         give this user search permission on every directory of the path",
+        path = shown(.0)
+    )]
+    Permission(PathBuf),
+    /// The server needs procfs to act on files.
+    #[error("/proc: {}; the proc file system has to be mounted there", .0.desc())]
+    Procfs(Errno),
+    /// The server cannot find out as whom it runs.
+    #[error("/proc/self: {}; the server reads its capabilities and id maps there", plain(.0))]
+    Credentials(std::io::Error),
+    /// The kernel does not tell mounts apart.
+    #[error("the kernel is too old: it has to be Linux 5.8 or later")]
+    Kernel,
+    /// Any other failure.
+    #[error("{}: {}", shown(.path), .errno.desc())]
+    Other {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        errno: Errno,
+    },
+}
+
+/// A directory of the host as a source.
+#[derive(Debug)]
+pub struct Host {
+    context: Arc<Context>,
+    /// The root directory: of a private copy of the mounts, if there is one.
+    root: OwnedFd,
+    /// The id of the mount that the root is on.
+    mount: u64,
+    submounts: Submounts,
+    volumes: Volumes,
+    facts: Facts,
+}
+
+/// What nodes and open files need of their host.
+#[derive(Debug)]
+struct Context {
+    procfs: Procfs,
+    credentials: Credentials,
+}
+
+impl Host {
+    /// Opens a directory as a source.
+    ///
+    /// Belongs before anything is mounted over the directory or a part of it.
+    ///
+    /// # Errors
+    /// Names the directory and the way out.
+    pub fn open(path: &Path, options: &HostOptions) -> std::result::Result<Self, HostError> {
+        let credentials = Credentials::of_process().map_err(HostError::Credentials)?;
+        let procfs = Procfs::open().map_err(HostError::Procfs)?;
+        let named = |errno| error_of(path, errno);
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = openat(AT_FDCWD, path, flags, NixMode::empty()).map_err(named)?;
+        let (root, submounts) = match private_copy(dir.as_fd()) {
+            Some(copy) => (copy, options.submounts),
+            // Without a copy, whatever is mounted later would show.
+            None => (dir, Submounts::Hide),
+        };
+        let root_stat = stat(root.as_fd(), OsStr::new("")).map_err(named)?;
+        if root_stat.mount == 0 {
+            return Err(HostError::Kernel);
+        }
+        let volumes = Volumes::new(&procfs, root.as_fd(), &root_stat).map_err(named)?;
+        let facts = Facts {
+            acl: keeps_acls(root.as_fd()),
+            handles: volumes.root().opens_handles(),
+            any_owner: credentials.any_owner() && credentials.knows_others(),
+            immutable: false,
+        };
+        let context = Arc::new(Context { procfs, credentials });
+        Ok(Self { context, root, mount: root_stat.mount, submounts, volumes, facts })
+    }
+
+    /// Returns what is shown of mounts below the directory: `Hide` also where
+    /// the server cannot copy the mounts.
+    pub const fn submounts(&self) -> Submounts {
+        self.submounts
+    }
+}
+
+/// Copies the mounts from a directory down, if the server may.
+fn private_copy(dir: BorrowedFd<'_>) -> Option<OwnedFd> {
+    if mounts::some_cannot_be_copied(dir) {
+        return None;
+    }
+    mount::clone_tree(dir).ok()
+}
+
+/// Says why a directory cannot be opened.
+fn error_of(path: &Path, errno: Errno) -> HostError {
+    let path = path.to_path_buf();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "errnos are open-ended")]
+    match errno {
+        Errno::ENOENT => HostError::Missing(path),
+        Errno::ENOTDIR => HostError::NotDirectory(path),
+        Errno::EACCES | Errno::EPERM => HostError::Permission(path),
+        errno => HostError::Other { path, errno },
+    }
+}
+
+/// Reports whether the file system of a directory keeps POSIX ACLs.
+fn keeps_acls(dir: BorrowedFd<'_>) -> bool {
+    let probe = sys_xattr::get(dir, OsStr::new(AclKind::Access.xattr()));
+    !matches!(probe, Err(Errno::EOPNOTSUPP | Errno::ENOSYS))
+}
+
+/// Opens a name of a directory, without leaving that directory.
+fn open_beneath(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    flags: OFlag,
+    mode: Mode,
+    submounts: Submounts,
+) -> Result<OwnedFd> {
+    let mut resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_MAGICLINKS
+        | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    if submounts == Submounts::Hide {
+        resolve |= ResolveFlag::RESOLVE_NO_XDEV;
+    }
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .mode(nix_mode(mode))
+        .resolve(resolve);
+    Ok(openat2(dir, name, how)?)
+}
+
+fn nix_mode(mode: Mode) -> NixMode {
+    NixMode::from_bits_truncate(libc::mode_t::from(mode.bits()))
+}
+
+/// Says whether set-id bits stay.
+const fn set_id(rights: Rights) -> SetId {
+    if rights.keep_setid { SetId::Keep } else { SetId::Clear }
+}
+
+impl Context {
+    /// Acts as the server itself: for looking, opening, and what CAP_FOWNER
+    /// allows.
+    fn as_server(&self, set_id: SetId) -> Result<()> {
+        self.credentials.assume(Who::Server, set_id)
+    }
+
+    /// Acts as one who changes the contents of a file for a caller.
+    fn as_writer(&self, rights: Rights) -> Result<()> {
+        let who = if rights.reserve { Who::Server } else { Who::Nobody };
+        self.credentials.assume(who, set_id(rights))
+    }
+
+    /// Does what may take room on the disk besides a file's contents (an entry,
+    /// an attribute), without the blocks that are reserved for root.
+    ///
+    /// Servers of network file systems know nothing of our capabilities: what
+    /// one refuses to nobody is tried as the server.
+    fn without_reserve<T>(&self, call: impl Fn() -> nix::Result<T>) -> Result<T> {
+        self.credentials.assume(Who::Nobody, SetId::Unaffected)?;
+        match call() {
+            Err(Errno::EACCES | Errno::EPERM) => {
+                self.as_server(SetId::Unaffected)?;
+                Ok(call()?)
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Turns what statx(2) tells into attributes.
+    fn attr(&self, stat: &Stat) -> Result<Attr<Disk>> {
+        Ok(Attr {
+            ino: stat.ino,
+            kind: FileKind::from_mode(stat.mode).ok_or(Error::Internal)?,
+            mode: Mode::new(stat.mode),
+            nlink: stat.nlink,
+            owner: Owner {
+                uid: self.credentials.uid(stat.uid).and_then(Id::new),
+                gid: self.credentials.gid(stat.gid).and_then(Id::new),
+            },
+            rdev: stat.rdev,
+            size: stat.size,
+            blocks: stat.blocks,
+            blksize: stat.blksize,
+            atime: stat.atime,
+            mtime: stat.mtime,
+            ctime: stat.ctime,
+            btime: stat.btime,
+            locked: stat.locked,
+        })
+    }
+}

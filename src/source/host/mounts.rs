@@ -1,0 +1,50 @@
+//! What is mounted below a directory.
+
+use std::fs;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
+
+use crate::sys::mountinfo::{Mount, mounts};
+
+/// Reports whether a copy of the mounts below a directory would lack some: the
+/// kernel leaves out unbindable ones and mounted namespaces, and what they
+/// cover would show.
+pub(super) fn some_cannot_be_copied(dir: BorrowedFd<'_>) -> bool {
+    let path = fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    let (Ok(path), Ok(mounts)) = (path, mounts()) else { return true };
+    mounts.iter().any(|mount| is_left_out(mount, &path))
+}
+
+fn is_left_out(mount: &Mount, below: &Path) -> bool {
+    let is_below = mount.point != below && mount.point.starts_with(below);
+    is_below && (mount.unbindable || mount.fstype == "nsfs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_copy_would_lack() {
+        let cases = [
+            ("/src/a b", true, "ext4", true),
+            ("/src/a", false, "ext4", false),
+            ("/src/ns", false, "nsfs", true),
+            ("/src", true, "ext4", false),
+            ("/srca", true, "ext4", false),
+            ("/", true, "ext4", false),
+        ];
+        for (point, unbindable, fstype, left_out) in cases {
+            let mount = Mount {
+                device: (0, 4),
+                root: "/".into(),
+                point: point.into(),
+                flags: "rw".to_owned(),
+                unbindable,
+                fstype: fstype.into(),
+                source: "none".into(),
+            };
+            assert_eq!(is_left_out(&mount, Path::new("/src")), left_out, "{point}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The host directory behind the trait of all sources.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, readlinkat};
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::Host;
+use super::dir::HostDir;
+use super::file::HostFile;
+use super::hidden::Hidden;
+use super::node::{Held, HostNode, held, inner};
+use crate::acl::{Acl, AclKind, Capability};
+use crate::attr::{Attr, FileKind, Name};
+use crate::error::Result;
+use crate::id::{Disk, Ids};
+use crate::source::{
+    Change, Created, Dir, Facts, File, FileHandle, Found, Key, New, Node, RenameFlags, Rights,
+    Source, Statfs, XattrSet,
+};
+use crate::sys::cred::SetId;
+use crate::sys::stat::stat;
+
+impl Source for Host {
+    fn facts(&self) -> Facts {
+        self.facts
+    }
+
+    fn root(&self) -> Result<(Node, Found)> {
+        self.find_root()
+    }
+
+    fn lookup(&self, dir: &Node, name: Name<'_>) -> Result<Found> {
+        self.find(dir, name)
+    }
+
+    fn open_by_name(&self, dir: &Node, name: Name<'_>, key: &Key) -> Result<Node> {
+        self.hold(dir, name, key)
+    }
+
+    fn open_by_key(&self, key: &Key, handle: &FileHandle) -> Result<Node> {
+        self.hold_by_handle(key, handle)
+    }
+
+    fn getattr(&self, node: &Node) -> Result<Attr<Disk>> {
+        match inner(node)? {
+            HostNode::Held(held) => self.context.attr(&stat(held.fd(), OsStr::new(""))?),
+            HostNode::Hidden(hidden) => Ok(hidden.attr()),
+        }
+    }
+
+    fn setattr(
+        &self,
+        node: &Node,
+        file: Option<&dyn File>,
+        change: &Change,
+        rights: Rights,
+    ) -> Result<Attr<Disk>> {
+        self.change(held(node, Errno::EROFS)?, file, change, rights)
+    }
+
+    fn readlink(&self, node: &Node) -> Result<OsString> {
+        Ok(readlinkat(held(node, Errno::EINVAL)?.fd(), "")?)
+    }
+
+    fn create(&self, dir: &Node, name: Name<'_>, new: &New<'_>) -> Result<Created> {
+        self.make(held(dir, Errno::EROFS)?, name.as_os_str(), new)
+    }
+
+    fn link(&self, node: &Node, dir: &Node, name: Name<'_>) -> Result<Found> {
+        self.add_name(held(node, Errno::EPERM)?, held(dir, Errno::EROFS)?, name.as_os_str())
+    }
+
+    fn unlink(&self, dir: &Node, name: Name<'_>) -> Result<()> {
+        let dir = held(dir, Errno::ENOENT)?;
+        self.context.as_server(SetId::Unaffected)?;
+        Ok(unlinkat(dir.fd(), name.as_os_str(), UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    fn rmdir(&self, dir: &Node, name: Name<'_>) -> Result<()> {
+        let dir = held(dir, Errno::ENOENT)?;
+        self.context.as_server(SetId::Unaffected)?;
+        Ok(unlinkat(dir.fd(), name.as_os_str(), UnlinkatFlags::RemoveDir)?)
+    }
+
+    fn rename(
+        &self,
+        from: (&Node, Name<'_>),
+        to: (&Node, Name<'_>),
+        flags: RenameFlags,
+        owner: Option<Ids<Disk>>,
+    ) -> Result<()> {
+        let from = (held(from.0, Errno::ENOENT)?, from.1.as_os_str());
+        let to = (held(to.0, Errno::EROFS)?, to.1.as_os_str());
+        self.move_name(from, to, flags, owner)
+    }
+
+    fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
+        let node = held(node, Errno::EISDIR)?;
+        match node.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(Errno::EISDIR.into()),
+            FileKind::Symlink => return Err(Errno::ELOOP.into()),
+            // Opening one would reach a driver, or wait for a peer.
+            FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
+                return Err(Errno::ENXIO.into());
+            }
+        }
+        Ok(Arc::new(HostFile::open(Arc::clone(&self.context), node.fd(), flags)?))
+    }
+
+    fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>> {
+        let held = match inner(node)? {
+            HostNode::Held(held) => held,
+            HostNode::Hidden(hidden) => return Ok(Arc::new(hidden.clone())),
+        };
+        Ok(Arc::new(HostDir::new(Arc::clone(&self.context), self.reopen_dir(held)?)))
+    }
+
+    fn statfs(&self, node: &Node) -> Result<Statfs> {
+        match inner(node)? {
+            HostNode::Held(held) => totals(held),
+            HostNode::Hidden(_) => Ok(Hidden::statfs()),
+        }
+    }
+
+    fn acl(&self, node: &Node, kind: AclKind) -> Result<Option<Acl<Disk>>> {
+        self.read_acl(node, kind)
+    }
+
+    fn set_acl(
+        &self,
+        node: &Node,
+        kind: AclKind,
+        acl: Option<&Acl<Disk>>,
+        rights: Rights,
+    ) -> Result<()> {
+        self.write_acl(held(node, Errno::EROFS)?, kind, acl, rights)
+    }
+
+    fn capability(&self, node: &Node) -> Result<Option<Capability<Disk>>> {
+        self.read_capability(node)
+    }
+
+    fn set_capability(&self, node: &Node, capability: Option<&Capability<Disk>>) -> Result<()> {
+        self.write_capability(held(node, Errno::EROFS)?, capability)
+    }
+
+    fn xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>> {
+        self.read_xattr(held(node, Errno::ENODATA)?, name)
+    }
+
+    fn xattrs(&self, node: &Node) -> Result<Vec<OsString>> {
+        self.list_xattrs(node)
+    }
+
+    fn set_xattr(
+        &self,
+        node: &Node,
+        name: &OsStr,
+        value: Option<&[u8]>,
+        how: XattrSet,
+    ) -> Result<()> {
+        self.write_xattr(held(node, Errno::EROFS)?, name, value, how)
+    }
+}
+
+impl Host {
+    fn reopen_dir(&self, node: &Held) -> Result<OwnedFd> {
+        if !node.kind.is_dir() {
+            return Err(Errno::ENOTDIR.into());
+        }
+        self.context.as_server(SetId::Unaffected)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        Ok(self.context.procfs.reopen(node.fd(), flags)?)
+    }
+}
+
+/// Returns the totals of the file system of a file: not by statfs(2), of which
+/// `nix` leaves out the unit that blocks are counted in.
+fn totals(node: &Held) -> Result<Statfs> {
+    let stat = fstatvfs(node.fd())?;
+    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    Ok(Statfs {
+        blocks: stat.blocks(),
+        bfree: stat.blocks_free(),
+        bavail: stat.blocks_available(),
+        files: stat.files(),
+        ffree: stat.files_free(),
+        bsize: small(stat.block_size()),
+        namelen: small(stat.name_max()),
+        frsize: small(stat.fragment_size()),
+    })
+}

@@ -1,0 +1,78 @@
+//! Identity: generations and file handles.
+
+use std::fs;
+
+use super::*;
+use crate::error::Error;
+
+fn reused_numbers_differ(fixture: &Fixture) -> u32 {
+    let host = fixture.host();
+    let top = root(&host);
+    let mut reused = 0;
+    for _ in 0..100 {
+        let first = create(&host, &top, "f", &new(NewKind::Regular(None), ids(1, 1), 0o600, 0));
+        assert_eq!(host.lookup(&top, name("f")).unwrap().key, first.found.key);
+        host.unlink(&top, name("f")).unwrap();
+        let second = create(&host, &top, "f", &new(NewKind::Regular(None), ids(1, 1), 0o600, 0));
+        host.unlink(&top, name("f")).unwrap();
+        assert_ne!(first.found.key, second.found.key);
+        reused += u32::from(first.found.key.ino == second.found.key.ino);
+    }
+    reused
+}
+
+#[test]
+fn a_reused_number_has_another_generation() {
+    if !is_root() {
+        return;
+    }
+    reused_numbers_differ(&Fixture::tmpfs());
+    let Some(fixture) = Fixture::ext4() else { return };
+    assert!(reused_numbers_differ(&fixture) > 50, "ext4 reuses numbers");
+}
+
+#[test]
+fn files_are_opened_by_handle_until_they_are_gone() {
+    if !is_root() {
+        return;
+    }
+    let Some(fixture) = Fixture::ext4() else { return };
+    fs::create_dir(fixture.at("d")).unwrap();
+    fs::write(fixture.at("d/f"), "x").unwrap();
+    std::os::unix::fs::symlink("f", fixture.at("d/l")).unwrap();
+    let host = fixture.host();
+    assert!(host.facts().handles);
+    for path in ["d", "d/f", "d/l"] {
+        let (_, found) = walk(&host, path);
+        let handle = found.handle.unwrap();
+        let node = host.open_by_key(&found.key, &handle).unwrap();
+        assert_eq!(host.getattr(&node), Ok(found.attr), "{path}");
+    }
+    let (dir, found) = walk(&host, "d");
+    let moved = walk(&host, "d/f").1;
+    outside(|| fs::rename(fixture.at("d/f"), fixture.at("g"))).unwrap();
+    host.open_by_key(&moved.key, moved.handle.as_ref().unwrap()).unwrap();
+    let wrong = host.open_by_key(&found.key, moved.handle.as_ref().unwrap());
+    assert_eq!(wrong.unwrap_err(), Error::Stale);
+    outside(|| fs::remove_file(fixture.at("g"))).unwrap();
+    let gone = host.open_by_key(&moved.key, moved.handle.as_ref().unwrap());
+    assert_eq!(gone.unwrap_err(), Error::Stale);
+    drop(dir);
+}
+
+#[test]
+fn names_of_one_file_have_one_key() {
+    let fixture = Fixture::plain();
+    fs::write(fixture.at("a"), "").unwrap();
+    fs::create_dir(fixture.at("d")).unwrap();
+    let host = fixture.host();
+    let (node, found) = walk(&host, "a");
+    let (dir, _) = walk(&host, "d");
+    let linked = host.link(&node, &dir, name("b")).unwrap();
+    assert_eq!((&linked.key, linked.attr.nlink), (&found.key, 2));
+    assert_eq!(walk(&host, "d/b").1.key, found.key);
+    host.unlink(&root(&host), name("a")).unwrap();
+    host.unlink(&dir, name("b")).unwrap();
+    assert_eq!(host.getattr(&node).unwrap().nlink, 0);
+    assert!(host.link(&node, &dir, name("c")).unwrap_err().is(libc::ENOENT));
+}

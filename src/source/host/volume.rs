@@ -1,0 +1,312 @@
+//! The file systems below a source, and what identifies a file on each.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, RwLock};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
+
+use crate::error::{Error, Result};
+use crate::source::{FileHandle, Key};
+use crate::sync::{read, write};
+use crate::sys::handle::{self, Handle, Use};
+use crate::sys::procfs::Procfs;
+use crate::sys::stat::Stat;
+
+/// Tags of volumes have so many bits, so that a number can carry one.
+const TAG_BITS: u32 = 23;
+const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
+
+/// A part of the tree in which inode numbers are unique.
+#[derive(Debug)]
+pub(super) struct Volume {
+    /// [`Key::volume`]: 0 for the one of the root.
+    pub(super) tag: u64,
+    generation: Generation,
+    opener: Option<Arc<Opener>>,
+}
+
+/// What tells a file from an earlier one of the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Generation {
+    /// The file handle.
+    Handle(Use),
+    /// The birth time, where there is one.
+    Birth,
+    /// Nothing that would stay the same while the file is there.
+    None,
+}
+
+/// What opens the files of a mount by handle.
+#[derive(Debug)]
+struct Opener {
+    /// A directory of the mount: the kernel takes no `O_PATH` here.
+    mount: OwnedFd,
+    reach: Reach,
+}
+
+/// Which files can be opened by handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// All, as root.
+    All,
+    /// Directories that may be read, as an ordinary user in a mount namespace
+    /// of its own.
+    Directories,
+}
+
+/// Where a volume was met: a name in a directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// The key of the directory.
+    pub dir: &'a Key,
+    /// The name.
+    pub name: &'a OsStr,
+}
+
+/// The volumes met so far, by mount and device.
+#[derive(Debug)]
+pub(super) struct Volumes {
+    root: Arc<Volume>,
+    known: RwLock<HashMap<(u64, u64), Arc<Volume>>>,
+}
+
+impl Volumes {
+    /// Starts with the volume of the root.
+    ///
+    /// # Errors
+    /// As open(2), statfs(2).
+    pub fn new(procfs: &Procfs, root: BorrowedFd<'_>, stat: &Stat) -> nix::Result<Self> {
+        let root = Arc::new(Volume::probe(procfs, root, true)?);
+        let known = HashMap::from([((stat.mount, stat.dev), Arc::clone(&root))]);
+        Ok(Self { root, known: RwLock::new(known) })
+    }
+
+    /// Returns the volume of the root.
+    pub const fn root(&self) -> &Arc<Volume> {
+        &self.root
+    }
+
+    /// Returns the volume of a file, if it is known.
+    pub fn get(&self, stat: &Stat) -> Option<Arc<Volume>> {
+        let known = read(&self.known);
+        known.get(&(stat.mount, stat.dev)).cloned()
+    }
+
+    /// Returns the volume of a tag, if it is known.
+    pub fn tagged(&self, tag: u64) -> Option<Arc<Volume>> {
+        if tag == self.root.tag {
+            return Some(Arc::clone(&self.root));
+        }
+        let known = read(&self.known);
+        known.values().find(|volume| volume.tag == tag).cloned()
+    }
+
+    /// Adds the volume of a file that is open as `fd`, met at a place.
+    ///
+    /// # Errors
+    /// As open(2), statfs(2).
+    pub fn add(
+        &self,
+        procfs: &Procfs,
+        fd: BorrowedFd<'_>,
+        stat: &Stat,
+        place: Place<'_>,
+    ) -> nix::Result<Arc<Volume>> {
+        let is_dir = stat.mode & libc::S_IFMT == libc::S_IFDIR;
+        let mut volume = Volume::probe(procfs, fd, is_dir)?;
+        let mut known = write(&self.known);
+        let wanted = if is_dir { place.tag() } else { tag(&[&stat.dev.to_le_bytes()]) };
+        volume.tag = free(wanted, |tag| known.values().any(|other| other.tag == tag));
+        Ok(Arc::clone(known.entry((stat.mount, stat.dev)).or_insert_with(|| Arc::new(volume))))
+    }
+}
+
+impl Place<'_> {
+    /// Returns the tag of a volume whose root is here: the same after the
+    /// server or the host has started anew.
+    ///
+    /// A volume that is first met as a plain file has no place of its own: an
+    /// overlay file system reports devices of its layers. Its device tells.
+    pub fn tag(self) -> u64 {
+        let Key { volume, ino, .. } = self.dir;
+        tag(&[&volume.to_le_bytes(), &ino.to_le_bytes(), self.name.as_bytes()])
+    }
+}
+
+/// Makes a tag: any number but 0, which is the root's.
+fn tag(parts: &[&[u8]]) -> u64 {
+    (hash(parts) & TAG_MASK).max(1)
+}
+
+/// Returns the tag that is wanted, or the next one that is free.
+fn free(wanted: u64, taken: impl Fn(u64) -> bool) -> u64 {
+    let mut tag = wanted;
+    while taken(tag) {
+        tag = (tag.wrapping_add(1) & TAG_MASK).max(1);
+    }
+    tag
+}
+
+/// Hashes bytes by FNV-1a, the same on every machine at all times.
+fn hash(parts: &[&[u8]]) -> u64 {
+    parts.iter().copied().flatten().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+impl Volume {
+    /// Finds out what the file system of a descriptor has to tell files by; the
+    /// tag is the root's.
+    fn probe(procfs: &Procfs, fd: BorrowedFd<'_>, is_dir: bool) -> nix::Result<Self> {
+        let kind = fstatfs(fd)?.filesystem_type();
+        let generation = Generation::probe(fd, kind)?;
+        let opener = match generation {
+            Generation::Handle(Use::Open) if is_dir => Opener::probe(procfs, fd)?,
+            Generation::Handle(_) | Generation::Birth | Generation::None => None,
+        };
+        Ok(Self { tag: 0, generation, opener })
+    }
+
+    /// Reports whether any file can be opened by its handle.
+    pub const fn opens_handles(&self) -> bool {
+        self.opener.is_some()
+    }
+
+    /// Returns the identity of a file of this volume: a name in a directory,
+    /// or with an empty name the descriptor itself.
+    ///
+    /// # Errors
+    /// As name_to_handle_at(2).
+    pub fn identify(
+        &self,
+        at: BorrowedFd<'_>,
+        name: &OsStr,
+        stat: &Stat,
+    ) -> Result<(Key, Option<FileHandle>)> {
+        let mut kept = None;
+        let generation = match self.generation {
+            Generation::Handle(purpose) => match handle::handle(at, name, purpose) {
+                Ok(handle) => {
+                    kept = self.keep(&handle, stat);
+                    hash(&[&handle.kind().to_le_bytes(), handle.bytes()])
+                }
+                Err(Errno::EOPNOTSUPP) => 0,
+                Err(errno) => return Err(errno.into()),
+            },
+            Generation::Birth => stat
+                .btime
+                .map_or(0, |time| hash(&[&time.sec.to_le_bytes(), &time.nsec.to_le_bytes()])),
+            Generation::None => 0,
+        };
+        Ok((Key { volume: self.tag, ino: stat.ino, generation }, kept))
+    }
+
+    /// Returns the handle for a later [`Volume::open`], if that can work.
+    fn keep(&self, handle: &Handle, stat: &Stat) -> Option<FileHandle> {
+        match self.opener.as_ref()?.reach {
+            Reach::Directories if stat.mode & libc::S_IFMT != libc::S_IFDIR => None,
+            Reach::All | Reach::Directories => {
+                Some(FileHandle { kind: handle.kind(), bytes: handle.bytes().into() })
+            }
+        }
+    }
+
+    /// Opens a file by its handle.
+    ///
+    /// # Errors
+    /// `Stale` if it is gone; `Unsupported` if it needs a name.
+    pub fn open(&self, handle: &FileHandle) -> Result<OwnedFd> {
+        let opener = self.opener.as_ref().ok_or(Error::Unsupported)?;
+        let handle = Handle::new(handle.kind, &handle.bytes).ok_or(Error::Invalid)?;
+        handle::open(opener.mount.as_fd(), &handle, opener.reach.flags()).map_err(|errno| {
+            match (errno, opener.reach) {
+                (Errno::ESTALE | Errno::ENOENT, _) => Error::Stale,
+                (Errno::ENOTDIR | Errno::EPERM | Errno::EACCES, Reach::Directories) => {
+                    Error::Unsupported
+                }
+                (errno, _) => errno.into(),
+            }
+        })
+    }
+}
+
+impl Generation {
+    fn probe(fd: BorrowedFd<'_>, kind: FsType) -> nix::Result<Self> {
+        if kind == OVERLAYFS_SUPER_MAGIC {
+            // Handle and birth time both change when a file is copied up.
+            return Ok(Self::None);
+        }
+        if kind == FUSE_SUPER_MAGIC {
+            // The handle changes whenever the kernel forgets the file.
+            return Ok(Self::Birth);
+        }
+        for purpose in [Use::Open, Use::Tell] {
+            match handle::handle(fd, OsStr::new(""), purpose) {
+                Ok(_) => return Ok(Self::Handle(purpose)),
+                // Too long, or an older kernel that does not know the purpose.
+                Err(Errno::EOPNOTSUPP | Errno::EOVERFLOW | Errno::EINVAL) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(Self::Birth)
+    }
+}
+
+impl Opener {
+    /// Finds out what can be opened by handle on the mount of a directory.
+    fn probe(procfs: &Procfs, dir: BorrowedFd<'_>) -> nix::Result<Option<Arc<Self>>> {
+        let mount = match procfs.reopen(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
+            Ok(mount) => mount,
+            Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno),
+            Err(_) => return Ok(None),
+        };
+        let handle = handle::handle(dir, OsStr::new(""), Use::Open)?;
+        for reach in [Reach::All, Reach::Directories] {
+            match handle::open(mount.as_fd(), &handle, reach.flags()) {
+                Ok(_) => return Ok(Some(Arc::new(Self { mount, reach }))),
+                Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno),
+                Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Reach {
+    fn flags(self) -> OFlag {
+        match self {
+            Self::All => OFlag::O_PATH | OFlag::O_NOFOLLOW,
+            Self::Directories => OFlag::O_RDONLY | OFlag::O_DIRECTORY,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_stable_and_never_the_roots() {
+        let dir = Key { volume: 0, ino: 12, generation: 5 };
+        let place = |name| Place { dir: &dir, name: OsStr::new(name) };
+        assert_eq!(place("mnt").tag(), place("mnt").tag());
+        assert_ne!(place("mnt").tag(), place("usb").tag());
+        for name in 0..1000 {
+            let name = name.to_string();
+            let tag = Place { dir: &dir, name: OsStr::new(&name) }.tag();
+            assert!((1..=TAG_MASK).contains(&tag));
+        }
+    }
+
+    #[test]
+    fn a_taken_tag_is_not_given_again() {
+        assert_eq!(free(7, |_| false), 7);
+        assert_eq!(free(7, |tag| tag < 10), 10);
+        assert_eq!(free(TAG_MASK, |tag| tag == TAG_MASK), 1);
+    }
+}

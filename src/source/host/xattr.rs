@@ -1,0 +1,123 @@
+//! Extended attributes, and the ids in some of them.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+
+use super::Host;
+use super::node::{Held, HostNode, inner};
+use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
+use crate::error::{Error, Result};
+use crate::id::Disk;
+use crate::source::{Node, Rights, XattrSet};
+use crate::sys::cred::SetId;
+use crate::sys::xattr;
+
+impl Host {
+    /// Reads an ACL.
+    pub(super) fn read_acl(&self, node: &Node, kind: AclKind) -> Result<Option<Acl<Disk>>> {
+        match self.read_special(node, kind.xattr()) {
+            Ok(Some(value)) => Acl::decode(&value),
+            Ok(None) => Ok(None),
+            Err(error) if error.is(libc::EOPNOTSUPP) => Err(Error::Unsupported),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets or removes an ACL.
+    pub(super) fn write_acl(
+        &self,
+        node: &Held,
+        kind: AclKind,
+        acl: Option<&Acl<Disk>>,
+        rights: Rights,
+    ) -> Result<()> {
+        self.context.as_writer(rights)?;
+        let name = OsStr::new(kind.xattr());
+        match acl {
+            Some(acl) => xattr::set(node.fd(), name, &acl.encode(), 0)?,
+            None => match xattr::remove(node.fd(), name) {
+                // There is none, which is what was asked for.
+                Ok(()) | Err(Errno::ENODATA) => {}
+                Err(errno) => return Err(errno.into()),
+            },
+        }
+        Ok(())
+    }
+
+    /// Reads the file capability.
+    pub(super) fn read_capability(&self, node: &Node) -> Result<Option<Capability<Disk>>> {
+        self.read_special(node, CAPABILITY_XATTR)?
+            .map(|value| Capability::decode(&value))
+            .transpose()
+    }
+
+    /// Sets or removes the file capability.
+    pub(super) fn write_capability(
+        &self,
+        node: &Held,
+        capability: Option<&Capability<Disk>>,
+    ) -> Result<()> {
+        self.context.as_server(SetId::Unaffected)?;
+        let name = OsStr::new(CAPABILITY_XATTR);
+        let done = match capability {
+            Some(capability) => xattr::set(node.fd(), name, &capability.encode(), 0),
+            None => xattr::remove(node.fd(), name),
+        };
+        Ok(done?)
+    }
+
+    /// Reads an attribute that holds ids; `None` if it is not set.
+    fn read_special(&self, node: &Node, name: &str) -> Result<Option<Vec<u8>>> {
+        let HostNode::Held(held) = inner(node)? else { return Ok(None) };
+        self.context.as_server(SetId::Unaffected)?;
+        match xattr::get(held.fd(), OsStr::new(name)) {
+            Ok(value) => Ok(Some(value)),
+            Err(Errno::ENODATA) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Reads an attribute that holds no ids.
+    pub(super) fn read_xattr(&self, node: &Held, name: &OsStr) -> Result<Vec<u8>> {
+        refuse_special(name)?;
+        self.context.as_server(SetId::Unaffected)?;
+        Ok(xattr::get(node.fd(), name)?)
+    }
+
+    /// Lists the names of all attributes.
+    pub(super) fn list_xattrs(&self, node: &Node) -> Result<Vec<OsString>> {
+        let HostNode::Held(held) = inner(node)? else { return Ok(Vec::new()) };
+        self.context.as_server(SetId::Unaffected)?;
+        let list = xattr::list(held.fd())?;
+        let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        Ok(names.map(|name| OsStr::from_bytes(name).to_os_string()).collect())
+    }
+
+    /// Sets or removes an attribute that holds no ids.
+    pub(super) fn write_xattr(
+        &self,
+        node: &Held,
+        name: &OsStr,
+        value: Option<&[u8]>,
+        how: XattrSet,
+    ) -> Result<()> {
+        refuse_special(name)?;
+        let flags = match how {
+            XattrSet::Any => 0,
+            XattrSet::Create => libc::XATTR_CREATE,
+            XattrSet::Replace => libc::XATTR_REPLACE,
+        };
+        self.context.without_reserve(|| match value {
+            Some(value) => xattr::set(node.fd(), name, value, flags),
+            None => xattr::remove(node.fd(), name),
+        })
+    }
+}
+
+/// Refuses attributes that hold ids: they have calls of their own.
+fn refuse_special(name: &OsStr) -> Result<()> {
+    let special = [AclKind::Access.xattr(), AclKind::Default.xattr(), CAPABILITY_XATTR];
+    if special.iter().any(|special| name == *special) { Err(Error::Unsupported) } else { Ok(()) }
+}
