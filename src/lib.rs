@@ -25,3 +25,4 @@ pub mod sync;
 #[allow(unsafe_code, reason = "system calls; the only place for them")]
 pub mod sys;
 pub mod text;
+pub mod tree;

@@ -1,0 +1,123 @@
+//! What the table keeps of one file, small.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::source::{FileHandle, Key};
+
+/// The longest handle that the kernel makes (`MAX_HANDLE_SZ`).
+const HANDLE_MAX: usize = 128;
+
+/// A handle, as its type and its bytes, and a name.
+type Rest<'a> = (Option<(i32, &'a [u8])>, &'a [u8]);
+
+/// A file that the kernel knows.
+#[derive(Debug)]
+pub(super) struct Inode {
+    pub(super) key: Key,
+    /// Lookups that the kernel has not taken back.
+    pub(super) count: u64,
+    /// The number of the directory where the file was last found.
+    parent: u64,
+    /// Handle and name in one allocation, since a million of both are kept:
+    /// the handle's length plus 1 (one byte; 0 without a handle, and then the
+    /// name follows at once), its type (four bytes, little-endian), its bytes,
+    /// and then the name.
+    rest: Box<[u8]>,
+}
+
+impl Inode {
+    /// Makes an inode that no lookup is counted of yet.
+    pub(super) fn new(key: Key, handle: Option<&FileHandle>, parent: u64, name: &OsStr) -> Self {
+        let handle = handle.map(|handle| (handle.kind, &*handle.bytes));
+        Self { key, count: 0, parent, rest: pack(handle, name.as_bytes()) }
+    }
+
+    /// Returns where the file was last found.
+    pub(super) fn place(&self) -> (u64, &OsStr) {
+        (self.parent, OsStr::from_bytes(self.unpack().1))
+    }
+
+    /// Returns the handle, where there is one.
+    pub(super) fn handle(&self) -> Option<FileHandle> {
+        self.unpack().0.map(|(kind, bytes)| FileHandle { kind, bytes: bytes.into() })
+    }
+
+    /// Records where the file is now, and its handle where that is new.
+    pub(super) fn update(&mut self, handle: Option<&FileHandle>, parent: u64, name: &OsStr) {
+        let (old_handle, old_name) = self.unpack();
+        let handle = handle.map(|handle| (handle.kind, &*handle.bytes)).or(old_handle);
+        if handle != old_handle || name.as_bytes() != old_name {
+            self.rest = pack(handle, name.as_bytes());
+        }
+        self.parent = parent;
+    }
+
+    fn unpack(&self) -> Rest<'_> {
+        unpack(&self.rest).unwrap_or((None, &[]))
+    }
+}
+
+fn pack(handle: Option<(i32, &[u8])>, name: &[u8]) -> Box<[u8]> {
+    let handle = handle.filter(|(_, bytes)| bytes.len() <= HANDLE_MAX);
+    let length = handle.map_or(0, |(_, bytes)| bytes.len().saturating_add(1));
+    let mut rest = Vec::with_capacity(length.saturating_add(name.len()).saturating_add(5));
+    rest.push(u8::try_from(length).unwrap_or(0));
+    if let Some((kind, bytes)) = handle {
+        rest.extend_from_slice(&kind.to_le_bytes());
+        rest.extend_from_slice(bytes);
+    }
+    rest.extend_from_slice(name);
+    rest.into_boxed_slice()
+}
+
+fn unpack(rest: &[u8]) -> Option<Rest<'_>> {
+    let (length, rest) = rest.split_first()?;
+    let Some(length) = usize::from(*length).checked_sub(1) else {
+        return Some((None, rest));
+    };
+    let (kind, rest) = rest.split_first_chunk()?;
+    let (bytes, name) = rest.split_at_checked(length)?;
+    Some((Some((i32::from_le_bytes(*kind), bytes)), name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_handle_and_place() {
+        let key = Key { volume: 0, ino: 9, generation: 1 };
+        let long = "n".repeat(255);
+        for length in [None, Some(0), Some(8), Some(128)] {
+            for name in ["a", long.as_str()] {
+                let handle =
+                    length.map(|length| FileHandle { kind: -2, bytes: vec![0xab; length].into() });
+                let mut inode = Inode::new(key.clone(), handle.as_ref(), 3, OsStr::new(name));
+                assert_eq!(inode.handle(), handle);
+                assert_eq!(inode.place(), (3, OsStr::new(name)));
+                inode.update(None, 4, OsStr::new("b"));
+                assert_eq!(inode.handle(), handle);
+                assert_eq!(inode.place(), (4, OsStr::new("b")));
+                let other = FileHandle { kind: 1, bytes: Box::new([1]) };
+                inode.update(Some(&other), 4, OsStr::new("b"));
+                assert_eq!(inode.handle(), Some(other));
+                assert_eq!(inode.place(), (4, OsStr::new("b")));
+            }
+        }
+    }
+
+    #[test]
+    fn a_handle_that_is_too_long_is_none() {
+        let key = Key { volume: 0, ino: 9, generation: 1 };
+        let handle = FileHandle { kind: 1, bytes: vec![0; 129].into() };
+        let inode = Inode::new(key, Some(&handle), 3, OsStr::new("a"));
+        assert_eq!(inode.handle(), None);
+        assert_eq!(inode.place(), (3, OsStr::new("a")));
+    }
+
+    #[test]
+    fn is_small() {
+        assert!(size_of::<Inode>() <= 56);
+    }
+}

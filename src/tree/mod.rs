@@ -1,0 +1,237 @@
+//! What is known of the files that the kernel knows: numbers, generations,
+//! lookup counts, and the nodes held open for them.
+//!
+//! A node id on the wire is the inode number shown. A lookup count belongs to
+//! the number, not to the file behind it: see "Tree" in the design.
+
+mod handles;
+mod inode;
+mod nodes;
+mod number;
+mod open;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use crate::attr::Name;
+use crate::error::{Error, Result};
+use crate::source::{Found, Key, Node, Source};
+
+pub use handles::Handles;
+
+use nodes::Nodes;
+use number::Numbers;
+use table::Table;
+
+/// The node id of the root that the kernel makes before it asks anything.
+pub const ANCHOR: u64 = 1;
+
+/// What the kernel is told of a file: its number and which file of that number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The node id, which is also the inode number shown; never 0 or 1.
+    pub number: u64,
+    /// The generation of the number.
+    pub generation: u64,
+}
+
+/// The table of inodes.
+///
+/// It is safe to use from many threads at once, and holds no lock while it
+/// asks the source.
+#[derive(Debug)]
+pub struct Tree {
+    source: Arc<dyn Source>,
+    root: Identity,
+    /// Open for good, so that the number of the root cannot come back.
+    root_node: Node,
+    numbers: Numbers,
+    table: Table,
+    nodes: Nodes,
+}
+
+impl Tree {
+    /// Makes a table that knows the root, and holds at most `capacity` nodes
+    /// open that nothing else needs.
+    ///
+    /// # Errors
+    /// As [`Source::root`].
+    pub fn new(source: Arc<dyn Source>, capacity: usize) -> Result<Self> {
+        let (root_node, found) = source.root()?;
+        let numbers = Numbers::default();
+        let number = match numbers.direct(&found.key) {
+            Some(number) => number,
+            None => numbers.remapped().claim(&found.key),
+        };
+        let root = Identity { number, generation: found.key.generation };
+        let table = Table::new();
+        table.remember(number, ANCHOR, OsStr::new(""), &found);
+        Ok(Self { source, root, root_node, numbers, table, nodes: Nodes::new(capacity) })
+    }
+
+    /// Returns the identity of the root; it is never forgotten.
+    pub fn root(&self) -> Identity {
+        self.root
+    }
+
+    /// Counts one lookup of the file that `name` in `parent` led to.
+    ///
+    /// Lookups of the root are not counted.
+    pub fn remember(&self, parent: u64, name: Name<'_>, found: &Found) -> Identity {
+        let name = name.as_os_str();
+        let (number, replaced) = match self.numbers.direct(&found.key) {
+            Some(number) if number == self.root.number => return self.root,
+            Some(number) => (number, self.table.remember(number, parent, name, found)),
+            None => {
+                let mut remapped = self.numbers.remapped();
+                let number = remapped.claim(&found.key);
+                if number == self.root.number {
+                    return self.root;
+                }
+                (number, self.table.remember(number, parent, name, found))
+            }
+        };
+        if replaced {
+            self.nodes.remove(number);
+        }
+        Identity { number, generation: found.key.generation }
+    }
+
+    /// Takes `count` lookups of a number back; at 0 the file is forgotten.
+    pub fn forget(&self, number: u64, count: u64) {
+        if number == self.root.number || number == ANCHOR {
+            return;
+        }
+        let gone = if Numbers::is_remapped(number) {
+            let mut remapped = self.numbers.remapped();
+            let gone = self.table.forget(number, count);
+            if let Some(key) = &gone {
+                remapped.release(key);
+            }
+            gone
+        } else {
+            self.table.forget(number, count)
+        };
+        if gone.is_some() {
+            self.nodes.remove(number);
+        }
+    }
+
+    /// Returns the number shown for a file, without counting.
+    pub fn number(&self, key: &Key) -> u64 {
+        self.numbers.direct(key).unwrap_or_else(|| self.numbers.remapped().number(key))
+    }
+
+    /// Returns the number of a file that the kernel knows.
+    pub fn known(&self, key: &Key) -> Option<u64> {
+        let number = self.number(key);
+        self.table.read(number, |inode, _| inode.key == *key)?.then_some(number)
+    }
+
+    /// Returns the identity of the file behind a number.
+    ///
+    /// # Errors
+    /// `Unknown` for a number that was not given out.
+    pub fn key(&self, number: u64) -> Result<Key> {
+        self.table.read(number, |inode, _| inode.key.clone()).ok_or(Error::Unknown)
+    }
+
+    /// Returns the file behind a number, opened again if need be and then
+    /// verified.
+    ///
+    /// # Errors
+    /// `Unknown` for a number that was not given out, `Stale` if the file is
+    /// no longer where it was and cannot be found; `EMFILE` and `ENFILE` if
+    /// closing other nodes did not help.
+    pub fn node(&self, number: u64) -> Result<Node> {
+        match self.held(number)? {
+            Some(node) => Ok(node),
+            None => self.reopen(number),
+        }
+    }
+
+    /// Returns where a number was last found: its parent's number and its
+    /// name; `None` for the root.
+    ///
+    /// # Errors
+    /// `Unknown` for a number that was not given out.
+    pub fn place(&self, number: u64) -> Result<Option<(u64, OsString)>> {
+        if number == self.root.number {
+            return Ok(None);
+        }
+        let place = self.table.read(number, |inode, _| {
+            let (parent, name) = inode.place();
+            (parent, name.to_owned())
+        });
+        place.map(Some).ok_or(Error::Unknown)
+    }
+
+    /// Holds a node of a number open until it is forgotten, so that the host
+    /// cannot give the inode number to another file meanwhile.
+    ///
+    /// Pins are counted; they do not take room in the cache.
+    ///
+    /// # Errors
+    /// As [`Tree::node`].
+    pub fn pin(&self, number: u64) -> Result<()> {
+        if number == self.root.number {
+            return Ok(());
+        }
+        let key = self.key(number)?;
+        let node = self.node(number)?;
+        if !self.table.pin(number, &key, node) {
+            return Err(Error::Stale);
+        }
+        self.nodes.remove(number);
+        Ok(())
+    }
+
+    /// Takes one [`Tree::pin`] back, where the file has kept a name after all.
+    pub fn unpin(&self, number: u64) {
+        if let Some((key, node)) = self.table.unpin(number) {
+            drop(self.keep(number, key, node));
+        }
+    }
+
+    /// Returns how many nodes are pinned.
+    pub fn pins(&self) -> usize {
+        self.table.counts().1
+    }
+
+    /// Records that a file has moved to another name.
+    ///
+    /// Only the place of that one file changes: what is below a directory has
+    /// the directory's number as its place. A directory that is pinned from
+    /// before the move until this call is never looked for under its old name.
+    pub fn moved(&self, number: u64, parent: u64, name: Name<'_>) {
+        if number != self.root.number {
+            self.table.moved(number, parent, name.as_os_str());
+        }
+    }
+
+    /// Closes nodes that nothing needs, for descriptors to become free;
+    /// returns how many.
+    ///
+    /// Each call lets half of the cached nodes go, those not used for longest.
+    pub fn shrink(&self) -> usize {
+        self.nodes.shrink()
+    }
+
+    /// Returns how many inodes are known and how many nodes are open, the root
+    /// included.
+    pub fn counts(&self) -> (usize, usize) {
+        let (inodes, pins) = self.table.counts();
+        (inodes, self.nodes.len().saturating_add(pins).saturating_add(1))
+    }
+}
+
+/// Returns which of `parts` parts of a table a number belongs to.
+fn spread(number: u64, parts: usize) -> usize {
+    // Neighbouring numbers go to different parts, and so do multiples of any
+    // power of 2 (Fibonacci hashing).
+    let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    usize::try_from(hash).ok().and_then(|hash| hash.checked_rem(parts)).unwrap_or(0)
+}

@@ -1,0 +1,172 @@
+//! The inodes that the kernel knows, by number.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::OsStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::source::{Found, Key, Node};
+use crate::sync::lock;
+
+use super::inode::Inode;
+
+/// How many parts the table has; each has a lock of its own, held for a few
+/// map operations and never while the source is asked.
+const SHARDS: usize = 32;
+/// A part with no more room than this is not made smaller.
+const ROOM_MIN: usize = 1024;
+
+/// A node held open until its file is forgotten.
+#[derive(Debug)]
+struct Pin {
+    node: Node,
+    /// How often it was pinned and not unpinned.
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// Boxed, so that the room that a map keeps free costs little.
+    inodes: HashMap<u64, Box<Inode>>,
+    /// Only for numbers that are in `inodes`.
+    pins: HashMap<u64, Pin>,
+}
+
+/// The inode table.
+#[derive(Debug)]
+pub(super) struct Table {
+    shards: Box<[Mutex<Shard>]>,
+    /// Whether a forget of too much has been logged.
+    complained: AtomicBool,
+}
+
+impl Table {
+    /// Makes an empty table.
+    pub(super) fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, complained: AtomicBool::new(false) }
+    }
+
+    /// Counts a lookup; reports whether the number stood for another file
+    /// until now.
+    pub(super) fn remember(&self, number: u64, parent: u64, name: &OsStr, found: &Found) -> bool {
+        let Some(mut shard) = self.shard(number) else {
+            return false;
+        };
+        let handle = found.handle.as_ref();
+        let fresh = || Inode::new(found.key.clone(), handle, parent, name);
+        let (inode, replaced) = match shard.inodes.entry(number) {
+            Entry::Vacant(place) => (place.insert(Box::new(fresh())), false),
+            Entry::Occupied(place) => {
+                let inode = place.into_mut();
+                let replaced = inode.key != found.key;
+                if replaced {
+                    let count = inode.count;
+                    **inode = fresh();
+                    inode.count = count;
+                } else {
+                    inode.update(handle, parent, name);
+                }
+                (inode, replaced)
+            }
+        };
+        inode.count = inode.count.saturating_add(1);
+        let pin = if replaced { shard.pins.remove(&number) } else { None };
+        // Closed without the lock.
+        drop(shard);
+        drop(pin);
+        replaced
+    }
+
+    /// Takes lookups back; returns which file that was the end of, if any.
+    pub(super) fn forget(&self, number: u64, count: u64) -> Option<Key> {
+        let mut shard = self.shard(number)?;
+        let known = shard.inodes.get_mut(&number);
+        let excess = count > known.as_ref().map_or(0, |inode| inode.count);
+        let mut last = false;
+        if let Some(inode) = known {
+            inode.count = inode.count.saturating_sub(count);
+            last = inode.count == 0;
+        }
+        let (inode, pin) = if last { shard.remove(number) } else { (None, None) };
+        drop(shard);
+        drop(pin);
+        if excess && !self.complained.swap(true, Ordering::Relaxed) {
+            log::warn!("the kernel forgot inode {number} more often than it looked it up");
+        }
+        inode.map(|inode| inode.key)
+    }
+
+    /// Reads one inode and what pins it.
+    pub(super) fn read<T>(
+        &self,
+        number: u64,
+        read: impl FnOnce(&Inode, Option<&Node>) -> T,
+    ) -> Option<T> {
+        let shard = self.shard(number)?;
+        let inode = shard.inodes.get(&number)?;
+        Some(read(inode, shard.pins.get(&number).map(|pin| &pin.node)))
+    }
+
+    /// Records where a file is now.
+    pub(super) fn moved(&self, number: u64, parent: u64, name: &OsStr) {
+        if let Some(mut shard) = self.shard(number)
+            && let Some(inode) = shard.inodes.get_mut(&number)
+        {
+            inode.update(None, parent, name);
+        }
+    }
+
+    /// Pins a node; reports whether the number still stands for that file.
+    pub(super) fn pin(&self, number: u64, key: &Key, node: Node) -> bool {
+        let Some(mut shard) = self.shard(number) else {
+            return false;
+        };
+        if shard.inodes.get(&number).is_none_or(|inode| inode.key != *key) {
+            return false;
+        }
+        if let Some(pin) = shard.pins.get_mut(&number) {
+            pin.count = pin.count.saturating_add(1);
+        } else {
+            shard.pins.insert(number, Pin { node, count: 1 });
+        }
+        true
+    }
+
+    /// Takes one pin back; returns the file and its node with the last one.
+    pub(super) fn unpin(&self, number: u64) -> Option<(Key, Node)> {
+        let mut shard = self.shard(number)?;
+        let key = shard.inodes.get(&number)?.key.clone();
+        let pin = shard.pins.get_mut(&number)?;
+        pin.count = pin.count.saturating_sub(1);
+        if pin.count > 0 {
+            return None;
+        }
+        shard.pins.remove(&number).map(|pin| (key, pin.node))
+    }
+
+    /// Returns how many inodes are known and how many of them are pinned.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        self.shards.iter().map(lock).fold((0, 0), |(inodes, pins), shard| {
+            (inodes.saturating_add(shard.inodes.len()), pins.saturating_add(shard.pins.len()))
+        })
+    }
+
+    fn shard(&self, number: u64) -> Option<MutexGuard<'_, Shard>> {
+        self.shards.get(super::spread(number, self.shards.len())).map(lock)
+    }
+}
+
+impl Shard {
+    fn remove(&mut self, number: u64) -> (Option<Box<Inode>>, Option<Pin>) {
+        let gone = (self.inodes.remove(&number), self.pins.remove(&number));
+        // The kernel forgets a million inodes at a time: give the room back,
+        // seldom enough that it costs nothing on average.
+        let (used, room) = (self.inodes.len(), self.inodes.capacity());
+        if room > ROOM_MIN && used < room >> 3 {
+            self.inodes.shrink_to(used.saturating_mul(2));
+        }
+        gone
+    }
+}
