@@ -1,0 +1,136 @@
+//! Open directories.
+
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use super::budget::Share;
+use super::{Entry, Fs, Listed};
+use crate::attr::{Attr, Name};
+use crate::error::Result;
+use crate::id::View;
+use crate::source::{Dir, DirEntry, Node};
+
+/// An open directory.
+#[derive(Debug)]
+pub(super) struct OpenDir {
+    /// Its number.
+    number: u64,
+    /// The directory, to look its names up.
+    pub(super) node: Node,
+    /// The directory, to list.
+    pub(super) dir: Arc<dyn Dir>,
+    /// Its descriptors.
+    _share: Share,
+}
+
+/// The two names of a directory that every listing has.
+#[derive(Clone, Copy)]
+enum Dot {
+    Own,
+    Parent,
+}
+
+impl Dot {
+    fn of(entry: &DirEntry<'_>) -> Option<Self> {
+        match entry.name.as_bytes() {
+            b"." => Some(Self::Own),
+            b".." => Some(Self::Parent),
+            _ => None,
+        }
+    }
+}
+
+impl Fs {
+    /// Opens a directory; the result is its handle.
+    ///
+    /// # Errors
+    /// As open(2); `ENFILE` if callers hold too many descriptors.
+    pub fn opendir(&self, node: u64) -> Result<u64> {
+        let number = node;
+        let share = self.budget.directory()?;
+        let node = self.node(number)?;
+        let dir = self.tree.with_room(|| self.source.opendir(&node))?;
+        Ok(self.dirs.insert(Arc::new(OpenDir { number, node, dir, _share: share })))
+    }
+
+    /// Lists names with their files from an offset; an entry is counted as a
+    /// lookup unless `each` breaks on it, or its name is `.` or `..`.
+    ///
+    /// A name that is gone meanwhile is left out. So is one whose file cannot
+    /// be looked at (a dead mount below): it still says why when looked up.
+    ///
+    /// # Errors
+    /// As getdents(2).
+    pub fn readdirplus(
+        &self,
+        handle: u64,
+        offset: u64,
+        each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let open = self.dirs.get(handle)?;
+        let parent = self.parent(open.number);
+        let own = self.present(self.source.getattr(&open.node)?, open.number);
+        open.dir.read(offset, &mut |entry| match Dot::of(&entry) {
+            Some(Dot::Own) => dot(&entry, own, each),
+            Some(Dot::Parent) => dot(&entry, Attr { ino: parent, ..own }, each),
+            None => self.listed(&open, &entry, each),
+        })
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, handle: u64) {
+        drop(self.dirs.remove(handle));
+    }
+
+    /// Writes a directory to disk.
+    ///
+    /// # Errors
+    /// As fsync(2).
+    pub fn fsyncdir(&self, handle: u64, data_only: bool) -> Result<()> {
+        self.dirs.get(handle)?.dir.sync(data_only)
+    }
+
+    /// Passes an entry on with its file.
+    fn listed(
+        &self,
+        open: &OpenDir,
+        entry: &DirEntry<'_>,
+        each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let found = Name::new(entry.name).and_then(|name| {
+            Ok((name, self.tree.with_room(|| self.source.lookup(&open.node, name))?))
+        });
+        let (name, found) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                if !error.is(libc::ENOENT) {
+                    log::debug!("{:?} is left out of a listing: {error}", entry.name);
+                }
+                return ControlFlow::Continue(());
+            }
+        };
+        let file = self.entry(open.number, name, &found);
+        let flow = each(Listed { name: entry.name, next: entry.next }, &file);
+        if flow.is_break() {
+            self.tree.forget(file.node, 1);
+        }
+        flow
+    }
+
+    /// Returns the number of a directory's parent; the root is its own.
+    fn parent(&self, number: u64) -> u64 {
+        self.tree.place(number).ok().flatten().map_or(number, |place| place.0)
+    }
+}
+
+/// Passes `.` or `..` on; the kernel looks at nothing but the number and the
+/// kind, so the attributes of the directory do for its parent too.
+fn dot(
+    entry: &DirEntry<'_>,
+    attr: Attr<View>,
+    each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let line = Listed { name: entry.name, next: entry.next };
+    each(line, &Entry { node: attr.ino, generation: 0, attr })
+}

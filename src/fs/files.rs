@@ -1,0 +1,208 @@
+//! Open files: what is done through a handle.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::names::Wanted;
+use super::opens::Open;
+use super::{Done, Entry, Fs};
+use crate::error::{Error, Result};
+use crate::id::Caller;
+use crate::source::{NewKind, Rights};
+
+/// The open flags that the source is asked for.
+///
+/// The rest is the kernel's business, or not ours to do: `O_TRUNC` comes as a
+/// change of size, an open of ours never waits, the kernel's buffers that we
+/// write from are not aligned as `O_DIRECT` wants them, and flags of its own
+/// (`FMODE_EXEC`) come with an exec.
+const FLAGS: i32 =
+    libc::O_ACCMODE | libc::O_APPEND | libc::O_NOATIME | libc::O_SYNC | libc::O_DSYNC;
+
+impl Fs {
+    /// Opens a file; `done` is given its handle, perhaps later and on another
+    /// thread: a lease of another process has to be broken first.
+    ///
+    /// # Errors
+    /// `done` is given `EAGAIN` for a leased file and `O_NONBLOCK`, `EINTR` if
+    /// the wait was interrupted, `ENFILE` if callers hold too many files; as
+    /// open(2).
+    pub fn open(&self, caller: &Caller, node: u64, flags: i32, done: Done<u64>) {
+        let number = node;
+        let node = match self.node(number) {
+            Ok(node) => node,
+            Err(error) => return done(Err(error)),
+        };
+        let opened = self.opens.share().and_then(|share| {
+            let file = self.tree.with_room(|| self.source.open(&node, flags & FLAGS))?;
+            Ok(self.opens.insert(Open::new(number, file, flags, Some(node.clone()), share)))
+        });
+        match opened {
+            Err(error) if error.is(libc::EAGAIN) && flags & libc::O_NONBLOCK == 0 => {
+                let (source, opens) = (Arc::clone(&self.source), Arc::clone(&self.opens));
+                let attempt = move || {
+                    let share = opens.share()?;
+                    let file = source.open(&node, flags & FLAGS)?;
+                    Ok(opens.insert(Open::new(number, file, flags, Some(node.clone()), share)))
+                };
+                self.waits.wait(number, caller.pid, attempt, done);
+            }
+            result => done(result),
+        }
+    }
+
+    /// Makes and opens a file.
+    ///
+    /// A file that is there already is never opened: the kernel asked because
+    /// it knew of none, and so has not checked whether the caller may.
+    ///
+    /// # Errors
+    /// `Stale` (`ESTALE`) if the name exists and `O_EXCL` is not set: the
+    /// kernel then looks again. `ENFILE` if callers hold too many files; as
+    /// open(2); `Unmapped` (`EOVERFLOW`) if the
+    /// caller has no id to store.
+    pub fn create(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+    ) -> Result<(Entry, u64)> {
+        let share = self.opens.share()?;
+        let what = NewKind::Regular(Some(flags & FLAGS));
+        let made = self.make(caller, parent, name, Wanted { what, mode, umask });
+        let (entry, file) = made.map_err(|error| {
+            let open = error.is(libc::EEXIST) && flags & libc::O_EXCL == 0;
+            if open { Error::Stale } else { error }
+        })?;
+        let Some(file) = file else {
+            self.forget(entry.node, 1);
+            return Err(Error::Internal);
+        };
+        Ok((entry, self.opens.insert(Open::new(entry.node, file, flags, None, share))))
+    }
+
+    /// Reads into a buffer; returns how many bytes.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn read(&self, handle: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.opens.get(handle)?.file.read(offset, buf)
+    }
+
+    /// Writes; `kill` is set where the caller may not keep set-id bits.
+    ///
+    /// # Errors
+    /// As pwrite(2).
+    pub fn write(
+        &self,
+        caller: &Caller,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        kill: bool,
+    ) -> Result<usize> {
+        let open = self.opens.get(handle)?;
+        let rights = self.write_rights(caller, kill, || open.file.getattr().ok());
+        open.file.write(offset, data, rights)
+    }
+
+    /// Writes what callers changed through shared mappings, at the offset even
+    /// if the handle, which is one of several, is to append.
+    ///
+    /// Who changed it is not known, so no reserve is touched; no set-id bit
+    /// goes, as stores to a mapping take none.
+    ///
+    /// # Errors
+    /// As pwrite(2).
+    pub fn write_back(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
+        let rights = Rights { keep_setid: true, reserve: false };
+        self.opens.get(handle)?.file.write_back(offset, data, rights)
+    }
+
+    /// A descriptor was closed: drops the lock owner's locks on the file.
+    ///
+    /// Locks that the owner waits for are still waited for, as by the kernel.
+    ///
+    /// # Errors
+    /// As close(2).
+    pub fn flush(&self, handle: u64, owner: u64) -> Result<()> {
+        let open = self.opens.get(handle)?;
+        self.unlock(open.number, owner);
+        self.tree.with_room(|| open.file.flush())
+    }
+
+    /// The last descriptor was closed: the handle is no more, nor are locks
+    /// that were set through it alone, or by the owner given.
+    pub fn release(&self, handle: u64, owner: Option<u64>) {
+        let Some((number, unlocked)) = self.opens.remove(handle) else {
+            return;
+        };
+        if let Some(owner) = owner {
+            self.unlock(number, owner);
+        }
+        if unlocked {
+            self.waits.kick(number);
+        }
+    }
+
+    /// Writes to disk.
+    ///
+    /// # Errors
+    /// As fsync(2), fdatasync(2).
+    pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+        self.opens.get(handle)?.file.sync(data_only)
+    }
+
+    /// Allocates or frees space; `mode` as in fallocate(2).
+    ///
+    /// # Errors
+    /// As fallocate(2).
+    pub fn fallocate(
+        &self,
+        caller: &Caller,
+        handle: u64,
+        mode: i32,
+        offset: u64,
+        length: u64,
+    ) -> Result<()> {
+        let file = &self.opens.get(handle)?.file;
+        let rights = self.content_rights(caller, &file.getattr()?);
+        file.allocate(mode, offset, length, rights)
+    }
+
+    /// Finds data or a hole; other kinds of seek are the kernel's.
+    ///
+    /// # Errors
+    /// As lseek(2): `ENXIO`; `Invalid` (`EINVAL`) for another `whence`.
+    pub fn lseek(&self, handle: u64, offset: i64, whence: i32) -> Result<u64> {
+        if !matches!(whence, libc::SEEK_DATA | libc::SEEK_HOLE) {
+            return Err(Error::Invalid);
+        }
+        self.opens.get(handle)?.file.seek(offset, whence)
+    }
+
+    /// Copies between open files; `from` and `to` are handle and offset.
+    ///
+    /// # Errors
+    /// As copy_file_range(2): `EXDEV` between file systems of the source.
+    pub fn copy_file_range(
+        &self,
+        caller: &Caller,
+        from: (u64, u64),
+        to: (u64, u64),
+        length: u64,
+    ) -> Result<usize> {
+        let (source, target) = (self.opens.get(from.0)?, self.opens.get(to.0)?);
+        let rights = self.content_rights(caller, &target.file.getattr()?);
+        source.file.copy_to(from.1, target.file.as_ref(), to.1, length, rights)
+    }
+
+    fn unlock(&self, number: u64, owner: u64) {
+        if self.opens.drop_owner(number, owner) {
+            self.waits.kick(number);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Every operation of the file system, on plain types: knows no FUSE.
+//!
+//! The model is the kernel's idmapped mount. The kernel in front has checked
+//! permissions on what it was told of the files (`default_permissions`, ACLs
+//! included), has applied neither the umask nor the rules for set-id bits on
+//! writes, and caches names and attributes. What it cannot know is decided
+//! here: which id is stored, and which caller has none to store.
+//!
+//! | file | operations |
+//! |---|---|
+//! | `names` | lookup, mknod, mkdir, symlink, link, unlink, rmdir, rename |
+//! | `attrs` | getattr, setattr, readlink, statfs |
+//! | `files` | open, create, read, write, flush, release, and so on |
+//! | `dirs` | opendir, readdirplus, fsyncdir |
+//! | `xattrs`, `ioctl` | extended attributes, inode flags |
+//! | `locks` | getlk, setlk; `owners` holds the locks, `waits` who waits |
+
+mod attrs;
+mod budget;
+mod dirs;
+mod files;
+mod ioctl;
+mod locks;
+mod names;
+mod opens;
+mod owners;
+mod rights;
+#[cfg(test)]
+mod tests;
+mod waits;
+mod xattrs;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::attr::{Attr, Name};
+use crate::error::{Error, Result};
+use crate::id::{Caller, Disk, Group, Id, Owner, User, View};
+use crate::policy::Policy;
+use crate::source::{Found, Lock, Node, SetTime, Source};
+use crate::tree::{Handles, Tree};
+
+use budget::Budget;
+use dirs::OpenDir;
+use opens::Opens;
+use waits::Waits;
+
+/// How long the kernel may believe what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl {
+    /// For attributes and for names that exist.
+    pub positive: Duration,
+    /// For names that do not exist.
+    pub negative: Duration,
+}
+
+/// A capability that a decision of ours depends on: capabilities(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// To act as the owner of any file.
+    Fowner,
+    /// To keep set-id bits.
+    Fsetid,
+    /// To set the flags that keep a file from being changed.
+    LinuxImmutable,
+    /// To set file capabilities.
+    Setfcap,
+    /// To see what belongs to the administration of the host.
+    SysAdmin,
+}
+
+/// What is known of the process behind a request, beyond its ids. Looked up
+/// only when a decision needs it.
+pub trait Processes: Send + Sync + fmt::Debug {
+    /// Reports whether the caller has a capability in the initial user
+    /// namespace (`capable` of kernel/capability.c).
+    fn capable(&self, caller: &Caller, capability: Capability) -> bool;
+
+    /// Reports whether the caller has a capability over files of an owner: in
+    /// its own user namespace, if that maps each id given
+    /// (`capable_wrt_inode_uidgid`). `None` if nothing is known of the caller.
+    fn capable_over(
+        &self,
+        caller: &Caller,
+        capability: Capability,
+        owner: Owner<View>,
+    ) -> Option<bool>;
+
+    /// Reports whether the caller is in a group, by fsgid or supplementary.
+    fn in_group(&self, caller: &Caller, group: Id<Group, View>) -> bool;
+
+    /// Reports whether a signal waits for the thread `pid` that would end a
+    /// wait; `true` also if the thread is gone.
+    fn interrupted(&self, pid: u32) -> bool;
+}
+
+/// What a mount needs to know besides its policy and source.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How long the kernel may cache.
+    pub ttl: Ttl,
+    /// How many nodes may be held open that nothing else needs.
+    pub nodes: usize,
+    /// How many descriptors the server may have; callers get a part of them.
+    pub descriptors: usize,
+    /// The view id that stands for an unmapped id in an ACL: mapped in the
+    /// user namespace of the mount, outside of what the policy presents.
+    pub stand_in: (Id<User, View>, Id<Group, View>),
+}
+
+/// A name's file, as told to the kernel: counts as one lookup.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The node id; equal to `attr.ino`.
+    pub node: u64,
+    /// Which file of that number.
+    pub generation: u64,
+    /// The attributes that callers see.
+    pub attr: Attr<View>,
+}
+
+/// Changes of attributes that a caller asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    /// New permission bits (and kind, which is ignored).
+    pub mode: Option<u32>,
+    /// New owning user.
+    pub uid: Option<Id<User, View>>,
+    /// New owning group.
+    pub gid: Option<Id<Group, View>>,
+    /// New size in bytes.
+    pub size: Option<u64>,
+    /// New time of last access.
+    pub atime: Option<SetTime>,
+    /// New time of last change of contents.
+    pub mtime: Option<SetTime>,
+}
+
+/// One line of a listing.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// The name, `.` and `..` included.
+    pub name: &'a OsStr,
+    /// Where a later read goes on.
+    pub next: u64,
+}
+
+/// A request for a range lock.
+#[derive(Clone, Copy, Debug)]
+pub struct LockRequest {
+    /// Who asks.
+    pub caller: Caller,
+    /// The open file.
+    pub handle: u64,
+    /// The owner of the lock, as the kernel numbers them.
+    pub owner: u64,
+    /// The range and what is wanted.
+    pub lock: Lock,
+}
+
+/// Takes the result of a request that may have to wait.
+pub type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
+
+/// A file system: a source seen through a policy.
+#[derive(Debug)]
+pub struct Fs {
+    source: Arc<dyn Source>,
+    policy: Arc<dyn Policy>,
+    processes: Arc<dyn Processes>,
+    tree: Tree,
+    config: Config,
+    budget: Arc<Budget>,
+    opens: Arc<Opens>,
+    dirs: Handles<OpenDir>,
+    waits: Arc<Waits>,
+}
+
+impl Fs {
+    /// Makes the file system of a source and a policy.
+    ///
+    /// # Errors
+    /// As [`Source::root`].
+    pub fn new(
+        source: Arc<dyn Source>,
+        policy: Arc<dyn Policy>,
+        processes: Arc<dyn Processes>,
+        config: Config,
+    ) -> Result<Self> {
+        let tree = Tree::new(Arc::clone(&source), config.nodes)?;
+        let budget = Budget::new(config.descriptors);
+        let waits = Arc::new(Waits::new(Arc::clone(&processes)));
+        let (opens, dirs) = (Arc::new(Opens::new(Arc::clone(&budget))), Handles::new());
+        Ok(Self { source, policy, processes, tree, config, budget, opens, dirs, waits })
+    }
+
+    /// Returns how long the kernel may cache.
+    pub const fn ttl(&self) -> Ttl {
+        self.config.ttl
+    }
+
+    /// Returns the root; it is never forgotten, so lookups of it do not count.
+    ///
+    /// # Errors
+    /// As statx(2).
+    pub fn root(&self) -> Result<Entry> {
+        let root = self.tree.root();
+        let attr = self.getattr(root.number, None)?;
+        Ok(Entry { node: root.number, generation: root.generation, attr })
+    }
+
+    /// Lets half of the nodes go that are held open for speed alone, those not
+    /// used for longest.
+    ///
+    /// Belongs called now and then: a file that the host deletes takes its room
+    /// on the disk for as long as it is held, and the kernel may know it for
+    /// long.
+    pub fn tidy(&self) {
+        self.tree.shrink();
+    }
+
+    /// Takes lookups back.
+    pub fn forget(&self, node: u64, count: u64) {
+        self.tree.forget(node, count);
+    }
+
+    /// Returns the file behind a number.
+    ///
+    /// A file whose names are gone can still be open: then it is the one that
+    /// was opened.
+    fn node(&self, number: u64) -> Result<Node> {
+        match self.tree.node(number) {
+            Err(Error::Stale) => self.opens.node(number).ok_or(Error::Stale),
+            result => result,
+        }
+    }
+
+    /// Returns what callers see of a file.
+    fn present(&self, attr: Attr<Disk>, number: u64) -> Attr<View> {
+        attr.presented(self.policy.present_owner(attr.owner), number)
+    }
+
+    /// Counts a lookup of what a name led to.
+    fn entry(&self, parent: u64, name: Name<'_>, found: &Found) -> Entry {
+        let identity = self.tree.remember(parent, name, found);
+        Entry {
+            node: identity.number,
+            generation: identity.generation,
+            attr: self.present(found.attr, identity.number),
+        }
+    }
+}

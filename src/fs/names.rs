@@ -1,0 +1,275 @@
+//! Names: looked up, made, moved, removed.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::{Capability, Entry, Fs};
+use crate::attr::{FileKind, Mode, Name};
+use crate::error::{Errno, Error, Result};
+use crate::id::{Caller, Disk, Ids, Owner};
+use crate::source::{File, Found, New, NewKind, Node, RenameFlags};
+
+/// The error of a name that is taken.
+pub(super) const EXISTS: Error = Error::Os(Errno(libc::EEXIST));
+
+/// What a new name is to lead to, as the caller asks for it.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// What to make.
+    pub what: NewKind<'a>,
+    /// Permission bits; others are ignored.
+    pub mode: u32,
+    /// The caller's umask.
+    pub umask: u32,
+}
+
+impl Fs {
+    /// Looks a name up and counts it.
+    ///
+    /// # Errors
+    /// `ENOENT` where there is none; as [`Name::new`], `Tree::node` and
+    /// `Source::lookup`.
+    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry> {
+        let name = Name::new(name)?;
+        let dir = self.node(parent)?;
+        let found = self.tree.with_room(|| self.source.lookup(&dir, name))?;
+        Ok(self.entry(parent, name, &found))
+    }
+
+    /// Makes a file, fifo, socket or device; `mode` holds the kind, and 0 for
+    /// the kind is a file, as for mknod(2).
+    ///
+    /// # Errors
+    /// As mknod(2); `Unmapped` (`EOVERFLOW`) if the caller has no id to store.
+    pub fn mknod(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u64,
+    ) -> Result<Entry> {
+        let what = match FileKind::from_mode(mode) {
+            Some(FileKind::Regular) => NewKind::Regular(None),
+            None if mode & libc::S_IFMT == 0 => NewKind::Regular(None),
+            Some(FileKind::Directory | FileKind::Symlink) | None => return Err(Error::Invalid),
+            Some(
+                kind @ (FileKind::Fifo
+                | FileKind::Socket
+                | FileKind::CharDevice
+                | FileKind::BlockDevice),
+            ) => NewKind::Special(kind, rdev),
+        };
+        self.make(caller, parent, name, Wanted { what, mode, umask }).map(|made| made.0)
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// As mkdir(2); `Unmapped` (`EOVERFLOW`) if the caller has no id to store.
+    pub fn mkdir(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+    ) -> Result<Entry> {
+        let wanted = Wanted { what: NewKind::Directory, mode, umask };
+        self.make(caller, parent, name, wanted).map(|made| made.0)
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// As symlink(2); `Unmapped` (`EOVERFLOW`) if the caller has no id to
+    /// store.
+    pub fn symlink(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        target: &OsStr,
+    ) -> Result<Entry> {
+        let wanted = Wanted { what: NewKind::Symlink(target), mode: 0o777, umask: 0 };
+        self.make(caller, parent, name, wanted).map(|made| made.0)
+    }
+
+    /// Removes a name of a file.
+    ///
+    /// # Errors
+    /// As unlink(2).
+    pub fn unlink(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
+        let name = Name::new(name)?;
+        let dir = self.node(parent)?;
+        let found = self.source.lookup(&dir, name)?;
+        self.may_remove(caller, &dir, &found)?;
+        let held = self.hold(Some(&found));
+        self.settle(held, self.source.unlink(&dir, name))
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As rmdir(2).
+    pub fn rmdir(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
+        let name = Name::new(name)?;
+        let dir = self.node(parent)?;
+        let found = self.source.lookup(&dir, name)?;
+        self.may_remove(caller, &dir, &found)?;
+        let held = self.hold(Some(&found));
+        self.settle(held, self.source.rmdir(&dir, name))
+    }
+
+    /// Renames.
+    ///
+    /// # Errors
+    /// As renameat2(2); `Unmapped` (`EOVERFLOW`) if the caller has no id to
+    /// store and the new name does not exist yet, or a whiteout is to be left.
+    pub fn rename(
+        &self,
+        caller: &Caller,
+        from: (u64, &OsStr),
+        to: (u64, &OsStr),
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let (old_name, new_name) = (Name::new(from.1)?, Name::new(to.1)?);
+        let (old_dir, new_dir) = (self.node(from.0)?, self.node(to.0)?);
+        let moving = self.source.lookup(&old_dir, old_name)?;
+        self.may_remove(caller, &old_dir, &moving)?;
+        let there = self.existing(&new_dir, new_name)?;
+        if flags.no_replace && there.is_some() {
+            return Err(EXISTS);
+        }
+        if let Some(there) = &there {
+            self.may_remove(caller, &new_dir, there)?;
+        }
+        let owner = self.policy.create_owner(caller);
+        // What is exchanged adds no name; a whiteout is a new file. (The kernel
+        // makes one over an existing name too, and stores no id at all for it.)
+        let adds = flags.whiteout || (there.is_none() && !flags.exchange);
+        if adds && owner.is_none() {
+            return Err(Error::Unmapped);
+        }
+        let replaced = there.as_ref().filter(|there| !flags.exchange && there.key != moving.key);
+        let held = self.hold(replaced);
+        let whiteout = owner.filter(|_| flags.whiteout);
+        let renamed = self.tree.with_room(|| {
+            self.source.rename((&old_dir, old_name), (&new_dir, new_name), flags, whiteout)
+        });
+        self.settle(held, renamed)?;
+        if let Some(number) = self.tree.known(&moving.key) {
+            self.tree.moved(number, to.0, new_name);
+        }
+        let swapped = there.filter(|_| flags.exchange);
+        if let Some(number) = swapped.and_then(|there| self.tree.known(&there.key)) {
+            self.tree.moved(number, from.0, old_name);
+        }
+        Ok(())
+    }
+
+    /// Gives a file another name.
+    ///
+    /// # Errors
+    /// As link(2); `Unmapped` (`EOVERFLOW`) if the caller has no id to store.
+    pub fn link(&self, caller: &Caller, node: u64, parent: u64, name: &OsStr) -> Result<Entry> {
+        let name = Name::new(name)?;
+        let (file, dir) = (self.node(node)?, self.node(parent)?);
+        self.birth(caller, &dir, name)?;
+        let found = self.tree.with_room(|| self.source.link(&file, &dir, name))?;
+        Ok(self.entry(parent, name, &found))
+    }
+
+    /// Makes a name and what it leads to; the name is counted.
+    pub(super) fn make(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        wanted: Wanted<'_>,
+    ) -> Result<(Entry, Option<Arc<dyn File>>)> {
+        let name = Name::new(name)?;
+        let dir = self.node(parent)?;
+        let owner = self.birth(caller, &dir, name)?;
+        let mode = self.own_setid(caller, owner, Mode::new(wanted.mode));
+        let new = New { what: wanted.what, owner, mode, umask: Mode::new(wanted.umask).bits() };
+        let created = self.tree.with_room(|| self.source.create(&dir, name, &new))?;
+        Ok((self.entry(parent, name, &created.found), created.file))
+    }
+
+    /// Checks a sticky directory (`check_sticky` of fs/namei.c) on what is there.
+    ///
+    /// The kernel has checked what it remembers of the name; somebody else may
+    /// have made a file of that name on the host since.
+    fn may_remove(&self, caller: &Caller, dir: &Node, found: &Found) -> Result<()> {
+        let dir = self.source.getattr(dir)?;
+        let own = |owner: Owner<Disk>| {
+            let shown = self.policy.present_owner(owner).uid;
+            shown.is_some() && shown == caller.uid
+        };
+        let may = !dir.mode.has(Mode::STICKY)
+            || own(found.attr.owner)
+            || own(dir.owner)
+            || self.processes.capable_over(
+                caller,
+                Capability::Fowner,
+                self.policy.present_owner(found.attr.owner),
+            ) != Some(false);
+        if may { Ok(()) } else { Err(Error::Denied) }
+    }
+
+    /// Returns what the caller's new files belong to; a name that is taken
+    /// comes first, as in `may_create` of fs/namei.c.
+    fn birth(&self, caller: &Caller, dir: &Node, name: Name<'_>) -> Result<Ids<Disk>> {
+        if let Some(owner) = self.policy.create_owner(caller) {
+            return Ok(owner);
+        }
+        let taken = self.existing(dir, name)?.is_some();
+        Err(if taken { EXISTS } else { Error::Unmapped })
+    }
+
+    /// Returns what a name leads to, if it exists.
+    fn existing(&self, dir: &Node, name: Name<'_>) -> Result<Option<Found>> {
+        match self.source.lookup(dir, name) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.is(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Holds a file open that is about to lose this name, if the kernel still
+    /// knows it and could not reach it, or the host could reuse its number;
+    /// returns its number.
+    ///
+    /// Without it the removal goes on all the same: the file is then `ESTALE`.
+    /// So it is for files that nobody has open where many are held already: a
+    /// caller may know any number by `O_PATH`.
+    fn hold(&self, found: Option<&Found>) -> Option<u64> {
+        let found = found?;
+        let last = found.attr.nlink <= 1 || found.attr.kind.is_dir();
+        if !last && self.source.facts().handles {
+            return None;
+        }
+        let number = self.tree.known(&found.key)?;
+        let many = || self.tree.pins() >= self.config.descriptors / 8;
+        if self.opens.any(number).is_none() && many() {
+            return None;
+        }
+        match self.tree.with_room(|| self.tree.pin(number)) {
+            Ok(()) => Some(number),
+            Err(error) => {
+                log::debug!("inode {number} is not held for its last users: {error}");
+                None
+            }
+        }
+    }
+
+    /// Lets a file go that was held for a removal which then failed.
+    fn settle(&self, held: Option<u64>, removed: Result<()>) -> Result<()> {
+        if let (Some(number), Err(_)) = (held, &removed) {
+            self.tree.unpin(number);
+        }
+        removed
+    }
+}

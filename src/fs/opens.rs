@@ -1,0 +1,184 @@
+//! The files that callers have open, by handle and by inode number.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::budget::{Budget, FILE, LOCKS, Share};
+use super::owners::{Owner, Owners};
+use crate::error::Result;
+use crate::source::{File, Node};
+use crate::sync::lock;
+use crate::tree::Handles;
+
+/// What an open file was opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Access {
+    /// Whether it can be read.
+    pub read: bool,
+    /// Whether it can be written.
+    pub write: bool,
+}
+
+impl Access {
+    /// Returns the access that flags as in open(2) ask for.
+    pub(super) const fn of(flags: i32) -> Self {
+        match flags & libc::O_ACCMODE {
+            libc::O_RDONLY => Self { read: true, write: false },
+            libc::O_WRONLY => Self { read: false, write: true },
+            _ => Self { read: true, write: true },
+        }
+    }
+
+    /// Reports whether this is enough for what needs `other`.
+    pub(super) const fn allows(self, other: Self) -> bool {
+        (self.read || !other.read) && (self.write || !other.write)
+    }
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// The number of its node.
+    pub number: u64,
+    /// The file.
+    pub file: Arc<dyn File>,
+    /// What it was opened for.
+    pub access: Access,
+    /// Its node, which may outlive all its names; a file that was made and
+    /// opened in one step has none.
+    pub node: OnceLock<Node>,
+    /// Its descriptors.
+    _share: Share,
+}
+
+impl Open {
+    /// Makes an open file; `node` is what it was opened by.
+    pub(super) fn new(
+        number: u64,
+        file: Arc<dyn File>,
+        flags: i32,
+        node: Option<Node>,
+        share: Share,
+    ) -> Self {
+        let node = node.map_or_else(OnceLock::new, OnceLock::from);
+        Self { number, file, access: Access::of(flags), node, _share: share }
+    }
+}
+
+/// What is open of one inode.
+#[derive(Debug, Default)]
+struct Inode {
+    handles: Vec<(u64, Arc<Open>)>,
+    owners: Owners,
+}
+
+/// The table of open files.
+#[derive(Debug)]
+pub(super) struct Opens {
+    budget: Arc<Budget>,
+    table: Handles<Open>,
+    inodes: Mutex<HashMap<u64, Inode>>,
+}
+
+impl Opens {
+    /// Makes an empty table.
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, table: Handles::new(), inodes: Mutex::default() }
+    }
+
+    /// Takes the descriptors of a file that is to be opened.
+    ///
+    /// # Errors
+    /// `ENFILE` if callers hold too many.
+    pub(super) fn share(&self) -> Result<Share> {
+        self.budget.file(FILE)
+    }
+
+    /// Takes the descriptor of an owner's locks.
+    ///
+    /// # Errors
+    /// `ENFILE` if callers hold too many.
+    pub(super) fn share_of_locks(&self) -> Result<Share> {
+        self.budget.file(LOCKS)
+    }
+
+    /// Adds an open file and returns its handle.
+    pub(super) fn insert(&self, open: Open) -> u64 {
+        let open = Arc::new(open);
+        let handle = self.table.insert(Arc::clone(&open));
+        lock(&self.inodes).entry(open.number).or_default().handles.push((handle, open));
+        handle
+    }
+
+    /// Returns an open file.
+    ///
+    /// # Errors
+    /// `Unknown` for a handle that is not open.
+    pub(super) fn get(&self, handle: u64) -> Result<Arc<Open>> {
+        self.table.get(handle)
+    }
+
+    /// Closes a handle; the locks that were set through it and no other handle
+    /// go. Returns the number of its node, and whether there were locks.
+    pub(super) fn remove(&self, handle: u64) -> Option<(u64, bool)> {
+        let open = self.table.remove(handle)?;
+        let mut inodes = lock(&self.inodes);
+        let inode = inodes.get_mut(&open.number)?;
+        inode.handles.retain(|(number, _)| *number != handle);
+        let gone = inode.owners.release(handle);
+        let last = if inode.handles.is_empty() { inodes.remove(&open.number) } else { None };
+        drop(inodes);
+        // Only now, with no lock held, do descriptors close.
+        let had = !gone.is_empty() || last.is_some_and(|last| !last.owners.is_empty());
+        drop(gone);
+        Some((open.number, had))
+    }
+
+    /// Returns some open file of an inode.
+    pub(super) fn any(&self, number: u64) -> Option<Arc<Open>> {
+        self.find(number, |_| true)
+    }
+
+    /// Returns an open file of an inode that can be read and written.
+    pub(super) fn widest(&self, number: u64) -> Option<Arc<Open>> {
+        self.find(number, |open| open.access.read && open.access.write)
+    }
+
+    /// Reports whether an inode is open for writing.
+    pub(super) fn is_written(&self, number: u64) -> bool {
+        self.find(number, |open| open.access.write).is_some()
+    }
+
+    /// Returns the node by which some open file of an inode was opened.
+    pub(super) fn node(&self, number: u64) -> Option<Node> {
+        self.find(number, |open| open.node.get().is_some())?.node.get().cloned()
+    }
+
+    /// Returns a lock owner of an inode, if it has any locks.
+    pub(super) fn owner(&self, number: u64, owner: u64) -> Option<Arc<Owner>> {
+        lock(&self.inodes).get(&number)?.owners.get(owner)
+    }
+
+    /// Returns a lock owner of an inode, which acts through this handle.
+    pub(super) fn owner_through(&self, number: u64, owner: u64, handle: u64) -> Arc<Owner> {
+        lock(&self.inodes).entry(number).or_default().owners.through(owner, handle)
+    }
+
+    /// Drops all locks of an owner on an inode; returns whether it was known.
+    pub(super) fn drop_owner(&self, number: u64, owner: u64) -> bool {
+        let gone = lock(&self.inodes).get_mut(&number).and_then(|i| i.owners.remove(owner));
+        gone.is_some()
+    }
+
+    /// Reports whether nothing is open and nobody holds a lock.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.inodes).is_empty()
+    }
+
+    fn find(&self, number: u64, fits: impl Fn(&Open) -> bool) -> Option<Arc<Open>> {
+        let inodes = lock(&self.inodes);
+        let mut handles = inodes.get(&number)?.handles.iter();
+        handles.find(|(_, open)| fits(open)).map(|(_, open)| Arc::clone(open))
+    }
+}

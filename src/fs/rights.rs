@@ -1,0 +1,127 @@
+//! What a caller may keep or take on the host: set-id bits, reserved blocks.
+
+use super::{Capability, Fs};
+use crate::attr::{Attr, Mode};
+use crate::id::{Caller, Disk, Ids, Owner, View};
+use crate::source::Rights;
+
+/// The group's execute bit: without it `S_ISGID` makes nothing set-group-id.
+const GROUP_EXEC: u16 = 0o010;
+
+/// Both set-id bits.
+const SETID: u16 = Mode::SETUID | Mode::SETGID;
+
+/// Reports whether the caller is root in the user namespace of the mount.
+pub(super) fn is_root(caller: &Caller) -> bool {
+    caller.uid.is_some_and(crate::id::Id::is_root)
+}
+
+/// Reports whether `S_ISGID` is the only set-id bit and stands for nothing
+/// that is executed.
+fn marks_only(mode: Mode) -> bool {
+    mode.has(Mode::SETGID) && !mode.has(Mode::SETUID | GROUP_EXEC)
+}
+
+impl Fs {
+    /// Returns rights with a decision on set-id bits that was made elsewhere.
+    pub(super) fn rights(caller: &Caller, keep_setid: bool) -> Rights {
+        Rights { keep_setid, reserve: is_root(caller) }
+    }
+
+    /// Returns the rights to change the contents of a file
+    /// (`setattr_should_drop_suidgid` of fs/attr.c).
+    pub(super) fn content_rights(&self, caller: &Caller, attr: &Attr<Disk>) -> Rights {
+        let keep = attr.mode.has(SETID)
+            && (self.processes.capable(caller, Capability::Fsetid)
+                || marks_only(attr.mode) && self.may_set_gid(caller, attr));
+        Self::rights(caller, keep)
+    }
+
+    /// Reports whether a change of contents takes set-user-id and leaves an
+    /// `S_ISGID` that marks no program, which the host does not do by itself.
+    ///
+    /// Only truncate(2) needs it: before other changes the client asks for the
+    /// bits to go (see [`Fs::setattr`]).
+    pub(super) fn loses_setuid_alone(&self, caller: &Caller, attr: &Attr<Disk>) -> bool {
+        attr.mode.has(Mode::SETUID)
+            && marks_only(attr.mode.without(Mode::SETUID))
+            && !self.processes.capable(caller, Capability::Fsetid)
+            && self.may_set_gid(caller, attr)
+    }
+
+    /// Returns the rights to write where the kernel has told whether the
+    /// caller lacks `CAP_FSETID`.
+    pub(super) fn write_rights(
+        &self,
+        caller: &Caller,
+        kill: bool,
+        marked: impl FnOnce() -> Option<Attr<Disk>>,
+    ) -> Rights {
+        let keep =
+            !kill || marked().is_some_and(|a| marks_only(a.mode) && self.may_set_gid(caller, &a));
+        Self::rights(caller, keep)
+    }
+
+    /// Returns the rights to change the owner: only an `S_ISGID` that marks
+    /// no program may stay (`setattr_should_drop_sgid`).
+    pub(super) fn owner_rights(&self, caller: &Caller, attr: &Attr<Disk>) -> Rights {
+        let marks = attr.mode.has(Mode::SETGID) && !attr.mode.has(GROUP_EXEC);
+        Self::rights(caller, marks && self.may_set_gid(caller, attr))
+    }
+
+    /// Reports whether a change of owner with these rights takes set-id bits.
+    pub(super) fn loses_setid(attr: &Attr<Disk>, rights: Rights) -> bool {
+        let group = attr.mode.has(Mode::SETGID) && !rights.keep_setid;
+        (attr.mode.has(Mode::SETUID) || group) && !attr.kind.is_dir()
+    }
+
+    /// Returns the rights to set an access ACL (`posix_acl_update_mode`).
+    pub(super) fn acl_rights(&self, caller: &Caller, attr: &Attr<Disk>) -> Rights {
+        let keep = attr.mode.has(Mode::SETGID) && self.may_set_gid(caller, attr);
+        Self::rights(caller, keep)
+    }
+
+    /// Returns the mode of a new file without the set-id bits that would act
+    /// for somebody else.
+    ///
+    /// Where a caller's own files are shown as another's (a collapse), a
+    /// set-id file would be one of the stored owner, planted by whoever may
+    /// create. The root of the view may give such a file to anybody anyway.
+    pub(super) fn own_setid(&self, caller: &Caller, owner: Ids<Disk>, mode: Mode) -> Mode {
+        if !mode.has(SETID) || is_root(caller) {
+            return mode;
+        }
+        let shown = self.policy.present_owner(owner.into());
+        let user = if shown.uid == caller.uid { 0 } else { Mode::SETUID };
+        let group = if shown.gid == caller.gid { 0 } else { Mode::SETGID };
+        mode.without(user | group)
+    }
+
+    /// Reports whether any caller is shown as the owner of the file.
+    pub(super) fn is_owned(&self, attr: &Attr<Disk>) -> bool {
+        self.policy.present_owner(attr.owner).uid.is_some()
+    }
+
+    /// Reports whether the caller may do what only the owner may
+    /// (`inode_owner_or_capable` of fs/inode.c).
+    pub(super) fn acts_as_owner(&self, caller: &Caller, attr: &Attr<Disk>) -> bool {
+        let shown = self.policy.present_owner(attr.owner);
+        let user = Owner { gid: None, ..shown };
+        shown.uid.is_some()
+            && (shown.uid == caller.uid || self.has(caller, Capability::Fowner, user))
+    }
+
+    /// Reports whether the caller may have `S_ISGID` on a file
+    /// (`in_group_or_capable` of fs/inode.c).
+    fn may_set_gid(&self, caller: &Caller, attr: &Attr<Disk>) -> bool {
+        let shown = self.policy.present_owner(attr.owner);
+        shown.gid.is_some_and(|group| self.processes.in_group(caller, group))
+            || shown.uid.is_some()
+                && shown.gid.is_some()
+                && self.has(caller, Capability::Fsetid, shown)
+    }
+
+    fn has(&self, caller: &Caller, capability: Capability, owner: Owner<View>) -> bool {
+        self.processes.capable_over(caller, capability, owner) == Some(true)
+    }
+}

@@ -1,0 +1,225 @@
+//! Files that go away, numbers that come back, descriptors that run out.
+
+use super::*;
+use crate::source::RenameFlags;
+use crate::source::wrap::Call;
+use std::ops::ControlFlow::Continue;
+
+/// A way to take the last name of `a` away.
+type Removal = fn(&World);
+
+fn unlink(world: &World) {
+    world.fs.unlink(&caller(0, 0), world.root(), name("a")).unwrap();
+}
+
+fn rename_over(world: &World) {
+    let (by, root) = (caller(1, 1), world.root());
+    world.fs.mknod(&by, root, name("b"), libc::S_IFREG, 0, 0).unwrap();
+    let (from, to) = ((root, name("b")), (root, name("a")));
+    world.fs.rename(&by, from, to, RenameFlags::default()).unwrap();
+}
+
+/// Lets the next opens of files meet a lease.
+fn lease(source: &Wrap, times: usize) {
+    (0..times).for_each(|_| source.fail(Call::Open, os(libc::EAGAIN)));
+}
+
+#[test]
+fn a_number_does_not_come_back_while_the_kernel_knows_the_file() {
+    for handles in [true, false] {
+        let removals: [(&str, Removal); 2] = [("unlink", unlink), ("rename", rename_over)];
+        for (what, remove) in removals {
+            let world = World::with(IDENTITY, |source| source.handles = handles);
+            let file = world.file("a", (1, 1), 0o644);
+            remove(&world);
+            let case = format!("{what} {handles}");
+            let next = world.file("next", (1, 1), 0o644);
+            assert_ne!(next.node, file.node, "{case}");
+            let attr = world.fs.getattr(file.node, None).unwrap();
+            assert_eq!((attr.ino, attr.nlink), (file.node, 0), "{case}");
+            world.fs.forget(file.node, 1);
+            // Nothing holds it any more: this is the number again.
+            world.disk_file("third", (1, 1), 0o644);
+            assert_eq!(world.on_disk("third").ino, file.node, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_removed_directory_is_held_too() {
+    let world = World::new(IDENTITY);
+    let dir = world.dir("d", (1, 1), 0o755);
+    world.fs.rmdir(&caller(0, 0), world.root(), name("d")).unwrap();
+    assert_ne!(world.file("next", (1, 1), 0o644).node, dir.node);
+    assert!(world.fs.getattr(dir.node, None).is_ok());
+    let made = world.fs.mkdir(&caller(1, 1), dir.node, name("x"), 0o755, 0);
+    assert!(made.unwrap_err().is(libc::ENOENT));
+}
+
+#[test]
+fn a_failed_removal_holds_nothing() {
+    let world = World::new(IDENTITY);
+    let dir = world.dir("d", (1, 1), 0o755);
+    world.fs.mknod(&caller(1, 1), dir.node, name("x"), libc::S_IFREG, 0, 0).unwrap();
+    assert!(
+        world.fs.rmdir(&caller(0, 0), world.root(), name("d")).unwrap_err().is(libc::ENOTEMPTY)
+    );
+    while world.fs.tree.shrink() > 0 {}
+    assert_eq!(world.fs.tree.counts().1, 1);
+}
+
+#[test]
+fn another_link_is_reached_without_handles() {
+    for handles in [true, false] {
+        let world = World::with(IDENTITY, |source| source.handles = handles);
+        let file = world.file("a", (1, 1), 0o644);
+        let root = world.disk.root().unwrap().node;
+        let on_disk = world.disk.lookup(root, name("a")).unwrap();
+        world.disk.link(&caller(1, 1), on_disk.node, root, name("b")).unwrap();
+        world.fs.unlink(&caller(0, 0), world.root(), name("a")).unwrap();
+        while world.fs.tree.shrink() > 0 {}
+        assert_eq!(world.fs.getattr(file.node, None).unwrap().nlink, 1, "{handles}");
+    }
+}
+
+#[test]
+fn an_open_file_outlives_its_names() {
+    // Gone on the host, where nobody tells us; opened, or made and opened.
+    for made in [false, true] {
+        let world = World::with(IDENTITY, |source| source.handles = false);
+        let by = caller(1, 1);
+        let (file, handle) = if made {
+            world.fs.create(&by, world.root(), name("a"), 0o644, 0, libc::O_RDWR).unwrap()
+        } else {
+            let file = world.file("a", (1, 1), 0o644);
+            (file, world.open(file.node, libc::O_RDWR).unwrap())
+        };
+        world.disk.unlink(&caller(0, 0), world.disk.root().unwrap().node, name("a")).unwrap();
+        while world.fs.tree.shrink() > 0 {}
+        assert_eq!(world.fs.write(&by, handle, 0, b"data", true).unwrap(), 4);
+        for handle in [None, Some(handle)] {
+            let attr = world.fs.getattr(file.node, handle).unwrap();
+            assert_eq!((attr.ino, attr.size, attr.nlink), (file.node, 4, 0), "{made}");
+        }
+        if !made {
+            let size = SetAttr { size: Some(2), ..SetAttr::default() };
+            for handle in [None, Some(handle)] {
+                let attr = world.fs.setattr(&by, file.node, handle, &size).unwrap();
+                assert_eq!(attr.size, 2);
+            }
+        }
+        world.fs.release(handle, None);
+        assert_eq!(world.fs.getattr(file.node, None).unwrap_err(), Error::Stale);
+    }
+}
+
+#[test]
+fn a_file_replaced_on_the_host_is_stale_and_never_the_other() {
+    let world = World::with(IDENTITY, |source| source.handles = false);
+    let file = world.file("a", (1, 1), 0o644);
+    let root = world.disk.root().unwrap().node;
+    world.disk.unlink(&caller(0, 0), root, name("a")).unwrap();
+    world.disk_file("a", (2, 2), 0o600);
+    let (done, result) = reply();
+    world.fs.open(&caller(1, 1), file.node, libc::O_RDWR, done);
+    assert_eq!(result.recv().unwrap().unwrap_err(), Error::Stale);
+    assert_eq!(world.fs.getattr(file.node, None).unwrap_err(), Error::Stale);
+}
+
+#[test]
+fn descriptors_that_nothing_needs_are_given_up_for_a_caller() {
+    let world = World::new(IDENTITY);
+    let files: Vec<_> = (0..6).map(|i| world.file(&format!("f{i}"), (1, 1), 0o644)).collect();
+    while world.disk.tree.shrink() > 0 {}
+    for file in &files {
+        world.fs.getattr(file.node, None).unwrap();
+    }
+    world.memory.limit(world.memory.opened());
+    let handle = world.open(files[0].node, libc::O_RDWR).unwrap();
+    world.fs.create(&caller(1, 1), world.root(), name("new"), 0o644, 0, 0).unwrap();
+    world.memory.limit(0);
+    assert!(world.open(files[0].node, libc::O_RDONLY).unwrap_err().is(libc::EMFILE));
+    // Who has a file open is not concerned, nor is a removal.
+    assert_eq!(world.fs.write(&caller(1, 1), handle, 0, b"x", true).unwrap(), 1);
+    world.fs.unlink(&caller(0, 0), world.root(), name("f1")).unwrap();
+}
+
+#[test]
+fn a_lease_is_waited_for_without_a_worker() {
+    let (world, source) = World::wrapped(IDENTITY);
+    let file = world.file("a", (1, 1), 0o644);
+    lease(&source, 5);
+    let (done, result) = reply();
+    world.fs.open(&caller(1, 1), file.node, libc::O_RDWR, done);
+    let handle = result.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
+    assert_eq!(world.fs.write(&caller(1, 1), handle, 0, b"x", true).unwrap(), 1);
+
+    lease(&source, 10_000);
+    let refused = world.open(file.node, libc::O_RDWR | libc::O_NONBLOCK);
+    assert!(refused.unwrap_err().is(libc::EAGAIN));
+    let (done, result) = reply();
+    world.fs.open(&caller(1, 1), file.node, libc::O_RDWR, done);
+    assert!(result.recv_timeout(Duration::from_millis(20)).is_err());
+    lock(&world.processes.0).interrupted.insert(1);
+    assert!(result.recv_timeout(Duration::from_secs(10)).unwrap().unwrap_err().is(libc::EINTR));
+}
+
+#[test]
+fn a_wait_ends_with_the_file_system() {
+    let (world, source) = World::wrapped(IDENTITY);
+    let file = world.file("a", (1, 1), 0o644);
+    lease(&source, 10_000);
+    let (done, result) = reply();
+    world.fs.open(&caller(1, 1), file.node, libc::O_RDWR, done);
+    drop(world);
+    assert!(result.recv().unwrap().unwrap_err().is(libc::EINTR));
+}
+
+#[test]
+fn a_name_that_cannot_be_looked_at_hides_no_other() {
+    let (world, source) = World::wrapped(IDENTITY);
+    for name in ["a", "b", "c"] {
+        world.disk_file(name, (1, 1), 0o644);
+    }
+    let handle = world.fs.opendir(world.root()).unwrap();
+    source.fail(Call::Lookup, os(libc::ENOTCONN));
+    let mut names = Vec::new();
+    let mut each = |line: Listed<'_>, _: &Entry| {
+        names.push(line.name.to_str().unwrap().to_owned());
+        Continue(())
+    };
+    world.fs.readdirplus(handle, 0, &mut each).unwrap();
+    assert_eq!(names, [".", "..", "b", "c"]);
+    source.fail(Call::Lookup, os(libc::ENOTCONN));
+    assert!(world.look("a").unwrap_err().is(libc::ENOTCONN));
+    source.fail(Call::Lookup, os(libc::ENOTCONN));
+    let nobody = Caller { uid: None, ..caller(0, 0) };
+    let made = world.fs.mkdir(&nobody, world.root(), name("a"), 0, 0);
+    assert!(made.unwrap_err().is(libc::ENOTCONN));
+}
+
+#[test]
+fn a_server_that_may_not_chown_does_not_fail_writes() {
+    let (world, source) = World::wrapped(IDENTITY);
+    let file = world.file("a", (1, 1), 0o6755);
+    let by = caller(1, 1);
+    source.fail(Call::Setattr, Error::NotOurs);
+    let attr = world.fs.setattr(&by, file.node, None, &SetAttr::default()).unwrap();
+    assert_eq!(attr.mode.bits(), 0o6755);
+    source.fail(Call::Setattr, Error::NotOurs);
+    let chown = SetAttr { uid: Id::new(1), ..SetAttr::default() };
+    let refused = world.fs.setattr(&by, file.node, None, &chown);
+    assert!(refused.unwrap_err().is(libc::EPERM));
+}
+
+#[test]
+fn a_failed_create_leaves_nothing() {
+    let (world, source) = World::wrapped(MAP);
+    let before = world.fs.tree.counts();
+    source.fail(Call::Create, os(libc::EDQUOT));
+    let by = caller(100_000, 200_000);
+    let made = world.fs.create(&by, world.root(), name("a"), 0o644, 0, libc::O_RDWR);
+    assert!(made.unwrap_err().is(libc::EDQUOT));
+    assert_eq!(world.fs.tree.counts(), before);
+    assert!(world.look("a").unwrap_err().is(libc::ENOENT));
+}

@@ -1,0 +1,185 @@
+//! Extended attributes. Those that carry ids are typed and translated.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use super::names::EXISTS;
+use super::{Capability as Privilege, Fs};
+use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
+use crate::error::{Errno, Error, Result};
+use crate::id::{Caller, Disk};
+use crate::source::{Node, XattrSet};
+
+/// What an extended attribute holds.
+enum Kind {
+    Acl(AclKind),
+    Capability,
+    /// Bytes without ids.
+    Plain,
+}
+
+impl Kind {
+    /// # Errors
+    /// `Unsupported` for an attribute that a file system makes up itself:
+    /// what it would hold is not known, and so might be ids.
+    fn of(name: &OsStr) -> Result<Self> {
+        if let Some(kind) = AclKind::ALL.into_iter().find(|kind| name == kind.xattr()) {
+            return Ok(Self::Acl(kind));
+        }
+        if name == CAPABILITY_XATTR {
+            return Ok(Self::Capability);
+        }
+        if name.as_bytes().starts_with(b"system.") {
+            return Err(Error::Unsupported);
+        }
+        Ok(Self::Plain)
+    }
+}
+
+/// The error of an attribute that is not set.
+const ABSENT: Error = Error::Os(Errno(libc::ENODATA));
+
+impl Fs {
+    /// Returns an extended attribute.
+    ///
+    /// # Errors
+    /// As getxattr(2): `ENODATA`.
+    pub fn getxattr(&self, node: u64, name: &OsStr) -> Result<Vec<u8>> {
+        let kind = Kind::of(name)?;
+        let node = self.node(node)?;
+        let policy = self.policy.as_ref();
+        match kind {
+            Kind::Acl(kind) => {
+                let acl = self.tree.with_room(|| self.source.acl(&node, kind))?.ok_or(ABSENT)?;
+                Ok(acl.present(policy).to_wire(self.config.stand_in))
+            }
+            Kind::Capability => {
+                let found = self.tree.with_room(|| self.source.capability(&node))?.ok_or(ABSENT)?;
+                Ok(found.present(policy).encode())
+            }
+            Kind::Plain => self.tree.with_room(|| self.source.xattr(&node, name)),
+        }
+    }
+
+    /// Lists the names of extended attributes, each ended by a NUL.
+    ///
+    /// Names in `trusted.` are for `CAP_SYS_ADMIN`, as for listxattr(2).
+    ///
+    /// # Errors
+    /// As listxattr(2).
+    pub fn listxattr(&self, caller: &Caller, node: u64) -> Result<Vec<u8>> {
+        let node = self.node(node)?;
+        let names = self.tree.with_room(|| self.source.xattrs(&node))?;
+        let trusted = |name: &OsString| name.as_bytes().starts_with(b"trusted.");
+        let hides =
+            names.iter().any(trusted) && !self.processes.capable(caller, Privilege::SysAdmin);
+        let mut list = Vec::new();
+        for name in names.iter().filter(|name| !(hides && trusted(name))) {
+            list.extend_from_slice(name.as_bytes());
+            list.push(0);
+        }
+        Ok(list)
+    }
+
+    /// Sets an extended attribute; `flags` as in setxattr(2).
+    ///
+    /// An empty ACL removes it; flags are ignored for ACLs, as by the kernel.
+    ///
+    /// # Errors
+    /// As setxattr(2); `UnmappedEntry` (`EINVAL`) for an ACL or a capability
+    /// that names an unmapped id.
+    pub fn setxattr(
+        &self,
+        caller: &Caller,
+        node: u64,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> Result<()> {
+        let policy = self.policy.as_ref();
+        match Kind::of(name)? {
+            Kind::Acl(kind) => {
+                let acl = Acl::from_wire(value, self.config.stand_in)?;
+                let acl = acl.map(|acl| acl.store(policy)).transpose()?;
+                self.set_acl(caller, &self.node(node)?, kind, acl.as_ref())
+            }
+            Kind::Capability => {
+                let how = how(flags)?;
+                let capability = Capability::decode(value)?.store(policy)?;
+                let node = self.node(node)?;
+                self.check(&node, how)?;
+                self.tree.with_room(|| self.source.set_capability(&node, Some(&capability)))
+            }
+            Kind::Plain => {
+                let (how, node) = (how(flags)?, self.node(node)?);
+                self.tree.with_room(|| self.source.set_xattr(&node, name, Some(value), how))
+            }
+        }
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// As removexattr(2): `ENODATA`.
+    pub fn removexattr(&self, caller: &Caller, node: u64, name: &OsStr) -> Result<()> {
+        let kind = Kind::of(name)?;
+        let node = self.node(node)?;
+        match kind {
+            Kind::Acl(kind) => self.set_acl(caller, &node, kind, None),
+            Kind::Capability if self.is_about_to_change(caller, &node)? => Ok(()),
+            Kind::Capability => self.tree.with_room(|| self.source.set_capability(&node, None)),
+            Kind::Plain => {
+                self.tree.with_room(|| self.source.set_xattr(&node, name, None, XattrSet::Any))
+            }
+        }
+    }
+
+    /// Reports whether a file capability is only to go because its file is
+    /// about to be changed (`security_inode_killpriv`): the client asks so in
+    /// the name of callers who may not remove it by removexattr(2).
+    ///
+    /// The change itself takes the capability on the host, if it is made.
+    fn is_about_to_change(&self, caller: &Caller, node: &Node) -> Result<bool> {
+        let shown = self.policy.present_owner(self.source.getattr(node)?.owner);
+        Ok(shown.uid.is_none()
+            || shown.gid.is_none()
+            || self.processes.capable_over(caller, Privilege::Setfcap, shown) == Some(false))
+    }
+
+    fn set_acl(
+        &self,
+        caller: &Caller,
+        node: &Node,
+        kind: AclKind,
+        acl: Option<&Acl<Disk>>,
+    ) -> Result<()> {
+        let rights = match kind {
+            AclKind::Access => self.acl_rights(caller, &self.source.getattr(node)?),
+            AclKind::Default => Self::rights(caller, false),
+        };
+        self.tree.with_room(|| self.source.set_acl(node, kind, acl, rights))
+    }
+
+    /// Checks whether a file has a capability as `how` demands.
+    fn check(&self, node: &Node, how: XattrSet) -> Result<()> {
+        let there = match how {
+            XattrSet::Any => return Ok(()),
+            XattrSet::Create | XattrSet::Replace => self.source.capability(node)?.is_some(),
+        };
+        match (how, there) {
+            (XattrSet::Create, true) => Err(EXISTS),
+            (XattrSet::Replace, false) => Err(ABSENT),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns what the flags of setxattr(2) demand.
+fn how(flags: i32) -> Result<XattrSet> {
+    match flags {
+        0 => Ok(XattrSet::Any),
+        libc::XATTR_CREATE => Ok(XattrSet::Create),
+        libc::XATTR_REPLACE => Ok(XattrSet::Replace),
+        _ => Err(Error::Invalid),
+    }
+}
