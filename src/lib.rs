@@ -19,6 +19,7 @@ pub mod acl;
 pub mod attr;
 pub mod error;
 pub mod fs;
+pub mod fuse;
 pub mod id;
 pub mod policy;
 pub mod source;

@@ -1,0 +1,95 @@
+//! How a request comes to its reply: failures and panics included.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fuser::{ReplyEmpty, ReplyWrite, ReplyXattr, Request};
+
+use crate::error::{Error, Result};
+use crate::fs::Done;
+
+/// What a request comes to: a value, or the error number of the reply.
+pub(super) type Answer<T> = std::result::Result<T, fuser::Errno>;
+
+/// Runs the work of one request: a failure is logged once, here, and a
+/// panic ends neither the thread nor the mount.
+pub(super) fn attempt<T>(
+    what: &'static str,
+    request: &Request,
+    work: impl FnOnce() -> Result<T>,
+) -> Answer<T> {
+    let pid = request.pid();
+    catch_unwind(AssertUnwindSafe(work)).map_or_else(
+        |_panic| {
+            log::error!("{what} for process {pid}: a fault of the server, answered EIO");
+            Err(fuser::Errno::EIO)
+        },
+        |result| result.map_err(|error| failed(what, pid, error)),
+    )
+}
+
+/// Runs the work of one request that answers by itself, now or later.
+pub(super) fn hand_over(what: &'static str, request: &Request, work: impl FnOnce()) {
+    // A reply that is dropped on the way answers EIO, so all is said.
+    let (Ok(()) | Err(_)) = attempt(what, request, || {
+        work();
+        Ok(())
+    });
+}
+
+/// Logs a failure and returns the error number of the reply. What a caller
+/// can bring about at will is no more than a debug message.
+///
+/// `ENOSYS` of the source goes out as `EOPNOTSUPP`: the kernel would take it
+/// for every file and for good.
+pub(super) fn failed(what: &str, pid: u32, error: Error) -> fuser::Errno {
+    let errno = error.errno().0;
+    let level = match errno {
+        libc::EIO | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSYS | libc::EBADF => {
+            log::Level::Warn
+        }
+        _ => log::Level::Debug,
+    };
+    log::log!(level, "{what} for process {pid}: {error}");
+    fuser::Errno::from_i32(if errno == libc::ENOSYS { libc::EOPNOTSUPP } else { errno })
+}
+
+/// Returns what answers a request from wherever its result comes to be.
+pub(super) fn later<T: 'static>(
+    what: &'static str,
+    pid: u32,
+    reply: impl FnOnce(Answer<T>) + Send + 'static,
+) -> Done<T> {
+    Box::new(move |result| reply(result.map_err(|error| failed(what, pid, error))))
+}
+
+/// Answers with nothing but success or failure.
+pub(super) fn empty(reply: ReplyEmpty, answer: Answer<()>) {
+    match answer {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Answers with a number of bytes.
+pub(super) fn written(reply: ReplyWrite, answer: Answer<u32>) {
+    match answer {
+        Ok(size) => reply.written(size),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Answers with an extended attribute: its size, if the caller brings no room,
+/// else its value.
+pub(super) fn xattr(reply: ReplyXattr, room: u32, answer: Answer<Vec<u8>>) {
+    match answer.map(|value| (u32::try_from(value.len()), value)) {
+        Ok((Ok(size), _)) if room == 0 => reply.size(size),
+        Ok((Ok(size), value)) if size <= room => reply.data(&value),
+        Ok(_) => reply.error(fuser::Errno::ERANGE),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// A result of the source that a reply has 32 bits for.
+pub(super) fn narrow(size: usize) -> Result<u32> {
+    u32::try_from(size).map_err(|_too_large| Error::Internal)
+}

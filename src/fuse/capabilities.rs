@@ -1,0 +1,77 @@
+//! What is agreed with the kernel when a session starts.
+
+use std::io;
+
+use fuser::{InitFlags, KernelConfig};
+
+use super::SessionOptions;
+
+/// The largest write, and read, in one request: what the kernel's default
+/// limit of 256 pages allows.
+const MAX_IO: u32 = 1 << 20;
+
+/// How many requests that nobody waits for (readahead, asynchronous direct
+/// I/O) may be under way.
+const MAX_BACKGROUND: u16 = 64;
+
+/// What the file system would be wrong without.
+///
+/// - `DONT_MASK`: the umask does not apply where a default ACL decides; only
+///   the source knows.
+/// - `DO_READDIRPLUS`: listings come with attributes; plain ones are never
+///   asked for, see `Adapter::readdir`.
+const NEEDED: InitFlags = InitFlags::FUSE_DONT_MASK.union(InitFlags::FUSE_DO_READDIRPLUS);
+
+/// What is asked for where the kernel has it. A whitelist, since some flags
+/// change the wire format in ways that the library does not parse, or hang
+/// every request if nothing more follows. Left out on purpose:
+///
+/// - `ATOMIC_O_TRUNC`: truncation comes as a setattr, with its own checks.
+/// - `FLOCK_LOCKS`: the library cannot tell flock from fcntl; without it flock
+///   is local to the mount and every lock request is a range lock.
+/// - `WRITEBACK_CACHE`: ignores a size that was changed on the host.
+/// - `READDIRPLUS_AUTO`: slower than always, and asks for plain listings.
+/// - `CACHE_SYMLINKS`: cuts a target at the size in the attributes, which some
+///   sources give as 0.
+/// - `EXPORT_SUPPORT`: lookups of `.` by number would need [`crate::tree`] to
+///   find files that the kernel has forgotten.
+/// - `ALLOW_IDMAP`: hides the caller's ids in all requests but creates.
+/// - `SETXATTR_EXT`, `SECURITY_CTX`, `CREATE_SUPP_GROUP`, `OVER_IO_URING`: not
+///   parsed, or not served, by the library.
+const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
+    .union(InitFlags::FUSE_BIG_WRITES)
+    .union(InitFlags::FUSE_MAX_PAGES)
+    .union(InitFlags::FUSE_ASYNC_DIO)
+    .union(InitFlags::FUSE_PARALLEL_DIROPS)
+    .union(InitFlags::FUSE_HAS_IOCTL_DIR)
+    // Pages go when a refresh of the attributes shows another size or mtime,
+    // and each read refreshes attributes that have expired.
+    .union(InitFlags::FUSE_AUTO_INVAL_DATA)
+    .union(InitFlags::FUSE_POSIX_LOCKS)
+    // Set-id bits are cleared by the source: otherwise the kernel asks for
+    // security.capability before every write.
+    .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
+
+/// Agrees with the kernel.
+///
+/// # Errors
+/// `Unsupported` if the kernel lacks what is needed.
+pub(super) fn negotiate(config: &mut KernelConfig, options: &SessionOptions) -> io::Result<()> {
+    let acl = if options.acl { InitFlags::FUSE_POSIX_ACL } else { InitFlags::empty() };
+    config.add_capabilities(NEEDED | acl).map_err(|missing| {
+        io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("the kernel's FUSE lacks {missing:?}; Linux 4.9 or later has it"),
+        )
+    })?;
+    let offered = config.capabilities();
+    log::debug!("FUSE {}: without {:?}", config.kernel_abi(), WANTED.difference(offered));
+    config.add_capabilities(WANTED & offered).map_err(|refused| refusal(&refused))?;
+    config.set_max_write(MAX_IO).map_err(|limit| refusal(&limit))?;
+    config.set_max_background(MAX_BACKGROUND).map_err(|limit| refusal(&limit))?;
+    Ok(())
+}
+
+fn refusal(what: &dyn std::fmt::Debug) -> io::Error {
+    io::Error::other(format!("the FUSE library refuses a setting; its limit is {what:?}"))
+}

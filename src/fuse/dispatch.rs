@@ -1,0 +1,593 @@
+//! Each request of the kernel, handed to the file system and answered.
+//!
+//! Nothing is decided here but what belongs to the transport. Every operation
+//! is answered on purpose, since the kernel remembers an `ENOSYS` for as long
+//! as the mount lives.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::adapter::{Adapter, FOREVER};
+use super::answer::{attempt, empty, failed, hand_over, later, narrow, written, xattr};
+use super::{capabilities, convert};
+use crate::error::{Errno, Error};
+use crate::fs::{LockRequest, SetAttr};
+use crate::source::{Lock, LockKind};
+use crate::tree::ANCHOR;
+
+/// The most that is copied in one request, in bytes: a copy holds a worker, and
+/// cannot be interrupted. Callers go on where it ended, as copy_file_range(2)
+/// tells them to.
+const MAX_COPY: u64 = 32 << 20;
+
+/// The bit of an ioctl's number that says it takes data in: ioctl(2).
+const IOC_WRITE: u32 = 1 << 30;
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        capabilities::negotiate(config, &self.options)?;
+        // The count of this lookup is never taken back: the root stays.
+        let root = self.fs.root().map_err(|error| io::Error::from_raw_os_error(error.errno().0))?;
+        self.root = root.node;
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.node(parent) {
+            Ok(parent) => self.look_up(req, parent, name, reply),
+            Err(_anchor) => self.look_up_in_anchor(req, name, reply),
+        }
+    }
+
+    fn forget(&self, req: &Request, ino: INodeNo, count: u64) {
+        // Node 1 is not counted. There is no reply to a forget.
+        if ino.0 != ANCHOR {
+            hand_over("forget", req, || self.fs.forget(ino.0, count));
+        }
+    }
+
+    fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        if let Some(anchor) = self.anchor(ino) {
+            return reply.attr(&FOREVER, &convert::attr(&anchor));
+        }
+        let answer =
+            attempt("getattr", req, || self.fs.getattr(self.node(ino)?, fh.map(u64::from)));
+        self.attr(reply, answer);
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        // Sent only with a writeback cache.
+        _: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = attempt("setattr", req, || {
+            let change = SetAttr {
+                mode,
+                uid: convert::new_owner(uid)?,
+                gid: convert::new_owner(gid)?,
+                size,
+                atime: atime.map(convert::set_time),
+                mtime: mtime.map(convert::set_time),
+            };
+            Ok((self.node(ino)?, change))
+        });
+        self.change(req, change, fh.map(u64::from), reply);
+    }
+
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        match attempt("readlink", req, || self.fs.readlink(self.node(ino)?)) {
+            Ok(target) => reply.data(target.as_encoded_bytes()),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let answer = attempt("mknod", req, || {
+            let (caller, rdev) = (convert::caller(req), convert::decode_device(rdev));
+            self.fs.mknod(&caller, self.node(parent)?, name, mode, umask, rdev)
+        });
+        self.entry(reply, answer);
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let answer = attempt("mkdir", req, || {
+            self.fs.mkdir(&convert::caller(req), self.node(parent)?, name, mode, umask)
+        });
+        self.entry(reply, answer);
+    }
+
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(
+            reply,
+            attempt("unlink", req, || {
+                self.fs.unlink(&convert::caller(req), self.node(parent)?, name)
+            }),
+        );
+    }
+
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(
+            reply,
+            attempt("rmdir", req, || {
+                self.fs.rmdir(&convert::caller(req), self.node(parent)?, name)
+            }),
+        );
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let answer = attempt("symlink", req, || {
+            let caller = convert::caller(req);
+            self.fs.symlink(&caller, self.node(parent)?, name, target.as_os_str())
+        });
+        self.entry(reply, answer);
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let answer = attempt("rename", req, || {
+            let (from, to) = (self.node(parent)?, self.node(new_parent)?);
+            let flags = convert::rename_flags(flags)?;
+            self.fs.rename(&convert::caller(req), (from, name), (to, new_name), flags)
+        });
+        if answer.is_err() {
+            // A whiteout that was made and taken back has moved times.
+            self.forget_attributes(parent);
+        }
+        empty(reply, answer);
+    }
+
+    fn link(&self, req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let answer = attempt("link", req, || {
+            let (node, parent) = (self.node(ino)?, self.node(parent)?);
+            self.fs.link(&convert::caller(req), node, parent, name)
+        });
+        self.entry(reply, answer);
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let node = match attempt("open", req, || self.node(ino)) {
+            Ok(node) => node,
+            Err(errno) => return reply.error(errno),
+        };
+        let cache = self.open_flags();
+        let done = later("open", req.pid(), move |answer| match answer {
+            Ok(handle) => reply.opened(FileHandle(handle), cache),
+            Err(errno) => reply.error(errno),
+        });
+        hand_over("open", req, || {
+            self.fs.open(&convert::caller(req), node, flags.0, done);
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let answer = attempt("create", req, || {
+            let caller = convert::caller(req);
+            self.fs.create(&caller, self.node(parent)?, name, mode, umask, flags)
+        });
+        match answer {
+            Ok((entry, handle)) => reply.created(
+                &self.fs.ttl().positive,
+                &convert::attr(&entry.attr),
+                Generation(entry.generation),
+                FileHandle(handle),
+                self.open_flags(),
+            ),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn read(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.read_file(req, fh.0, offset, size, reply);
+    }
+
+    fn write(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let answer = attempt("write", req, || {
+            // Pages of shared mappings: whose they are is not known.
+            let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                self.fs.write_back(fh.0, offset, data)
+            } else {
+                let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+                self.fs.write(&convert::caller(req), fh.0, offset, data, kill)
+            };
+            written.and_then(narrow)
+        });
+        written(reply, answer);
+    }
+
+    fn flush(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, attempt("flush", req, || self.fs.flush(fh.0, lock_owner.0)));
+    }
+
+    fn release(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        lock_owner: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        let owner = lock_owner.map(|owner| owner.0);
+        empty(
+            reply,
+            attempt("release", req, || {
+                self.fs.release(fh.0, owner);
+                Ok(())
+            }),
+        );
+    }
+
+    fn fsync(&self, req: &Request, _: INodeNo, fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        empty(reply, attempt("fsync", req, || self.fs.fsync(fh.0, data_only)));
+    }
+
+    fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match attempt("opendir", req, || self.fs.opendir(self.node(ino)?)) {
+            // No CACHE_DIR: a cached listing is good until the directory's
+            // mtime changes, and nothing tells of a change on the host.
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdir(&self, req: &Request, _: INodeNo, _: FileHandle, _: u64, reply: ReplyDirectory) {
+        // Never asked: readdirplus is agreed on, and always used. A plain
+        // listing would need kinds that the host may not tell.
+        reply.error(failed("readdir", req.pid(), Error::Unsupported));
+    }
+
+    fn readdirplus(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        self.list(req, fh.0, offset, reply);
+    }
+
+    fn releasedir(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        empty(
+            reply,
+            attempt("releasedir", req, || {
+                self.fs.releasedir(fh.0);
+                Ok(())
+            }),
+        );
+    }
+
+    fn fsyncdir(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, attempt("fsyncdir", req, || self.fs.fsyncdir(fh.0, data_only)));
+    }
+
+    fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let node = if ino.0 == ANCHOR { self.root } else { ino.0 };
+        match attempt("statfs", req, || self.fs.statfs(node)) {
+            Ok(s) => reply.statfs(
+                s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
+            ),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        // Always 0 on Linux.
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        empty(
+            reply,
+            attempt("setxattr", req, || {
+                self.fs.setxattr(&convert::caller(req), self.node(ino)?, name, value, flags)
+            }),
+        );
+    }
+
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let answer = attempt("getxattr", req, || match self.anchor(ino) {
+            None => self.fs.getxattr(self.node(ino)?, name),
+            Some(_) => Err(Error::Os(Errno(libc::ENODATA))),
+        });
+        xattr(reply, size, answer);
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let answer =
+            attempt("listxattr", req, || self.fs.listxattr(&convert::caller(req), self.node(ino)?));
+        xattr(reply, size, answer);
+    }
+
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(
+            reply,
+            attempt("removexattr", req, || {
+                self.fs.removexattr(&convert::caller(req), self.node(ino)?, name)
+            }),
+        );
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        // Not asked with default_permissions, where the kernel decides; if it
+        // ever is, this says so for good.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn getlk(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let answer = attempt("getlk", req, || {
+            let lock = Lock { kind: convert::lock_kind(typ)?, start, end, pid };
+            let caller = convert::caller(req);
+            self.fs.getlk(&LockRequest { caller, handle: fh.0, owner: lock_owner.0, lock })
+        });
+        match answer {
+            Ok(Some(lock)) => {
+                reply.locked(lock.start, lock.end, convert::lock_type(lock.kind), lock.pid);
+            }
+            Ok(None) => reply.locked(start, end, convert::lock_type(LockKind::None), 0),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn setlk(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let kind = match attempt("setlk", req, || convert::lock_kind(typ)) {
+            Ok(kind) => kind,
+            Err(errno) => return reply.error(errno),
+        };
+        let lock = LockRequest {
+            caller: convert::caller(req),
+            handle: fh.0,
+            owner: lock_owner.0,
+            lock: Lock { kind, start, end, pid },
+        };
+        let done = later("setlk", req.pid(), move |answer| empty(reply, answer));
+        hand_over("setlk", req, || self.fs.setlk(lock, sleep, done));
+    }
+
+    fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
+        // Only for mounts of a block device (fuseblk); FIBMAP is then EINVAL.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        flags: IoctlFlags,
+        command: u32,
+        input: &[u8],
+        room: u32,
+        reply: ReplyIoctl,
+    ) {
+        let directory = flags.contains(IoctlFlags::FUSE_IOCTL_DIR);
+        let answer = attempt("ioctl", req, || {
+            let caller = convert::caller(req);
+            let output = self.fs.ioctl(&caller, fh.0, directory, command, input)?;
+            if narrow(output.len())? <= room { Ok(output) } else { Err(Error::Invalid) }
+        });
+        match answer {
+            Ok(output) => {
+                // The flags may show in the attributes, and ctime does; the
+                // kernel keeps what it has cached.
+                if command & IOC_WRITE != 0 {
+                    self.forget_attributes(ino);
+                }
+                reply.ioctl(0, &output);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // Regular files are always ready; the kernel says so by itself after
+        // this. Fifos and sockets never come here.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        empty(
+            reply,
+            attempt("fallocate", req, || {
+                self.fs.fallocate(&convert::caller(req), fh.0, mode, offset, length)
+            }),
+        );
+    }
+
+    fn lseek(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let answer = attempt("lseek", req, || {
+            let found = self.fs.lseek(fh.0, offset, whence)?;
+            i64::try_from(found).map_err(|_too_large| Error::Internal)
+        });
+        match answer {
+            Ok(offset) => reply.offset(offset),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        _: INodeNo,
+        handle_in: FileHandle,
+        offset_in: u64,
+        _: INodeNo,
+        handle_out: FileHandle,
+        offset_out: u64,
+        length: u64,
+        // None are defined.
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        written(
+            reply,
+            attempt("copy_file_range", req, || {
+                let (from, to) = ((handle_in.0, offset_in), (handle_out.0, offset_out));
+                let caller = convert::caller(req);
+                self.fs.copy_file_range(&caller, from, to, length.min(MAX_COPY)).and_then(narrow)
+            }),
+        );
+    }
+}
