@@ -17,10 +17,12 @@
 
 pub mod acl;
 pub mod attr;
+pub mod control;
 pub mod error;
 pub mod fs;
 pub mod fuse;
 pub mod id;
+pub mod mount;
 pub mod policy;
 pub mod source;
 pub mod sync;

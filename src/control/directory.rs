@@ -1,0 +1,155 @@
+//! Where records are kept, and which of them are live.
+
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
+
+use super::{ControlError, Record};
+
+/// The extension of a record's file.
+pub(super) const RECORD: &str = "json";
+/// The extension of a mount's socket.
+pub(super) const SOCKET: &str = "sock";
+
+/// The longest record that is read, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// The directory of the system, and the mode it is made with: anyone may read
+/// which mounts there are.
+const SYSTEM: (&str, u32) = ("/run/idmapfs", 0o755);
+
+/// Returns the directory of this user, making it if need be.
+///
+/// Root of a user namespace may be unable to write to the system's; it then
+/// uses its own.
+pub(super) fn own() -> Result<PathBuf, ControlError> {
+    if geteuid().is_root() {
+        match make(Path::new(SYSTEM.0), SYSTEM.1) {
+            Ok(()) => return Ok(SYSTEM.0.into()),
+            Err(error) => log::debug!("{error}"),
+        }
+    }
+    let dir = runtime().ok_or_else(|| {
+        ControlError::Nowhere(io::Error::new(io::ErrorKind::NotFound, "XDG_RUNTIME_DIR is not set"))
+    })?;
+    make(&dir, 0o700)?;
+    Ok(dir)
+}
+
+fn runtime() -> Option<PathBuf> {
+    let dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    dir.filter(|dir| dir.is_absolute()).map(|dir| dir.join("idmapfs"))
+}
+
+/// Makes a directory unless it is there, and checks that nobody else can put
+/// something into it.
+pub(super) fn make(dir: &Path, mode: u32) -> Result<(), ControlError> {
+    match DirBuilder::new().mode(mode).create(dir) {
+        Ok(()) => {
+            // The umask of a server is 0, that of other programs is not.
+            let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(dir, permissions).map_err(|why| file(dir, why))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(ControlError::Nowhere(error)),
+    }
+    if is_kept_by(dir, &[geteuid().as_raw()])? {
+        Ok(())
+    } else {
+        Err(ControlError::Unsafe(dir.to_owned()))
+    }
+}
+
+/// Reports whether this is a directory that one of these users has, and nobody
+/// else can put something into.
+fn is_kept_by(dir: &Path, users: &[u32]) -> Result<bool, ControlError> {
+    let found = std::fs::symlink_metadata(dir).map_err(|why| file(dir, why))?;
+    Ok(found.is_dir() && users.contains(&found.uid()) && found.mode() & 0o022 == 0)
+}
+
+/// Makes the error of a file.
+pub(super) fn file(path: &Path, why: io::Error) -> ControlError {
+    ControlError::File { path: path.to_owned(), why }
+}
+
+/// Returns the live mounts that this user can see: the system's and the own
+/// ones. What killed servers have left is removed where that is allowed.
+///
+/// # Errors
+/// As readdir(3), for a directory that is there.
+pub fn live() -> Result<Vec<Record>, ControlError> {
+    let mut records = Vec::new();
+    for dir in [Some(PathBuf::from(SYSTEM.0)), runtime()].into_iter().flatten() {
+        live_in(&dir, &mut records)?;
+    }
+    Ok(records)
+}
+
+/// Adds the live mounts of one directory. In one that somebody else has, as
+/// where root was left with the environment of a user, any process could be
+/// named as a server.
+pub(super) fn live_in(dir: &Path, records: &mut Vec<Record>) -> Result<(), ControlError> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(file(dir, error)),
+    };
+    if !is_kept_by(dir, &[0, geteuid().as_raw()])? {
+        log::debug!("{}: belongs to somebody else, and is not read", dir.display());
+        return Ok(());
+    }
+    for entry in entries {
+        let path = entry.map_err(|why| file(dir, why))?.path();
+        if path.extension() == Some(OsStr::new(RECORD)) {
+            records.extend(read(&path));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a record; `None` if it is stale or cannot be read.
+pub(super) fn read(path: &Path) -> Option<Record> {
+    // Neither a link is followed nor a fifo waited for.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let record = File::options().read(true).custom_flags(flags).open(path).ok()?;
+    if !record.metadata().ok()?.is_file() {
+        return None;
+    }
+    let record = match Flock::lock(record, FlockArg::LockSharedNonblock) {
+        Ok(unheld) => {
+            remove_stale(path, &unheld);
+            return None;
+        }
+        Err((record, _held_by_its_server)) => record,
+    };
+    let mut text = String::new();
+    record.take(LONGEST).read_to_string(&mut text).ok()?;
+    Record::from_text(&text).ok()
+}
+
+/// Reports whether a path still leads to this file.
+pub(super) fn is_at(path: &Path, record: &File) -> bool {
+    let same = || -> io::Result<bool> {
+        let (there, ours) = (std::fs::symlink_metadata(path)?, record.metadata()?);
+        Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino()))
+    };
+    same().unwrap_or(false)
+}
+
+/// Removes what a killed server has left, unless another one has taken the
+/// name since; if that happens right now, `abort` still has the mount table.
+fn remove_stale(path: &Path, record: &File) {
+    if !is_at(path, record) {
+        return;
+    }
+    for stale in [path.to_owned(), path.with_extension(SOCKET)] {
+        if let Err(error) = std::fs::remove_file(&stale) {
+            log::debug!("{}: {error}", stale.display());
+        }
+    }
+}

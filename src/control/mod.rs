@@ -1,0 +1,67 @@
+//! What is known of a live mount, outside of its server: a locked file and a
+//! socket, named by the mount's device minor.
+//!
+//! They are in `/run/idmapfs` for root and in `$XDG_RUNTIME_DIR/idmapfs` for
+//! others. The file can be read while the server hangs; the lock on it is held
+//! for as long as the server lives, so that what a killed one has left is
+//! recognised.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::text::{plain, shown};
+
+mod abort;
+mod directory;
+mod publish;
+mod record;
+
+pub use abort::abort;
+pub use directory::live;
+pub use publish::publish;
+pub use record::Record;
+
+#[cfg(test)]
+mod tests;
+
+/// Why what is known of a mount cannot be kept or used.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// There is nowhere to keep it.
+    #[error("neither /run/idmapfs nor $XDG_RUNTIME_DIR/idmapfs can be used: {}", plain(.0))]
+    Nowhere(io::Error),
+    /// The directory belongs to somebody else, or is open to others.
+    #[error("{}: must be a directory that only this user can write to", shown(.0))]
+    Unsafe(PathBuf),
+    /// A file cannot be read or written.
+    #[error("{}: {}", shown(.path), plain(.why))]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The error.
+        why: io::Error,
+    },
+    /// Nothing of ours is mounted there.
+    #[error("{}: no idmapfs is mounted there, nor known of", shown(.0))]
+    Unknown(PathBuf),
+    /// The connection cannot be aborted.
+    #[error("FUSE connection {number}: {}{}", plain(.why), abort_hint(.why))]
+    Abort {
+        /// The number of the connection.
+        number: u32,
+        /// The error.
+        why: io::Error,
+    },
+}
+
+fn abort_hint(why: &io::Error) -> &'static str {
+    match why.raw_os_error() {
+        Some(libc::ENOENT) => "; it has ended already",
+        Some(libc::EACCES | libc::EPERM) => {
+            "; only its user and root may abort it, and where fusectl is not mounted only root"
+        }
+        _ => "",
+    }
+}

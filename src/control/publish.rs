@@ -1,0 +1,137 @@
+//! Making a mount known, for as long as its server lives.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
+use nix::sys::stat::{Mode, fchmod};
+
+use super::directory::{self, RECORD, SOCKET};
+use super::{ControlError, Record};
+
+/// How long a client may take over its line.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long no client is taken after one could not be.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest line of a client, in bytes.
+const LINE: u64 = 4096;
+
+/// A mount that is known; forgotten when this is dropped.
+#[derive(Debug)]
+pub struct Published {
+    record: PathBuf,
+    /// The record's file, locked.
+    lock: Flock<File>,
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        // The number of a mount that has just gone may be another one's already.
+        if !directory::is_at(&self.record, &self.lock) {
+            return;
+        }
+        for path in [&self.record.with_extension(SOCKET), &self.record] {
+            if let Err(error) = std::fs::remove_file(path) {
+                log::debug!("{}: {error}", path.display());
+            }
+        }
+    }
+}
+
+/// Makes a mount known: writes its record, locked, and answers on its socket
+/// from a thread.
+///
+/// # Errors
+/// If there is no directory for it, or a file there cannot be made.
+pub fn publish(record: &Record) -> Result<Published, ControlError> {
+    publish_in(&directory::own()?, record)
+}
+
+/// Does the same in this directory.
+pub(super) fn publish_in(dir: &Path, record: &Record) -> Result<Published, ControlError> {
+    let path = dir.join(record.connection.to_string()).with_extension(RECORD);
+    let line = record.to_line().map_err(|why| directory::file(&path, why))?;
+    let lock = write(&path, &line).map_err(|why| directory::file(&path, why))?;
+    let published = Published { record: path, lock };
+    let socket = published.record.with_extension(SOCKET);
+    let listener = listen_at(&socket).map_err(|why| directory::file(&socket, why))?;
+    thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || answer(&listener, &line))
+        .map_err(|why| directory::file(&socket, why))?;
+    Ok(published)
+}
+
+/// Writes a file that has its lock before it has its name.
+pub(super) fn write(path: &Path, line: &str) -> io::Result<Flock<File>> {
+    let unnamed = path.with_extension(format!("new-{}", std::process::id()));
+    let file = File::options().write(true).create_new(true).mode(0o644).open(&unnamed)?;
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno);
+    let named = lock.map_err(io::Error::from).and_then(|lock| {
+        (&*lock).write_all(line.as_bytes())?;
+        std::fs::rename(&unnamed, path)?;
+        Ok(lock)
+    });
+    if named.is_err() {
+        // The first error is the one to tell.
+        let (Ok(()) | Err(_)) = std::fs::remove_file(&unnamed);
+    }
+    named
+}
+
+/// Makes a socket that only this user and root can connect to, from its first
+/// moment: a socket is born with the mode of its descriptor.
+pub(super) fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        // What was there belonged to a mount that is gone: the record is ours.
+        Ok(()) | Err(_) => {}
+    }
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let fd: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(path)?)?;
+    listen(&fd, Backlog::new(8)?)?;
+    Ok(UnixListener::from(fd))
+}
+
+/// Answers clients, one after the other.
+pub(super) fn answer(listener: &UnixListener, record: &str) {
+    for client in listener.incoming() {
+        let answered = match client {
+            Ok(client) => answer_line(client, record),
+            Err(error) => {
+                // For want of descriptors, say: it would fail again at once.
+                thread::sleep(PAUSE);
+                Err(error)
+            }
+        };
+        if let Err(error) = answered {
+            log::debug!("control: {error}");
+        }
+    }
+}
+
+/// Answers one line of a client with one line.
+fn answer_line(client: UnixStream, record: &str) -> io::Result<()> {
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new((&client).take(LINE)).read_line(&mut line)?;
+    let reply = match line.trim_end() {
+        "info" => record,
+        _ => "error: unknown request; known are: info\n",
+    };
+    (&client).write_all(reply.as_bytes())
+}

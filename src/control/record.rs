@@ -1,0 +1,88 @@
+//! What is written down of a live mount.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// A live mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of this form: 1.
+    pub version: u32,
+    /// The process of the server.
+    pub pid: u32,
+    /// When it was started, in clock ticks after boot: with the pid, it names
+    /// one process for ever.
+    pub start_time: u64,
+    /// The directory that is shown. Bytes that are no UTF-8 are replaced.
+    pub source: PathBuf,
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// What translates: `fuse`.
+    pub engine: String,
+    /// The number of the FUSE connection: the minor of the device number.
+    pub connection: u32,
+    /// The policy, in the words of the options.
+    pub policy: String,
+}
+
+impl Record {
+    /// Describes a mount that this process serves.
+    pub fn new(source: &Path, target: &Path, device: (u32, u32), policy: String) -> Self {
+        let printable = |path: &Path| PathBuf::from(path.to_string_lossy().into_owned());
+        Self {
+            version: 1,
+            pid: std::process::id(),
+            start_time: start_time("self").unwrap_or(0),
+            source: printable(source),
+            target: printable(target),
+            engine: "fuse".to_owned(),
+            connection: device.1,
+            policy,
+        }
+    }
+
+    /// Kills the server, if the process of that number still is the server.
+    pub(super) fn kill(&self) -> io::Result<()> {
+        let pid = i32::try_from(self.pid).map_err(io::Error::other)?;
+        if start_time(&pid.to_string()) != Some(self.start_time) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
+    }
+
+    /// Returns the JSON form, as one line.
+    pub(super) fn to_line(&self) -> io::Result<String> {
+        Ok(serde_json::to_string(self)? + "\n")
+    }
+
+    /// Reads the JSON form.
+    pub(super) fn from_text(text: &str) -> io::Result<Self> {
+        Ok(serde_json::from_str(text)?)
+    }
+}
+
+/// Returns when a process was started: field 22 of proc_pid_stat(5).
+fn start_time(process: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; after it comes field 3.
+    text.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_one_line_and_come_back() {
+        let record =
+            Record::new(Path::new("/a\nb"), Path::new("/mnt"), (0, 50), "map=0:1:2".to_owned());
+        assert!(record.start_time > 0);
+        let line = record.to_line().unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        assert_eq!(Record::from_text(&line).unwrap(), record);
+    }
+}

@@ -1,0 +1,268 @@
+//! Making the mount, and taking it away again.
+//!
+//! With privilege over the mount namespace the file system is made and mounted
+//! by the new mount calls, served, and only then its visible root attached to
+//! the target; otherwise fusermount3 mounts it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::statfs::statfs;
+use nix::unistd::{Gid, Uid, getegid, geteuid};
+
+use super::error::MountError;
+use super::helper;
+use super::options::Options;
+use crate::fs::Fs;
+use crate::fuse::{Session, SessionOptions, VIEW};
+use crate::sys::mount::{self as kernel, Context};
+use crate::sys::{mountinfo, stat};
+use crate::text::shown;
+
+/// Who mounted, and so who can unmount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// This process.
+    Own,
+    /// fusermount3.
+    Helper,
+}
+
+/// Where a file system of ours is mounted.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) target: PathBuf,
+    /// The device number of the file system.
+    pub(super) device: (u32, u32),
+    pub(super) way: Way,
+}
+
+/// Mounts a file system and serves it.
+///
+/// `name` is shown as the device in the table of mounts.
+///
+/// # Errors
+/// If the device cannot be opened, or the kernel or fusermount3 refuses; then
+/// nothing is mounted.
+pub(super) fn mount(
+    options: &Options,
+    target: &Path,
+    name: &OsStr,
+    fs: Arc<Fs>,
+    serving: SessionOptions,
+) -> Result<(Session, Place), MountError> {
+    match Context::open(c"fuse") {
+        Ok(context) => own(options, target, name, &context, fs, serving),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            by_helper(options, target, name, fs, serving)
+        }
+        Err(why) if why.raw_os_error() == Some(libc::ENODEV) => Err(MountError::Device(why)),
+        Err(why) => Err(refused(target, why, String::new())),
+    }
+}
+
+fn own(
+    options: &Options,
+    target: &Path,
+    name: &OsStr,
+    context: &Context,
+    fs: Arc<Fs>,
+    serving: SessionOptions,
+) -> Result<(Session, Place), MountError> {
+    let (device, parent) = make(options, target, name, context, (geteuid(), getegid()))?;
+    let serving = SessionOptions { anchored: true, ..with_clones(serving, device.as_fd()) };
+    let session = Session::start(device, fs, serving).map_err(MountError::Session)?;
+    let number = device_of(parent.as_fd(), Path::new(""))
+        .and_then(|number| attach(parent, target).map(|_root| number))
+        .map_err(|why| refused(target, why, String::new()))?;
+    Ok((session, Place { target: target.to_owned(), device: number, way: Way::Own }))
+}
+
+/// Makes the file system and a mount of it that is attached nowhere; returns
+/// its device first.
+///
+/// # Errors
+/// If the device cannot be opened, or the kernel refuses.
+pub(super) fn make(
+    options: &Options,
+    target: &Path,
+    name: &OsStr,
+    context: &Context,
+    ids: (Uid, Gid),
+) -> Result<(OwnedFd, OwnedFd), MountError> {
+    let device = File::options().read(true).write(true).open(kernel::FUSE_DEVICE);
+    let device = OwnedFd::from(device.map_err(MountError::Device)?);
+    let attributes = options.flags.with_defaults().attributes().set;
+    let parent = configure(context, options, name, device.as_fd(), ids)
+        .and_then(|()| context.mount(attributes))
+        .map_err(|why| refused(target, why, context.messages()))?;
+    Ok((device, parent))
+}
+
+fn configure(
+    context: &Context,
+    options: &Options,
+    name: &OsStr,
+    device: BorrowedFd<'_>,
+    (uid, gid): (Uid, Gid),
+) -> io::Result<()> {
+    let number = |number: String| OsString::from(number);
+    context.set(c"source", name)?;
+    context.set(c"subtype", OsStr::new("idmapfs"))?;
+    context.set(c"fd", &number(device.as_raw_fd().to_string()))?;
+    context.set(c"rootmode", OsStr::new("40000"))?;
+    context.set(c"user_id", &number(uid.to_string()))?;
+    context.set(c"group_id", &number(gid.to_string()))?;
+    context.flag(c"default_permissions")?;
+    if options.allow_other.unwrap_or(uid.is_root()) {
+        context.flag(c"allow_other")?;
+    }
+    context.create()
+}
+
+/// Attaches the visible root, which is a child of the root of the mount.
+///
+/// The parent mount goes when its descriptor is closed; the file system stays
+/// with the child, whose root is returned.
+///
+/// # Errors
+/// As open_tree(2), move_mount(2).
+pub(super) fn attach(parent: OwnedFd, target: &Path) -> io::Result<OwnedFd> {
+    match kernel::clone_mount(parent.as_fd(), Path::new(VIEW)) {
+        Ok(child) => kernel::attach(child.as_fd(), target).map(|()| child),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            attach_before_6_15(parent, target)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Does the same where a mount that is attached nowhere cannot be copied: its
+/// root is on the target for a moment.
+pub(super) fn attach_before_6_15(parent: OwnedFd, target: &Path) -> io::Result<OwnedFd> {
+    kernel::attach(parent.as_fd(), target)?;
+    // An open descriptor of the root would make the mount busy.
+    drop(parent);
+    let child = kernel::clone_mount(AT_FDCWD, &target.join(VIEW));
+    umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+    let child = child?;
+    kernel::attach(child.as_fd(), target).map(|()| child)
+}
+
+fn by_helper(
+    options: &Options,
+    target: &Path,
+    name: &OsStr,
+    fs: Arc<Fs>,
+    serving: SessionOptions,
+) -> Result<(Session, Place), MountError> {
+    let device = helper::mount(options, target, name)?;
+    let serving = SessionOptions { anchored: false, ..with_clones(serving, device.as_fd()) };
+    let started = Session::start(device, fs, serving).map_err(MountError::Session);
+    let number = device_of(AT_FDCWD, target).map_err(|why| refused(target, why, String::new()));
+    match started.and_then(|session| number.map(|number| (session, number))) {
+        Ok((session, number)) => {
+            let target = target.to_owned();
+            Ok((session, Place { target, device: number, way: Way::Helper }))
+        }
+        Err(error) => {
+            if let Err(left) = helper::unmount(target, true) {
+                log::warn!("{left}");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Gives each thread a descriptor of its own where the device lets us.
+fn with_clones(serving: SessionOptions, device: BorrowedFd<'_>) -> SessionOptions {
+    let clone = kernel::clone_device(device);
+    if let Err(error) = &clone {
+        log::debug!("threads share one device: {error}");
+    }
+    SessionOptions { clone_device: clone.is_ok(), ..serving }
+}
+
+fn device_of(dir: BorrowedFd<'_>, path: &Path) -> io::Result<(u32, u32)> {
+    Ok(stat::device(dir, path.as_os_str())?)
+}
+
+fn refused(target: &Path, why: io::Error, kernel: String) -> MountError {
+    MountError::Mount { target: target.to_owned(), why, kernel }
+}
+
+impl Place {
+    /// Reports whether ours is still what is mounted at the target.
+    fn is_there(&self) -> bool {
+        device_of(AT_FDCWD, &self.target).is_ok_and(|device| device == self.device)
+    }
+
+    /// Unmounts, if ours is still what is mounted at the target. If it is
+    /// busy, what was written through memory maps is flushed, and the mount
+    /// taken out of the tree.
+    ///
+    /// # Errors
+    /// As umount2(2), or what fusermount3 says.
+    pub(super) fn unmount(&self) -> Result<(), MountError> {
+        if !self.is_there() {
+            return Ok(());
+        }
+        match self.take_away(MntFlags::empty()) {
+            Ok(()) => Ok(()),
+            Err(busy) => {
+                log::info!("{busy}; it will be gone when its users let go");
+                if let Err(error) = File::open(&self.target).and_then(kernel::sync) {
+                    log::warn!("flushing: {error}");
+                }
+                self.detach()
+            }
+        }
+    }
+
+    /// Takes the mount out of the tree, without asking its server for anything.
+    ///
+    /// # Errors
+    /// As [`Place::unmount`].
+    pub(super) fn detach(&self) -> Result<(), MountError> {
+        if self.is_there() { self.take_away(MntFlags::MNT_DETACH) } else { Ok(()) }
+    }
+
+    fn take_away(&self, flags: MntFlags) -> Result<(), MountError> {
+        match self.way {
+            Way::Own => umount2(&self.target, flags | MntFlags::UMOUNT_NOFOLLOW)
+                .map_err(|errno| refused(&self.target, errno.into(), String::new())),
+            Way::Helper => helper::unmount(&self.target, flags.contains(MntFlags::MNT_DETACH)),
+        }
+    }
+}
+
+/// Takes away mounts of ours at a path that have lost their server.
+///
+/// # Errors
+/// As umount2(2), or what fusermount3 says.
+pub(super) fn clear_dead(target: &Path) -> Result<(), MountError> {
+    while is_dead_and_ours(target)
+        .map_err(|why| MountError::Target { path: target.to_owned(), why })?
+    {
+        log::info!("{}: clearing a mount whose server is gone", shown(target));
+        match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EPERM) => helper::unmount(target, true)?,
+            Err(errno) => return Err(refused(target, errno.into(), String::new())),
+        }
+    }
+    Ok(())
+}
+
+fn is_dead_and_ours(target: &Path) -> io::Result<bool> {
+    let ours = mountinfo::mount_at(target)?.is_some_and(|mount| mountinfo::is_ours(&mount.fstype));
+    // Not stat(2), which the kernel may answer from its cache.
+    Ok(ours && matches!(statfs(target), Err(Errno::ENOTCONN)))
+}

@@ -1,0 +1,139 @@
+//! Why a mount could not be made: each one line that names the thing and the
+//! way out.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::text::{plain, shown};
+
+/// Why a mount could not be made, changed or served.
+#[derive(Debug, Error)]
+pub enum MountError {
+    /// The source cannot be used.
+    #[error("source {}: {}{}", shown(.path), plain(.why), way_out(.why))]
+    Source {
+        /// The source, as given.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: io::Error,
+    },
+    /// The mount point cannot be used.
+    #[error("mount point {}: {}{}", shown(.path), plain(.why), way_out(.why))]
+    Target {
+        /// The mount point, as given.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: io::Error,
+    },
+    /// Nothing of ours is mounted there.
+    #[error("{}: no idmapfs is mounted there", shown(.0))]
+    NotMounted(PathBuf),
+    /// The flags of a mount cannot be changed.
+    #[error("remount of {}: {}{}", shown(.path), plain(.why), remount_hint(.why))]
+    Remount {
+        /// The mount point, as given.
+        path: PathBuf,
+        /// The error.
+        why: io::Error,
+    },
+    /// The FUSE device cannot be opened.
+    #[error("/dev/fuse: {}; {}", plain(.0), device_hint(.0))]
+    Device(io::Error),
+    /// The kernel refuses the mount.
+    #[error("mount on {}: {}{}", shown(.target), plain(.why), said(.kernel))]
+    Mount {
+        /// The mount point.
+        target: PathBuf,
+        /// The error.
+        why: io::Error,
+        /// What the kernel said besides.
+        kernel: String,
+    },
+    /// Mounting for an ordinary user failed.
+    #[error("fusermount3: {0}")]
+    Helper(String),
+    /// An option takes privilege.
+    #[error("option {0} takes root; without it, leave it out or use: idmapfs run")]
+    Unprivileged(&'static str),
+    /// The source cannot be opened.
+    #[error("source {0}")]
+    Open(#[from] crate::source::host::HostError),
+    /// The policy does not fit the user namespace of the server.
+    #[error("{0}")]
+    Policy(#[from] crate::policy::PolicyError),
+    /// Something does not exist yet.
+    #[error("cache=watch comes later; use cache=ttl=SECONDS or cache=none")]
+    Watch,
+    /// Talking to the kernel failed.
+    #[error("FUSE session: {}", plain(.0))]
+    Session(io::Error),
+    /// The system refuses what a server needs.
+    #[error("{what}: {}", plain(.why))]
+    System {
+        /// What was to be done.
+        what: &'static str,
+        /// The error.
+        why: io::Error,
+    },
+    /// The server in the background failed, for this reason.
+    #[error("{0}")]
+    Background(String),
+}
+
+impl MountError {
+    /// Returns the exit status that says so, as mount(8) has it: 1 for a wrong
+    /// use, 32 for a mount that failed.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Watch | Self::Policy(_) => 1,
+            Self::Source { .. }
+            | Self::Open(_)
+            | Self::Target { .. }
+            | Self::NotMounted(_)
+            | Self::Remount { .. }
+            | Self::Device(_)
+            | Self::Mount { .. }
+            | Self::Helper(_)
+            | Self::Unprivileged(_)
+            | Self::Session(_)
+            | Self::System { .. }
+            | Self::Background(_) => 32,
+        }
+    }
+
+    /// Returns what makes an error of a failed step.
+    pub(super) const fn doing(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |why| Self::System { what, why }
+    }
+}
+
+fn remount_hint(why: &io::Error) -> &'static str {
+    match why.raw_os_error() {
+        Some(libc::EPERM) => "; it takes root: unmount, and mount with the other flags",
+        _ => "",
+    }
+}
+
+fn way_out(why: &io::Error) -> &'static str {
+    match why.raw_os_error() {
+        Some(libc::ENOENT) => "; make it first, or correct the name",
+        Some(libc::ENOTDIR) => "; source and mount point are directories",
+        Some(libc::EACCES) => "; this user needs search permission on every directory of the path",
+        Some(libc::ENOTCONN) => "; the server of what is mounted there is gone: umount it first",
+        _ => "",
+    }
+}
+
+fn said(kernel: &str) -> String {
+    if kernel.is_empty() { String::new() } else { format!(" ({kernel})") }
+}
+
+fn device_hint(why: &io::Error) -> &'static str {
+    match why.raw_os_error() {
+        Some(libc::ENOENT) => "load it with: modprobe fuse; or give the container the device",
+        Some(libc::EACCES) => "it is to be readable and writable for all (mode 0666)",
+        _ => "is the fuse module loaded?",
+    }
+}

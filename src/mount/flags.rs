@@ -1,0 +1,119 @@
+//! The flags of a mount, in the kernel's words and in those of fusermount3.
+
+use super::error::MountError;
+use super::options::{Atime, Flags};
+
+/// What to set and what to clear of a mount: `MOUNT_ATTR_*` bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Attributes {
+    pub(super) set: u64,
+    pub(super) clear: u64,
+}
+
+impl Attributes {
+    const fn bit(&mut self, bit: u64, on: Option<bool>) {
+        match on {
+            Some(true) => self.set |= bit,
+            Some(false) => self.clear |= bit,
+            None => {}
+        }
+    }
+}
+
+impl Flags {
+    /// Returns the flags with the defaults in place of what was not given.
+    pub(super) fn with_defaults(self) -> Self {
+        Self {
+            read_only: self.read_only.or(Some(false)),
+            suid: self.suid.or(Some(false)),
+            dev: self.dev.or(Some(false)),
+            exec: self.exec.or(Some(true)),
+            atime: self.atime.or(Some(Atime::Relative)),
+            diratime: self.diratime.or(Some(true)),
+        }
+    }
+
+    /// Returns the attributes to change.
+    pub(super) fn attributes(self) -> Attributes {
+        let not = |on: Option<bool>| on.map(|on| !on);
+        let mut attributes = Attributes::default();
+        attributes.bit(libc::MOUNT_ATTR_RDONLY, self.read_only);
+        attributes.bit(libc::MOUNT_ATTR_NOSUID, not(self.suid));
+        attributes.bit(libc::MOUNT_ATTR_NODEV, not(self.dev));
+        attributes.bit(libc::MOUNT_ATTR_NOEXEC, not(self.exec));
+        attributes.bit(libc::MOUNT_ATTR_NODIRATIME, not(self.diratime));
+        if let Some(atime) = self.atime {
+            // The three are values of one field, which is cleared as a whole.
+            attributes.clear |= libc::MOUNT_ATTR__ATIME;
+            attributes.set |= match atime {
+                Atime::Relative => libc::MOUNT_ATTR_RELATIME,
+                Atime::Strict => libc::MOUNT_ATTR_STRICTATIME,
+                Atime::Never => libc::MOUNT_ATTR_NOATIME,
+            };
+        }
+        attributes
+    }
+
+    /// Returns the words that fusermount3 takes for them.
+    ///
+    /// # Errors
+    /// `suid` and `dev`, which it leaves out without a word.
+    pub(super) fn helper_words(self) -> Result<Vec<&'static str>, MountError> {
+        if self.suid == Some(true) {
+            return Err(MountError::Unprivileged("suid"));
+        }
+        if self.dev == Some(true) {
+            return Err(MountError::Unprivileged("dev"));
+        }
+        let words = [
+            (self.read_only == Some(true), "ro"),
+            (self.exec == Some(false), "noexec"),
+            (self.atime == Some(Atime::Never), "noatime"),
+            (self.diratime == Some(false), "nodiratime"),
+        ];
+        Ok(words.into_iter().filter_map(|(on, word)| on.then_some(word)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_nosuid_and_nodev() {
+        let attributes = Flags::default().with_defaults().attributes();
+        assert_eq!(attributes.set, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV);
+        assert_eq!(Flags::default().attributes(), Attributes::default());
+    }
+
+    #[test]
+    fn each_flag_is_set_or_cleared() {
+        let given = Flags {
+            read_only: Some(true),
+            suid: Some(true),
+            dev: Some(true),
+            exec: Some(false),
+            atime: Some(Atime::Never),
+            diratime: Some(false),
+        };
+        let Attributes { set, clear } = given.attributes();
+        let (ro, noexec) = (libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_NOEXEC);
+        let noatime = libc::MOUNT_ATTR_NOATIME | libc::MOUNT_ATTR_NODIRATIME;
+        assert_eq!(set, ro | noexec | noatime);
+        let (nosuid, nodev) = (libc::MOUNT_ATTR_NOSUID, libc::MOUNT_ATTR_NODEV);
+        assert_eq!(clear, nosuid | nodev | libc::MOUNT_ATTR__ATIME);
+    }
+
+    #[test]
+    fn the_helper_refuses_what_it_would_drop() {
+        for (flags, word) in [
+            (Flags { suid: Some(true), ..Flags::default() }, "suid"),
+            (Flags { dev: Some(true), ..Flags::default() }, "dev"),
+        ] {
+            let error = flags.helper_words().unwrap_err();
+            assert!(matches!(error, MountError::Unprivileged(w) if w == word), "{error}");
+        }
+        let flags = Flags { read_only: Some(true), exec: Some(false), ..Flags::default() };
+        assert_eq!(flags.helper_words().unwrap(), ["ro", "noexec"]);
+    }
+}

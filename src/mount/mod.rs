@@ -1,0 +1,23 @@
+//! Mounting: what is checked before, how it is made, served in the background,
+//! and taken away again.
+
+mod attach;
+mod check;
+mod error;
+mod flags;
+mod helper;
+mod options;
+pub mod private;
+mod processes;
+mod remount;
+mod serve;
+mod stand_in;
+mod start;
+#[cfg(test)]
+mod tests;
+
+pub use check::{is_target, source};
+pub use error::MountError;
+pub use options::{Atime, Cache, Flags, Options, Submounts};
+pub use remount::remount;
+pub use start::mount;

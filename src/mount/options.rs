@@ -1,0 +1,73 @@
+//! What a mount is to be, as plain data.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::policy::Spec;
+pub use crate::source::host::Submounts;
+
+/// A mount, as its options say.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory whose files are shown.
+    pub source: PathBuf,
+    /// The directory where they are shown.
+    pub target: PathBuf,
+    /// How owners are shown and stored.
+    pub spec: Spec,
+    /// The flags of the mount.
+    pub flags: Flags,
+    /// Whether users other than the mounting one may enter; `None`: root says
+    /// yes, anyone else no.
+    pub allow_other: Option<bool>,
+    /// The device shown in the mount table; `None`: the source.
+    pub fsname: Option<OsString>,
+    /// What the kernel may cache.
+    pub cache: Cache,
+    /// What is shown where something is mounted below the source.
+    pub submounts: Submounts,
+    /// Whether the server stays in the foreground.
+    pub foreground: bool,
+}
+
+/// The flags of a mount; `None` where the option was not given: the default,
+/// or on a remount what is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Whether nothing can be changed; no by default.
+    pub read_only: Option<bool>,
+    /// Whether set-id bits count; no by default, since a map can turn a user's
+    /// file into a set-user-id one of root.
+    pub suid: Option<bool>,
+    /// Whether device nodes work; no by default.
+    pub dev: Option<bool>,
+    /// Whether programs can be run; yes by default.
+    pub exec: Option<bool>,
+    /// When access times change.
+    pub atime: Option<Atime>,
+    /// Whether access times of directories change; yes by default.
+    pub diratime: Option<bool>,
+}
+
+/// When access times change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Atime {
+    /// Now and then.
+    Relative,
+    /// At every read.
+    Strict,
+    /// Never.
+    Never,
+}
+
+/// What the kernel may cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// Everything, for as long as the source is seen not to change.
+    Watch,
+    /// Names and attributes for this long.
+    Ttl(Duration),
+    /// Nothing.
+    Off,
+}

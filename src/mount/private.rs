@@ -1,0 +1,78 @@
+//! The parts of a private mount: made in the namespaces of one process, served
+//! by another one.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::unistd::{Gid, Uid};
+
+use super::attach;
+use super::error::MountError;
+use super::options::Options;
+use super::serve::{file_system, keep_tidy, open_source};
+use crate::fuse::{Session, SessionOptions};
+use crate::id::{Ids, View};
+use crate::source::Source;
+use crate::sys::daemon;
+use crate::sys::mount::Context;
+
+/// A mount that is attached nowhere yet.
+#[derive(Debug)]
+pub struct Detached {
+    /// The device through which it is to be served.
+    pub device: OwnedFd,
+    /// The mount.
+    pub parent: OwnedFd,
+}
+
+/// Makes a mount in the namespaces of this process; `ids` are its owner there,
+/// `name` is shown as the device in the table of mounts.
+///
+/// # Errors
+/// If the device cannot be opened, or the kernel refuses.
+pub fn make(options: &Options, name: &OsStr, ids: Ids<View>) -> Result<Detached, MountError> {
+    let context = Context::open(c"fuse").map_err(MountError::doing("mount of type fuse"))?;
+    let ids = (Uid::from_raw(ids.uid.raw()), Gid::from_raw(ids.gid.raw()));
+    let (device, parent) = attach::make(options, &options.target, name, &context, ids)?;
+    Ok(Detached { device, parent })
+}
+
+/// Attaches a mount that is served by now; returns the root of what is seen.
+///
+/// # Errors
+/// As open_tree(2), move_mount(2).
+pub fn put(parent: OwnedFd, target: &Path) -> io::Result<OwnedFd> {
+    attach::attach(parent, target)
+}
+
+/// Opens the source of a private mount, as this process sees it now.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn source(options: &Options) -> Result<Arc<dyn Source>, MountError> {
+    open_source(options, &options.source)
+}
+
+/// Serves the device of a mount that was made in the namespaces of another
+/// process; the ids on disk are those of this one.
+///
+/// # Errors
+/// If the policy does not fit the source, or the session cannot be started.
+pub fn serve(
+    options: &Options,
+    source: Arc<dyn Source>,
+    device: OwnedFd,
+    process: u32,
+) -> Result<Session, MountError> {
+    daemon::leave_groups();
+    let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
+    let (fs, serving) = file_system(options, source, descriptors, &process.to_string())?;
+    // A device of another user namespace cannot be cloned here.
+    let serving = SessionOptions { clone_device: false, ..serving };
+    let fs = Arc::new(fs);
+    keep_tidy(&fs)?;
+    Session::start(device, fs, serving).map_err(MountError::Session)
+}

@@ -1,0 +1,225 @@
+//! Serving a mount from its start to its end.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use super::attach::{self, Place};
+use super::check::Paths;
+use super::error::MountError;
+use super::options::{Cache, Options};
+use super::processes::Proc;
+use super::stand_in;
+use crate::control::{self, Record};
+use crate::fs::{Config, Fs, Ttl};
+use crate::fuse::{Session, SessionOptions};
+use crate::policy::{Pipeline, Policy as _, Server};
+use crate::source::Source;
+use crate::source::host::{Host, HostOptions};
+use crate::sys::cred::own_ids;
+use crate::sys::daemon;
+use crate::sys::signal::Signals;
+
+/// How often nodes are let go that nobody has used for long.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// How long the last users of a mount that was taken away are still served.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How long an unmount may take before the server ends without it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Makes the mount, and serves it until it is unmounted or a signal asks for
+/// the end.
+///
+/// `attached` is called with the device number as soon as the mount is at its
+/// place.
+///
+/// # Errors
+/// Whatever keeps the mount from being made, or ends its serving early.
+pub(super) fn serve(
+    options: &Options,
+    paths: &Paths,
+    attached: impl FnOnce((u32, u32)) -> io::Result<()>,
+) -> Result<(), MountError> {
+    // A fault of ours is answered EIO; where it was belongs into the log.
+    std::panic::set_hook(Box::new(|fault| log::error!("{fault}")));
+    daemon::leave_groups();
+    let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
+    // Before the first thread, which all others come from.
+    let signals = Signals::block().map_err(MountError::doing("signals"))?;
+    let source = open_source(options, &paths.source)?;
+    let (fs, serving) = file_system(options, source, descriptors, "self")?;
+    let fs = Arc::new(fs);
+    keep_tidy(&fs)?;
+    let (session, place) = attach::mount(options, &paths.target, &paths.name, fs, serving)?;
+    let record = control::publish(&Record::new(
+        &paths.source,
+        &place.target,
+        place.device,
+        options.spec.describe(),
+    ));
+    if let Err(error) = &record {
+        log::warn!("control: {error}; idmapfs abort and the like work from the mount table only");
+    }
+    if let Err(why) = attached(place.device) {
+        undo(&place);
+        return Err(MountError::System { what: "telling that the mount is there", why });
+    }
+    until_the_end(session, signals, &place)
+}
+
+/// Opens the source, before anything is mounted over it or below it.
+///
+/// # Errors
+/// If it cannot be opened.
+pub(super) fn open_source(options: &Options, source: &Path) -> Result<Arc<dyn Source>, MountError> {
+    let submounts = options.submounts;
+    let source = Host::open(source, &HostOptions { submounts })?;
+    if submounts != source.submounts() {
+        log::info!("without privilege, what is mounted below the source is hidden");
+    }
+    Ok(Arc::new(source))
+}
+
+/// Starts the thread that lets nodes go, for as long as the file system is
+/// there.
+///
+/// # Errors
+/// If no thread can be had.
+pub(super) fn keep_tidy(fs: &Arc<Fs>) -> Result<(), MountError> {
+    let fs = Arc::downgrade(fs);
+    let tidy = move || {
+        loop {
+            thread::sleep(TIDY);
+            let Some(fs) = fs.upgrade() else { return };
+            fs.tidy();
+        }
+    };
+    let started = thread::Builder::new().name("tidy".to_owned()).spawn(tidy);
+    started.map(drop).map_err(MountError::doing("thread"))
+}
+
+fn build_policy(options: &Options, privileged: bool) -> Result<Pipeline, MountError> {
+    let ids = own_ids().map_err(MountError::doing("own ids"))?;
+    Ok(options.spec.build(&Server { ids, privileged })?)
+}
+
+/// Makes the file system of a source, and says how it is to be served.
+///
+/// `process` is a process in the user namespace of the mount, by its name in
+/// `/proc`.
+///
+/// # Errors
+/// If the policy does not fit the source, or the root cannot be used.
+pub(super) fn file_system(
+    options: &Options,
+    source: Arc<dyn Source>,
+    descriptors: u64,
+    process: &str,
+) -> Result<(Fs, SessionOptions), MountError> {
+    let facts = source.facts();
+    let policy = build_policy(options, facts.any_owner)?;
+    let stand_in =
+        stand_in::choose(&policy, process).map_err(MountError::doing("user namespace"))?;
+    let serving = SessionOptions {
+        threads: threads(),
+        clone_device: true,
+        anchored: true,
+        acl: facts.acl,
+        keep_pages: facts.immutable,
+    };
+    let time = match options.cache {
+        // What depends on the caller is not to be shared between callers.
+        _ if policy.inputs().caller => Duration::ZERO,
+        Cache::Ttl(time) => time,
+        Cache::Off | Cache::Watch => Duration::ZERO,
+    };
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let config = Config {
+        ttl: Ttl { positive: time, negative: time },
+        nodes: descriptors / 2,
+        descriptors,
+        stand_in,
+    };
+    let fs = Fs::new(source, Arc::new(policy), Arc::new(Proc::open(process)), config);
+    fs.map(|fs| (fs, serving)).map_err(|error| MountError::System {
+        what: "root of the source",
+        why: io::Error::from_raw_os_error(error.errno().0),
+    })
+}
+
+/// Returns how many threads serve: more than the processors only take memory.
+fn threads() -> usize {
+    thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8))
+}
+
+/// What happens to a mount that is served.
+#[derive(Debug)]
+enum Event {
+    /// The last copy of the mount is gone, or serving failed.
+    Ended(io::Result<()>),
+    /// A signal asks for the end.
+    Asked,
+    /// The unmount that was asked for is done, or failed.
+    Unmounted,
+}
+
+fn until_the_end(session: Session, signals: Signals, place: &Place) -> Result<(), MountError> {
+    let (sender, events) = channel();
+    let started = watch(session, signals, sender.clone());
+    let ended = match started {
+        Ok(()) => wait(&events, &sender, place),
+        Err(error) => Err(error),
+    };
+    undo(place);
+    ended.map_err(MountError::Session)
+}
+
+/// Takes away what is left of a mount whose serving ends now.
+fn undo(place: &Place) {
+    if let Err(error) = place.detach() {
+        log::warn!("{error}");
+    }
+}
+
+/// Starts the threads that wait for what happens.
+fn watch(session: Session, signals: Signals, sender: Sender<Event>) -> io::Result<()> {
+    let asked = sender.clone();
+    thread::Builder::new().name("session".to_owned()).spawn(move || {
+        // Nobody listens any more only when the process ends.
+        let _ended = sender.send(Event::Ended(session.wait()));
+    })?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        while signals.wait_for_end().is_ok() && asked.send(Event::Asked).is_ok() {}
+    })?;
+    Ok(())
+}
+
+fn wait(events: &Receiver<Event>, sender: &Sender<Event>, place: &Place) -> io::Result<()> {
+    let mut asked = false;
+    let mut patience = Duration::MAX;
+    loop {
+        match events.recv_timeout(patience) {
+            Ok(Event::Ended(result)) => return result,
+            // The second time, at once.
+            Ok(Event::Asked) if asked => return Ok(()),
+            Ok(Event::Asked) => {
+                (asked, patience) = (true, PATIENCE);
+                let (place, sender) = (place.clone(), sender.clone());
+                // Not here: an unmount that hangs must not keep the server.
+                thread::Builder::new().name("unmount".to_owned()).spawn(move || {
+                    if let Err(error) = place.unmount() {
+                        log::warn!("{error}");
+                    }
+                    let _ended = sender.send(Event::Unmounted);
+                })?;
+            }
+            Ok(Event::Unmounted) => patience = GRACE,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Real mounts of a source in memory, each in a mount namespace of its own.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, FileTimes};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
+
+use nix::mount::{MntFlags, MsFlags, mount as mount2, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{getegid, geteuid};
+
+use super::attach::{self, Place};
+use super::options::{Cache, Flags, Options, Submounts};
+use super::processes::Proc;
+use super::stand_in;
+use crate::fs::{Config, Fs, Ttl};
+use crate::fuse::{Session, SessionOptions, VIEW};
+use crate::id::Ids;
+use crate::policy::{Server, Spec};
+use crate::source::memory::{self, Memory};
+use crate::sys::mount::{self as kernel, Context};
+use crate::sys::mountinfo;
+
+/// Runs a test in a thread with a mount namespace of its own, on an empty
+/// directory of a tmpfs that only it has.
+fn in_private_namespace(test: fn(&Path)) {
+    let run = move || {
+        if let Err(errno) = unshare(CloneFlags::CLONE_NEWNS) {
+            println!("SKIP: no mount namespace of our own: {errno}");
+            return;
+        }
+        if let Err(error) = File::options().read(true).write(true).open("/dev/fuse") {
+            println!("SKIP: /dev/fuse: {error}");
+            return;
+        }
+        let none: Option<&str> = None;
+        mount2(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        mount2(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        test(dir.path());
+        umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
+    };
+    thread::spawn(run).join().unwrap();
+}
+
+fn file_system() -> Fs {
+    let root = Ids::new(0, 0).unwrap();
+    let source = Arc::new(Memory::new(memory::Options::new(root)));
+    let policy = Spec::default().build(&Server { ids: root, privileged: true }).unwrap();
+    let stand_in = stand_in::choose(&policy, "self").unwrap();
+    let second = Duration::from_secs(1);
+    let ttl = Ttl { positive: second, negative: second };
+    let config = Config { ttl, nodes: 64, descriptors: 1024, stand_in };
+    Fs::new(source, Arc::new(policy), Arc::new(Proc::open("self")), config).unwrap()
+}
+
+fn options(target: &Path) -> Options {
+    Options {
+        source: "/".into(),
+        target: target.into(),
+        spec: Spec::default(),
+        flags: Flags::default(),
+        allow_other: None,
+        fsname: None,
+        cache: Cache::Off,
+        submounts: Submounts::Follow,
+        foreground: true,
+    }
+}
+
+const SERVING: SessionOptions =
+    SessionOptions { threads: 2, clone_device: true, anchored: true, acl: true, keep_pages: false };
+
+const NAME: &str = "a, b";
+
+fn start(target: &Path) -> (Session, Place) {
+    let (options, name) = (options(target), OsStr::new(NAME));
+    attach::mount(&options, target, name, Arc::new(file_system()), SERVING).unwrap()
+}
+
+/// Starts a file system of which nothing is attached yet.
+fn start_detached(target: &Path, serving: SessionOptions) -> (Session, OwnedFd) {
+    let context = Context::open(c"fuse").unwrap();
+    let ids = (geteuid(), getegid());
+    let (device, mount) =
+        attach::make(&options(target), target, OsStr::new(NAME), &context, ids).unwrap();
+    (Session::start(device, Arc::new(file_system()), serving).unwrap(), mount)
+}
+
+/// Reads a file through a second descriptor.
+fn content(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn files_and_directories_work() {
+    in_private_namespace(|dir| {
+        let (session, place) = start(dir);
+        let there = mountinfo::mount_at(dir).unwrap().unwrap();
+        assert!(mountinfo::is_ours(&there.fstype));
+        assert_eq!((there.device, there.source.as_os_str()), (place.device, OsStr::new(NAME)));
+        assert!(there.flags.contains("nosuid,nodev"), "{}", there.flags);
+
+        let (sub, file) = (dir.join("sub"), dir.join("sub/file"));
+        fs::create_dir(&sub).unwrap();
+        let mut open = File::options().create_new(true).read(true).write(true).open(&file).unwrap();
+        open.write_all(b"hello").unwrap();
+        assert_eq!(content(&file), "hello");
+        open.set_len(2).unwrap();
+        open.write_all_at(b"!", 3 << 20).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().len(), (3 << 20) + 1);
+        fs::hard_link(&file, dir.join("other")).unwrap();
+        assert_eq!(
+            fs::metadata(&file).unwrap().ino(),
+            fs::metadata(dir.join("other")).unwrap().ino()
+        );
+        symlink("sub/file", dir.join("link")).unwrap();
+        assert_eq!(fs::read_link(dir.join("link")).unwrap(), Path::new("sub/file"));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(fs::metadata(dir.join("link")).unwrap().mode(), 0o100_640);
+        fs::rename(&file, dir.join("moved")).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        fs::remove_file(dir.join("moved")).unwrap();
+        fs::remove_file(dir.join("other")).unwrap();
+        let mut start = [0; 2];
+        open.rewind().unwrap();
+        open.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"he", "an unlinked file is there while it is open");
+        drop(open);
+        fs::remove_dir(&sub).unwrap();
+
+        for number in 0..500 {
+            File::create(dir.join(format!("{number:0200}"))).unwrap();
+        }
+        // More than one reply holds, and `link`.
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 501);
+
+        place.unmount().unwrap();
+        session.wait().unwrap();
+        assert!(mountinfo::mount_at(dir).unwrap().is_some_and(|top| top.fstype == "tmpfs"));
+    });
+}
+
+#[test]
+fn older_kernels_attach_the_visible_root_too() {
+    in_private_namespace(|dir| {
+        let (session, parent) = start_detached(dir, SERVING);
+        attach::attach_before_6_15(parent, dir).unwrap();
+        let there = mountinfo::mount_at(dir).unwrap().unwrap();
+        assert_eq!(there.root, Path::new("/").join(VIEW));
+        fs::create_dir(dir.join("sub")).unwrap();
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 1);
+        umount2(dir, MntFlags::empty()).unwrap();
+        session.wait().unwrap();
+        assert!(mountinfo::mount_at(dir).unwrap().is_some_and(|top| top.fstype == "tmpfs"));
+    });
+}
+
+#[test]
+fn node_1_can_be_the_root_itself() {
+    in_private_namespace(|dir| {
+        let serving = SessionOptions { anchored: false, clone_device: false, ..SERVING };
+        let (session, mount) = start_detached(dir, serving);
+        kernel::attach(mount.as_fd(), dir).unwrap();
+        drop(mount);
+        assert_ne!(fs::metadata(dir).unwrap().ino(), 1, "the number shown is the root's own");
+        fs::create_dir(dir.join("sub")).unwrap();
+        fs::write(dir.join("sub/file"), "x").unwrap();
+        fs::rename(dir.join("sub/file"), dir.join("file")).unwrap();
+        assert_eq!(content(&dir.join("file")), "x");
+        let parent = fs::metadata(dir.join("sub/..")).unwrap();
+        assert_eq!(parent.ino(), fs::metadata(dir).unwrap().ino());
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o711)).unwrap();
+        assert_eq!(fs::metadata(dir).unwrap().mode(), 0o40711);
+        umount2(dir, MntFlags::empty()).unwrap();
+        session.wait().unwrap();
+    });
+}
+
+#[test]
+fn times_of_any_size_are_set_and_shown() {
+    in_private_namespace(|dir| {
+        let (session, place) = start(dir);
+        let path = dir.join("file");
+        let file = File::create(&path).unwrap();
+        let long_ago = UNIX_EPOCH - Duration::new(1, 250_000_000);
+        file.set_times(FileTimes::new().set_modified(long_ago)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), long_ago);
+        for (sec, nsec) in [(-1, 999_999_999), (-5_000_000_000, 1), (i64::MAX, 0), (i64::MIN, 0)] {
+            let time = TimeSpec::new(sec, nsec);
+            utimensat(nix::fcntl::AT_FDCWD, &path, &time, &time, UtimensatFlags::FollowSymlink)
+                .unwrap();
+            let shown = fs::metadata(&path).unwrap();
+            assert_eq!((shown.mtime(), shown.mtime_nsec()), (sec, nsec));
+        }
+        drop(file);
+        place.unmount().unwrap();
+        session.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_busy_mount_is_taken_away_and_still_serves() {
+    in_private_namespace(|dir| {
+        let (session, place) = start(dir);
+        let path = dir.join("file");
+        let mut file = File::options().create_new(true).read(true).write(true).open(path).unwrap();
+        file.write_all(b"late").unwrap();
+        place.unmount().unwrap();
+        assert!(mountinfo::mount_at(dir).unwrap().is_some_and(|top| top.fstype == "tmpfs"));
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "late");
+        drop(file);
+        session.wait().unwrap();
+        // What is not there any more is not unmounted twice.
+        place.unmount().unwrap();
+    });
+}
+
+#[test]
+fn an_aborted_mount_is_dead_and_can_be_cleared() {
+    in_private_namespace(|dir| {
+        let (session, _place) = start(dir);
+        crate::control::abort(dir).unwrap();
+        session.wait().unwrap();
+        let error = fs::read_dir(dir).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN));
+        attach::clear_dead(dir).unwrap();
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
+        // A live mount is not cleared, nor what is not ours.
+        attach::clear_dead(dir).unwrap();
+        assert!(mountinfo::mount_at(dir).unwrap().is_some_and(|top| top.fstype == "tmpfs"));
+    });
+}
+
+#[test]
+fn flags_are_changed_on_a_mount_of_ours_only() {
+    in_private_namespace(|dir| {
+        let flags = Flags { read_only: Some(true), ..Flags::default() };
+        let refused = super::remount(dir, flags).unwrap_err();
+        assert!(matches!(refused, super::MountError::NotMounted(_)), "{refused}");
+        let (session, place) = start(dir);
+        super::remount(dir, flags).unwrap();
+        let error = File::create(dir.join("file")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+        let there = mountinfo::mount_at(dir).unwrap().unwrap();
+        assert!(there.flags.starts_with("ro,nosuid,nodev"), "{}", there.flags);
+        super::remount(dir, Flags { read_only: Some(false), ..flags }).unwrap();
+        File::create(dir.join("file")).unwrap();
+        place.unmount().unwrap();
+        session.wait().unwrap();
+    });
+}
