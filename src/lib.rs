@@ -24,6 +24,7 @@ pub mod fuse;
 pub mod id;
 pub mod mount;
 pub mod policy;
+pub mod run;
 pub mod source;
 pub mod sync;
 #[allow(unsafe_code, reason = "system calls; the only place for them")]

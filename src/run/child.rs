@@ -1,0 +1,110 @@
+//! The process that becomes the command: it makes the mount in namespaces of
+//! its own, hands the device to the server, and changes into the command.
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Pid, Uid, fchdir, getppid, setgroups, setresgid, setresuid};
+
+use super::Private;
+use super::error::RunError;
+use super::plan::{Plan, Space};
+use crate::mount::private::{make, put};
+use crate::sys::process::{receive, send};
+
+/// What the two processes tell each other, one byte each.
+pub(super) mod word {
+    /// The child is in its namespaces.
+    pub(in crate::run) const APART: u8 = b'a';
+    /// The server has written the id maps.
+    pub(in crate::run) const MAPPED: u8 = b'm';
+    /// The child has mounted; the device comes along.
+    pub(in crate::run) const DEVICE: u8 = b'd';
+    /// The server serves.
+    pub(in crate::run) const SERVED: u8 = b's';
+}
+
+/// Becomes the command.
+///
+/// # Errors
+/// Always, since success does not return.
+pub(super) fn become_command(
+    private: &Private<'_>,
+    socket: BorrowedFd<'_>,
+    server: Pid,
+) -> Result<Infallible, RunError> {
+    die_with(server)?;
+    let plan = private.plan;
+    let mut flags = CloneFlags::CLONE_NEWNS;
+    if matches!(plan.space, Space::User { .. }) {
+        flags |= CloneFlags::CLONE_NEWUSER;
+    }
+    unshare(flags).map_err(RunError::Namespaces)?;
+    tell(socket, word::APART)?;
+    hear(socket, word::MAPPED)?;
+    // What the host mounts and unmounts is seen here, and nothing there of what is done here.
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .map_err(RunError::doing("own mount namespace"))?;
+    let made = make(private.options, private.name, plan.ids)?;
+    send(socket, word::DEVICE, Some(made.device.as_fd())).map_err(|_| RunError::Alone)?;
+    // With a copy of it here the mount would outlive its server.
+    drop(made.device);
+    hear(socket, word::SERVED)?;
+    enter(made.parent, private.place)?;
+    become_ids(plan)?;
+    // The kernel forgets it when ids change.
+    die_with(server)?;
+    exec(private.command, private.place)
+}
+
+/// Asks to be killed when the server dies.
+fn die_with(server: Pid) -> Result<(), RunError> {
+    set_pdeathsig(Signal::SIGKILL).map_err(RunError::doing("parent death signal"))?;
+    // It may have died before.
+    if getppid() == server { Ok(()) } else { Err(RunError::Alone) }
+}
+
+fn tell(socket: BorrowedFd<'_>, word: u8) -> Result<(), RunError> {
+    send(socket, word, None).map_err(|_| RunError::Alone)
+}
+
+fn hear(socket: BorrowedFd<'_>, expected: u8) -> Result<(), RunError> {
+    match receive(socket) {
+        Ok((word, _)) if word == expected => Ok(()),
+        _ => Err(RunError::Alone),
+    }
+}
+
+/// Attaches the mount and makes it the working directory.
+fn enter(parent: OwnedFd, place: &Path) -> Result<(), RunError> {
+    let failed = |why: io::Error| RunError::Place { path: place.to_owned(), why };
+    let view = put(parent, place).map_err(failed)?;
+    fchdir(view).map_err(|errno| failed(errno.into()))
+}
+
+/// Takes the ids of the command; as one that is not root this gives all
+/// capabilities up, at the latest when the command starts.
+fn become_ids(plan: &Plan) -> Result<(), RunError> {
+    let (uid, gid) = (Uid::from_raw(plan.ids.uid.raw()), Gid::from_raw(plan.ids.gid.raw()));
+    if !plan.keep_groups {
+        setgroups(&[gid]).map_err(RunError::doing("supplementary groups"))?;
+    }
+    setresgid(gid, gid, gid).map_err(RunError::doing("group of the command"))?;
+    setresuid(uid, uid, uid).map_err(RunError::doing("user of the command"))
+}
+
+fn exec(command: &[OsString], place: &Path) -> Result<Infallible, RunError> {
+    let program = command.first().map_or(OsStr::new(""), |program| program.as_os_str());
+    // It restores the signals that the server has blocked.
+    let why = Command::new(program).args(command.iter().skip(1)).env("PWD", place).exec();
+    Err(RunError::Exec { command: program.to_owned(), why })
+}
