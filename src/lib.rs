@@ -17,17 +17,18 @@
 
 pub mod acl;
 pub mod attr;
-pub mod control;
+pub mod cli;
+mod control;
 pub mod error;
-pub mod fs;
-pub mod fuse;
+mod fs;
+mod fuse;
 pub mod id;
-pub mod mount;
+mod mount;
 pub mod policy;
-pub mod run;
+mod run;
 pub mod source;
-pub mod sync;
+mod sync;
 #[allow(unsafe_code, reason = "system calls; the only place for them")]
-pub mod sys;
-pub mod text;
+mod sys;
+mod text;
 pub mod tree;

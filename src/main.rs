@@ -1,2 +1,7 @@
 //! The `idmapfs` command; everything is in the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    idmapfs::cli::main(std::env::args_os())
+}

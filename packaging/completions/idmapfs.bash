@@ -1,0 +1,29 @@
+# Completion of idmapfs(1) for bash. A test checks that every option is here.
+_idmapfs() {
+    local cur=${COMP_WORDS[COMP_CWORD]} first=${COMP_WORDS[1]} words
+    local policy="--map= --present-as= --store-as= --unmapped= --policy="
+    local flags="--ro --rw --suid --nosuid --dev --nodev --exec --noexec --relatime --noatime
+        --strictatime --nodiratime --diratime"
+    local naming="--allow-other --no-allow-other --fsname= --remount --foreground"
+    local server="--cache= --submounts= --log="
+    case $cur in
+        --*=*) COMPREPLY=(); return ;;
+        -*) ;;
+        *)
+            COMPREPLY=($(compgen -f -- "$cur"))
+            if ((COMP_CWORD == 1)); then
+                COMPREPLY+=($(compgen -W "run explain check abort" -- "$cur"))
+            fi
+            return
+            ;;
+    esac
+    case $first in
+        run) words="$policy $flags $server --as" ;;
+        explain) words="$policy --as --json" ;;
+        check | abort) words="" ;;
+        *) words="$policy $flags $naming $server --help --version" ;;
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    [[ ${COMPREPLY-} == *= ]] && compopt -o nospace
+}
+complete -o filenames -F _idmapfs idmapfs

@@ -1,0 +1,52 @@
+//! The command line: arguments, and one module for each command.
+
+mod check;
+mod commands;
+mod dash_o;
+mod explain;
+mod fault;
+mod logging;
+mod mount;
+mod options;
+mod parse;
+mod policy;
+mod run;
+mod settings;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use fault::{Exit, Fault};
+use parse::{Request, parse};
+
+/// Does what the command line asks for; returns the exit status.
+///
+/// Whatever is wrong is said on standard error in one line.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match parse(args).and_then(|request| perform(&request)) {
+        Ok(code) => ExitCode::from(code),
+        Err(fault) => {
+            // The exit status says it too.
+            let (Ok(()) | Err(_)) = writeln!(std::io::stderr(), "idmapfs: {fault}");
+            ExitCode::from(fault.exit.code())
+        }
+    }
+}
+
+fn perform(request: &Request) -> Result<u8, Fault> {
+    let mut out = std::io::stdout();
+    match request {
+        Request::Print(text) => Fault::printing(out.write_all(text.as_bytes()))?,
+        Request::Mount(request) => mount::run(request)?,
+        Request::Run(request) => return run::run(request),
+        Request::Explain(request) => explain::explain(request, &mut out)?,
+        Request::Check(files) => {
+            if !check::check(files, &mut out)? {
+                return Ok(Exit::Usage.code());
+            }
+        }
+        Request::Abort(target) => crate::control::abort(target)?,
+    }
+    Ok(0)
+}

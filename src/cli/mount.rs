@@ -1,0 +1,229 @@
+//! Mounting, by hand or for mount(8).
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::fault::Fault;
+use super::logging;
+use super::parse::{How, Mount};
+use super::policy::{server, spec};
+use super::settings::Settings;
+use crate::control::{self, Record};
+use crate::mount::{self, Cache, Flags, MountError, Options, Submounts};
+use crate::policy::Spec;
+use crate::sys::mountinfo;
+use crate::text::shown;
+
+/// What the kernel caches unless told otherwise.
+const DEFAULT_CACHE: Cache = Cache::Ttl(Duration::from_secs(1));
+
+/// Mounts, or changes the flags of a mount.
+///
+/// # Errors
+/// What is wrong with the options, or why the mount failed.
+pub fn run(request: &Mount) -> Result<(), Fault> {
+    let spec = spec(&request.settings)?;
+    let target = Path::new(&request.target);
+    if request.settings.remount {
+        return remount(request, target, &spec);
+    }
+    let source = Path::new(&request.source);
+    if request.how == How::Fake {
+        return fake(request, &spec);
+    }
+    if request.helper && is_mounted(source, target, &spec)? {
+        if request.verbose {
+            say(&format!("{} is mounted already", shown(target)));
+        }
+        return Ok(());
+    }
+    let foreground = request.how == How::Foreground;
+    logging::start(request.settings.log.as_ref(), foreground)?;
+    let options = options(&request.settings, spec, source, target, foreground);
+    mount::mount(&options)?;
+    if request.verbose {
+        let (source, target) = (shown(source), shown(target));
+        say(&format!("{source} mounted on {target}"));
+    }
+    Ok(())
+}
+
+fn say(line: &str) {
+    use std::io::Write as _;
+    // The work is done, whoever listens.
+    let (Ok(()) | Err(_)) = writeln!(std::io::stdout(), "idmapfs: {line}");
+}
+
+/// Puts settings and defaults together.
+pub fn options(
+    settings: &Settings,
+    spec: Spec,
+    source: &Path,
+    target: &Path,
+    foreground: bool,
+) -> Options {
+    Options {
+        source: source.to_owned(),
+        target: target.to_owned(),
+        spec,
+        flags: settings.flags,
+        allow_other: settings.allow_other,
+        fsname: settings.fsname.clone(),
+        cache: settings.cache.unwrap_or(DEFAULT_CACHE),
+        submounts: settings.submounts.unwrap_or(Submounts::Follow),
+        foreground,
+    }
+}
+
+/// Checks what can be checked without mounting.
+fn fake(request: &Mount, spec: &Spec) -> Result<(), Fault> {
+    if request.settings.cache == Some(Cache::Watch) {
+        return Err(MountError::Watch.into());
+    }
+    let (source, target) = (Path::new(&request.source), Path::new(&request.target));
+    let _policy = spec.build(&server()?)?;
+    mount::source(source)?;
+    mount::is_target(target)?;
+    Ok(())
+}
+
+/// Reports whether the mount that is asked for is there.
+///
+/// mount(8) cannot tell: the root of our mounts is below that of their file
+/// system, which it takes for another mount.
+///
+/// # Errors
+/// Something else of ours is mounted there.
+fn is_mounted(source: &Path, target: &Path, spec: &Spec) -> Result<bool, Fault> {
+    let Some(record) = live_at(target)? else { return Ok(false) };
+    let there = shown(target);
+    let same_source = source.canonicalize().is_ok_and(|source| shows(&record, &source));
+    if same_source && record.policy == spec.describe() {
+        return Ok(true);
+    }
+    let what = if same_source { "another policy" } else { "another source" };
+    Err(Fault::mount(format!("{there}: {what} is mounted there already")).hint("umount it first"))
+}
+
+fn shows(record: &Record, source: &Path) -> bool {
+    // Records are text: bytes that are none were replaced.
+    record.source == Path::new(source.to_string_lossy().as_ref())
+}
+
+/// Returns the record of the live mount at a path.
+fn live_at(target: &Path) -> Result<Option<Record>, Fault> {
+    let Ok(point) = target.canonicalize() else { return Ok(None) };
+    let there = mountinfo::mount_at(&point)
+        .map_err(|error| Fault::mount(format!("mount table: {error}")))?
+        .filter(|mount| mountinfo::is_ours(&mount.fstype));
+    let Some(mount) = there else { return Ok(None) };
+    let records = control::live()?;
+    Ok(records.into_iter().find(|record| record.connection == mount.device.1))
+}
+
+/// Changes the flags of a mount.
+fn remount(request: &Mount, target: &Path, spec: &Spec) -> Result<(), Fault> {
+    let settings = &request.settings;
+    let given = match &settings.policy_file {
+        Some(_) => Some("policy"),
+        None => settings.policy.first_given(),
+    };
+    if let Some(name) = given {
+        // mount(8) adds what fstab says; no change is no offence.
+        let same = live_at(target)?.is_some_and(|record| record.policy == spec.describe());
+        if !same {
+            return Err(Fault::usage(format!("option {name}: a remount changes flags only"))
+                .hint("to reload a policy comes later; umount, and mount with the new one"));
+        }
+    }
+    if !request.helper
+        && !settings.from_table
+        && let Some(name) = settings.beside_flags()
+    {
+        return Err(Fault::usage(format!("option {name}: a remount changes flags only")));
+    }
+    let flags = if settings.from_table { lifted(settings.flags) } else { settings.flags };
+    Ok(mount::remount(target, flags)?)
+}
+
+/// Lifts the flags that mount(8) has left out of those in the mount table: this
+/// is how it passes `suid`, `dev`, `exec` and `diratime` on.
+fn lifted(flags: Flags) -> Flags {
+    Flags {
+        suid: flags.suid.or(Some(true)),
+        dev: flags.dev.or(Some(true)),
+        exec: flags.exec.or(Some(true)),
+        diratime: flags.diratime.or(Some(true)),
+        ..flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::parse::{Request, parse};
+    use std::ffi::OsString;
+
+    fn request(words: &[&str]) -> Mount {
+        match parse(words.iter().map(OsString::from)) {
+            Ok(Request::Mount(mount)) => mount,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let request = request(&["idmapfs", "/s", "/t", "-o", "ro,fsname=x"]);
+        let source = Path::new(&request.source);
+        let options = options(&request.settings, Spec::default(), source, &request.target, false);
+        assert_eq!(options.flags, Flags { read_only: Some(true), ..Flags::default() });
+        assert_eq!(options.cache, DEFAULT_CACHE);
+        assert_eq!(options.submounts, Submounts::Follow);
+        assert_eq!(options.fsname, Some("x".into()));
+        assert_eq!(options.allow_other, None);
+    }
+
+    #[test]
+    fn a_fake_mount_finds_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let (dir, file) = (dir.path().to_str().unwrap(), file.to_str().unwrap());
+        for (source, target, extra, want) in [
+            (dir, dir, "ro", None),
+            (dir, file, "ro", Some((32, "mount point "))),
+            ("/nonexistent", dir, "ro", Some((32, "source /nonexistent: No such file"))),
+            (dir, dir, "cache=watch", Some((1, "cache=watch"))),
+            (dir, dir, "map=1:2", Some((1, "option map: extent"))),
+            (dir, dir, "map=1:2:3,present-as=4", Some((1, "option present-as: excludes"))),
+        ] {
+            let got = run(&request(&["mount.idmapfs", source, target, "-f", "-o", extra]));
+            match (got, want) {
+                (Ok(()), None) => {}
+                (Err(fault), Some((code, text))) => {
+                    assert_eq!(fault.exit.code(), code);
+                    assert!(fault.text.contains(text), "{fault}");
+                }
+                (got, want) => panic!("{got:?} {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_remount_changes_flags_only() {
+        for (words, text) in [
+            (&["idmapfs", "/s", "/nonexistent", "-o", "remount,map=1:2:3"][..], "option map: "),
+            (&["idmapfs", "/s", "/nonexistent", "-o", "remount,cache=none"], "option cache: "),
+            (&["idmapfs", "/s", "/nonexistent", "-o", "remount,fsname=x"], "option fsname: "),
+        ] {
+            let fault = run(&request(words)).unwrap_err();
+            assert_eq!(fault.exit.code(), 1, "{fault}");
+            assert!(fault.text.starts_with(text), "{fault}");
+        }
+        let fault = run(&request(&["idmapfs", "/s", "/", "-o", "remount,ro"])).unwrap_err();
+        assert_eq!(
+            (fault.exit.code(), fault.text.as_str()),
+            (32, "/: no idmapfs is mounted there")
+        );
+    }
+}

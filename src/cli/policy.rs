@@ -1,0 +1,164 @@
+//! The policy that the options ask for, with the names of this host.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use nix::unistd::{Group, User};
+
+use super::fault::Fault;
+use super::settings::Settings;
+use crate::id::{Ids, View};
+use crate::policy::options::Options;
+use crate::policy::{Names, Origin, Server, Spec, file};
+use crate::sys::cred::own_ids;
+use crate::text::{plain, shown};
+
+/// The users and groups of this host, from NSS.
+#[derive(Clone, Copy, Debug)]
+pub struct HostNames;
+
+impl Names for HostNames {
+    fn user(&self, name: &str) -> Option<(u32, u32)> {
+        let user = User::from_name(name).ok().flatten()?;
+        Some((user.uid.as_raw(), user.gid.as_raw()))
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+    }
+}
+
+/// Returns the policy of these settings.
+///
+/// # Errors
+/// The options or the file are wrong, or exclude each other.
+pub fn spec(settings: &Settings) -> Result<Spec, Fault> {
+    let Some(path) = &settings.policy_file else {
+        return Ok(Spec::from_options(&settings.policy, &HostNames)?);
+    };
+    settings.policy.beside_file()?;
+    from_file(path)
+}
+
+/// Reads a policy file.
+///
+/// # Errors
+/// As [`read_file`], or the policy is wrong.
+fn from_file(path: &Path) -> Result<Spec, Fault> {
+    let name = shown(path);
+    let text = read_file(path)
+        .map_err(|fault| Fault { text: format!("policy file {name}: {}", fault.text), ..fault })?;
+    Ok(file::parse(&name, &text, &HostNames)?)
+}
+
+/// Reads a regular file of at most the size that a policy may have.
+///
+/// # Errors
+/// It cannot be read, is no regular file, is too large, or no text.
+pub fn read_file(path: &Path) -> Result<String, Fault> {
+    read(path).map_err(Fault::usage)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    // Not to hang on a fifo, nor to take a terminal.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let open = |path| -> std::io::Result<(File, bool)> {
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let regular = file.metadata()?.is_file();
+        Ok((file, regular))
+    };
+    let (file, regular) = open(path).map_err(|error| plain(&error))?;
+    if !regular {
+        return Err("not a regular file".to_owned());
+    }
+    let most = u64::try_from(file::MAX_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| plain(&error))?;
+    if bytes.len() > file::MAX_BYTES {
+        return Err(format!("larger than {} bytes", file::MAX_BYTES));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1);
+        format!("line {line} is not UTF-8")
+    })
+}
+
+/// Returns as whom a server that is started now would run.
+///
+/// # Errors
+/// This process has no ids of its own.
+pub fn server() -> Result<Server, Fault> {
+    let ids = own_ids().map_err(|error| Fault::mount(format!("own ids: {}", plain(&error))))?;
+    Ok(Server { ids, privileged: ids.uid.is_root() })
+}
+
+/// Reads the view ids of `--as`: `USER[:GROUP]`.
+///
+/// # Errors
+/// A name is unknown, or one of the two ids is missing.
+pub fn caller(text: &str) -> Result<Ids<View>, Fault> {
+    let options = Options { present_as: Some(text.to_owned()), ..Options::default() };
+    let spec = Spec::from_options(&options, &HostNames).map_err(|mut error| {
+        error.at = Origin::Option("as");
+        error
+    })?;
+    match (spec.users().present_as(), spec.groups().present_as()) {
+        (Some(uid), Some(gid)) => Ok(Ids { uid, gid }),
+        _ => Err(Fault::usage(format!("option as: {text}: not USER[:GROUP]"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_host() {
+        assert_eq!(HostNames.user("root"), Some((0, 0)));
+        assert_eq!(HostNames.group("root"), Some(0));
+        assert_eq!(HostNames.user("no such user"), None);
+    }
+
+    #[test]
+    fn a_caller_is_two_ids() {
+        for (text, want) in [
+            ("root", Ok((0, 0))),
+            ("5:6", Ok((5, 6))),
+            ("7", Ok((7, 7))),
+            ("u:7", Err("option as: u:7: not USER[:GROUP]")),
+            ("4294967295", Err("option as: `4294967295` is not a user id")),
+        ] {
+            let got = caller(text).map(|ids| (ids.uid.raw(), ids.gid.raw()));
+            assert_eq!(got.map_err(|fault| fault.text), want.map_err(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_policy_file_is_a_small_regular_file_of_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.toml");
+        let fault = |path: &Path| from_file(path).unwrap_err().text;
+        assert!(fault(&path).ends_with("No such file or directory"));
+        assert!(fault(dir.path()).ends_with(": not a regular file"));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(fault(&path).ends_with(": not a regular file"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, b"version = 1\n# \xff\n").unwrap();
+        assert!(fault(&path).ends_with(": line 2 is not UTF-8"));
+        std::fs::File::create(&path).unwrap().set_len(17 << 20).unwrap();
+        assert!(fault(&path).contains("larger than 16777216 bytes"));
+        std::fs::write(&path, "version = 1\n").unwrap();
+        assert!(from_file(&path).unwrap().is_identity());
+    }
+
+    #[test]
+    fn options_do_not_stand_beside_a_file() {
+        let mut settings = Settings { policy_file: Some("/x".into()), ..Settings::default() };
+        settings.policy.map.push("0:1:2".to_owned());
+        let fault = spec(&settings).unwrap_err();
+        assert_eq!(fault.text, "option map: not beside a policy file");
+    }
+}

@@ -1,0 +1,40 @@
+//! `idmapfs run`: a command in a private mount.
+
+use std::path::Path;
+
+use super::fault::Fault;
+use super::logging;
+use super::mount::options;
+use super::parse::Run;
+use super::policy::{caller, server, spec};
+use crate::mount;
+use crate::run::{self, Private};
+
+/// Where a source is shown over which nothing can be mounted.
+const INSTEAD: &str = "/mnt";
+
+/// Runs the command of a request; returns its exit status.
+///
+/// # Errors
+/// The policy is wrong, the mount cannot be made, or the command not started.
+pub fn run(request: &Run) -> Result<u8, Fault> {
+    let source = mount::source(&request.source)?;
+    let spec = spec(&request.settings)?;
+    let wanted = request.run_as.as_deref().map(caller).transpose()?;
+    let pipeline = spec.build(&server()?)?;
+    let plan = run::plan(&pipeline, wanted)?;
+    logging::start(request.settings.log.as_ref(), true)?;
+    // To mount over the root would leave the root of every process below.
+    let place = if source == Path::new("/") { Path::new(INSTEAD) } else { source.as_path() };
+    let mut options = options(&request.settings, spec, &source, place, true);
+    // The command may run as others than the user who mounts.
+    options.allow_other = Some(true);
+    let private = Private {
+        plan: &plan,
+        options: &options,
+        name: source.as_os_str(),
+        place,
+        command: &request.command,
+    };
+    Ok(run::run(&private)?)
+}

@@ -1,0 +1,292 @@
+//! What the options of a mount say, as plain data.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use log::LevelFilter;
+
+use super::fault::Fault;
+use super::options::{Area, OPTIONS, Opt};
+use crate::mount::{Atime, Cache, Flags, Submounts};
+use crate::policy;
+use crate::text::{nearest, shown};
+
+/// What is logged and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least important level that is logged.
+    pub level: LevelFilter,
+    /// The file; `None`: standard error in the foreground, else syslog.
+    pub file: Option<PathBuf>,
+}
+
+/// The options of a mount; `None` where the option was not given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The options about owners, as written.
+    pub policy: policy::options::Options,
+    /// The file with the policy.
+    pub policy_file: Option<PathBuf>,
+    /// What the kernel allows on the mount.
+    pub flags: Flags,
+    /// Whether only the flags of a mounted file system are to change.
+    pub remount: bool,
+    /// Whether the options are those of the mount table, with changes: then a
+    /// flag that is not there is one to be lifted.
+    pub from_table: bool,
+    /// Whether users other than the mounting one may enter.
+    pub allow_other: Option<bool>,
+    /// The device shown in the mount table.
+    pub fsname: Option<OsString>,
+    /// What the kernel may cache.
+    pub cache: Option<Cache>,
+    /// What is shown of submounts.
+    pub submounts: Option<Submounts>,
+    /// What is logged.
+    pub log: Option<Log>,
+}
+
+impl Settings {
+    /// Reads the options of these areas; a later one overrides an earlier one.
+    ///
+    /// # Errors
+    /// A value is not one that its option takes.
+    pub fn of(matches: &ArgMatches, areas: &[Area]) -> Result<Self, Fault> {
+        let mut given: Vec<(usize, &Opt, &OsStr)> = Vec::new();
+        for opt in OPTIONS.iter().filter(|opt| areas.contains(&opt.area)) {
+            if opt.value.is_none() && !matches.get_flag(opt.name) {
+                continue; // Its default has an index too.
+            }
+            let values: Vec<&OsStr> = match opt.value {
+                Some(_) => {
+                    let values = matches.get_many::<OsString>(opt.name);
+                    values.into_iter().flatten().map(OsString::as_os_str).collect()
+                }
+                None => Vec::new(),
+            };
+            let mut values = values.into_iter();
+            for index in matches.indices_of(opt.name).into_iter().flatten() {
+                given.push((index, opt, values.next().unwrap_or_default()));
+            }
+        }
+        given.sort_by_key(|(index, ..)| *index);
+        let mut settings = Self::default();
+        for (_, opt, value) in given {
+            settings.apply(opt, value)?;
+        }
+        if settings.from_table && !settings.remount {
+            return Err(Fault::usage("option user_id: a mount belongs to who mounts"));
+        }
+        Ok(settings)
+    }
+
+    fn apply(&mut self, opt: &Opt, value: &OsStr) -> Result<(), Fault> {
+        match opt.name {
+            "ro" => self.flags.read_only = Some(true),
+            "rw" => self.flags.read_only = Some(false),
+            "suid" => self.flags.suid = Some(true),
+            "nosuid" => self.flags.suid = Some(false),
+            "dev" => self.flags.dev = Some(true),
+            "nodev" => self.flags.dev = Some(false),
+            "exec" => self.flags.exec = Some(true),
+            "noexec" => self.flags.exec = Some(false),
+            "relatime" => self.flags.atime = Some(Atime::Relative),
+            "noatime" => self.flags.atime = Some(Atime::Never),
+            "strictatime" => self.flags.atime = Some(Atime::Strict),
+            "diratime" => self.flags.diratime = Some(true),
+            "nodiratime" => self.flags.diratime = Some(false),
+            "remount" => self.remount = true,
+            "user_id" => self.from_table = true,
+            "allow-other" => self.allow_other = Some(true),
+            "no-allow-other" => self.allow_other = Some(false),
+            "fsname" => self.fsname = Some(fsname(value)?),
+            "subtype" => subtype(value)?,
+            "cache" => self.cache = Some(cache(text("cache", value)?)?),
+            "submounts" => self.submounts = Some(submounts(text("submounts", value)?)?),
+            "log" => self.log = Some(log(value)?),
+            "policy" => self.policy_file = Some(PathBuf::from(value)),
+            name => {
+                let value = opt.value.map(|_| text(name, value)).transpose()?;
+                self.policy.set(name, value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    /// Returns the name of an option that was given and is neither a flag nor
+    /// about owners.
+    pub fn beside_flags(&self) -> Option<&'static str> {
+        let given = [
+            (self.allow_other.is_some(), "allow-other"),
+            (self.fsname.is_some(), "fsname"),
+            (self.cache.is_some(), "cache"),
+            (self.submounts.is_some(), "submounts"),
+            (self.log.is_some(), "log"),
+        ];
+        given.into_iter().find_map(|(given, name)| given.then_some(name))
+    }
+}
+
+fn text<'a>(name: &str, value: &'a OsStr) -> Result<&'a str, Fault> {
+    value.to_str().ok_or_else(|| Fault::usage(format!("option {name}: not text: {}", shown(value))))
+}
+
+fn fsname(value: &OsStr) -> Result<OsString, Fault> {
+    if value.is_empty() || value.as_encoded_bytes().contains(&0) {
+        return Err(Fault::usage("option fsname: a name is needed"));
+    }
+    Ok(value.to_os_string())
+}
+
+fn subtype(value: &OsStr) -> Result<(), Fault> {
+    if value == "idmapfs" {
+        return Ok(());
+    }
+    Err(Fault::usage(format!("option subtype: {}: it is always idmapfs", shown(value))))
+}
+
+fn cache(value: &str) -> Result<Cache, Fault> {
+    let bad =
+        |why| Fault::usage(format!("option cache: {value}: {why}")).hint("ttl=SECONDS or none");
+    match value {
+        "none" => Ok(Cache::Off),
+        // Refused by the mount, until there is something that watches.
+        "watch" => Ok(Cache::Watch),
+        _ => {
+            let seconds = value.strip_prefix("ttl=").ok_or_else(|| bad("not a way to cache"))?;
+            match decimal(seconds) {
+                Some(0) => Ok(Cache::Off),
+                Some(seconds) if u32::try_from(seconds).is_ok() => {
+                    Ok(Cache::Ttl(Duration::from_secs(seconds)))
+                }
+                _ => Err(bad("not a number of seconds, in plain decimal")),
+            }
+        }
+    }
+}
+
+/// Reads a plain decimal number: digits only, no sign, no space.
+fn decimal(text: &str) -> Option<u64> {
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if plain { text.parse().ok() } else { None }
+}
+
+fn submounts(value: &str) -> Result<Submounts, Fault> {
+    match value {
+        "follow" => Ok(Submounts::Follow),
+        "hide" => Ok(Submounts::Hide),
+        _ => Err(Fault::usage(format!("option submounts: {value}: neither follow nor hide"))),
+    }
+}
+
+const LEVELS: &[(&str, LevelFilter)] = &[
+    ("off", LevelFilter::Off),
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+];
+
+fn log(value: &OsStr) -> Result<Log, Fault> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut parts = value.as_bytes().splitn(2, |byte| *byte == b',');
+    let word = String::from_utf8_lossy(parts.next().unwrap_or_default());
+    let level = LEVELS.iter().find(|(name, _)| *name == word).map(|(_, level)| *level);
+    let level = level.ok_or_else(|| {
+        let known = LEVELS.iter().map(|(name, _)| *name);
+        let hint = nearest(&word, known).map_or_else(
+            || "off, error, warn, info, debug or trace".to_owned(),
+            |near| format!("did you mean {near}?"),
+        );
+        Fault::usage(format!("option log: {word}: not a level")).hint(hint)
+    })?;
+    let file = match parts.next() {
+        None => None,
+        Some(rest) => match rest.strip_prefix(b"file=") {
+            Some(path) if path.starts_with(b"/") => Some(PathBuf::from(OsStr::from_bytes(path))),
+            Some(_) => return Err(Fault::usage("option log: file= needs an absolute path")),
+            None => {
+                let rest = shown(OsStr::from_bytes(rest));
+                return Err(Fault::usage(format!("option log: {rest}: not file=PATH")));
+            }
+        },
+    };
+    Ok(Log { level, file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_plain_decimal() {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("007", Some(7)),
+            ("4294967295", Some(4_294_967_295)),
+            ("", None),
+            ("+1", None),
+            ("-1", None),
+            (" 1", None),
+            ("0x1", None),
+            ("1_0", None),
+            ("٣", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(decimal(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn cache_and_submounts_take_their_words() {
+        for (value, want) in [
+            ("none", Some(Cache::Off)),
+            ("ttl=0", Some(Cache::Off)),
+            ("ttl=1", Some(Cache::Ttl(Duration::from_secs(1)))),
+            ("ttl=86400", Some(Cache::Ttl(Duration::from_secs(86_400)))),
+            ("ttl=+1", None),
+            ("ttl=", None),
+            ("ttl=0x10", None),
+            ("ttl=4294967296", None),
+            ("watch", Some(Cache::Watch)),
+            ("1", None),
+            ("", None),
+        ] {
+            assert_eq!(cache(value).ok(), want, "{value}");
+        }
+        assert_eq!(submounts("hide"), Ok(Submounts::Hide));
+        assert_eq!(submounts("follow"), Ok(Submounts::Follow));
+        assert!(submounts("show").is_err());
+    }
+
+    #[test]
+    fn log_takes_a_level_and_a_file() {
+        let file = Some(PathBuf::from("/var/log/a,b"));
+        for (value, want) in [
+            ("warn", Ok(Log { level: LevelFilter::Warn, file: None })),
+            ("debug,file=/var/log/a,b", Ok(Log { level: LevelFilter::Debug, file })),
+            ("debug,file=rel", Err("option log: file= needs an absolute path")),
+            ("debug,fil=/x", Err("option log: fil=/x: not file=PATH")),
+            ("wran", Err("option log: wran: not a level")),
+            ("", Err("option log: : not a level")),
+        ] {
+            let got = log(OsStr::new(value));
+            assert_eq!(
+                got.as_ref().map_err(|fault| fault.text.as_str()),
+                want.as_ref().map_err(|t| *t)
+            );
+        }
+    }
+
+    #[test]
+    fn names_of_the_mount_table_are_checked() {
+        assert!(subtype(OsStr::new("idmapfs")).is_ok());
+        assert!(subtype(OsStr::new("bindfs")).is_err());
+        assert!(fsname(OsStr::new("")).is_err());
+    }
+}
