@@ -1,0 +1,35 @@
+//! Tests with real mounts; they need root, /dev/fuse and loop devices.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::wildcard_enum_match_arm,
+    let_underscore_drop,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+mod mount {
+    mod admin;
+    mod basic;
+    mod cache;
+    mod collapse;
+    mod confine;
+    mod directories;
+    mod files;
+    mod inputs;
+    mod limits;
+    mod load;
+    mod locks;
+    mod oracle;
+    mod pjdfstest;
+    mod rights;
+    mod semantics;
+    mod user;
+    mod verify;
+}

@@ -1,0 +1,168 @@
+//! mount(8), fstab, remount, abort: what an administrator does.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::require;
+use crate::support::ours::{Ours, PROGRAM, finish, processes};
+use crate::support::{
+    Sandbox, holds_within, mount_at, output, run, sandbox, sh, str, text, wait_for,
+};
+
+/// Puts our program into this namespace's /sbin as mount(8)'s helper.
+fn install(sandbox: &Sandbox) {
+    let sbin = fs::canonicalize("/sbin").unwrap();
+    let (upper, work) = (sandbox.dir("upper"), sandbox.dir("work"));
+    std::os::unix::fs::symlink(PROGRAM, upper.join("mount.idmapfs")).unwrap();
+    std::os::unix::fs::symlink(PROGRAM, upper.join("idmapfs")).unwrap();
+    let options =
+        format!("lowerdir={0},upperdir={1},workdir={2}", str(&sbin), str(&upper), str(&work));
+    run("mount", &["-t", "overlay", "overlay", "-o", &options, str(&sbin)]);
+}
+
+fn planted(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
+    install(sandbox);
+    let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+    fs::write(source.join("f"), "x").unwrap();
+    (source, point)
+}
+
+fn owner(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().uid()
+}
+
+#[test]
+fn mount_and_umount_as_for_any_file_system() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, point) = planted(sandbox);
+        let options = "map=0:100000:65536,noatime,nofail,x-systemd.automount,_netdev";
+        run("mount", &["-t", "idmapfs", "-o", options, str(&source), str(&point)]);
+        assert_eq!(owner(&point.join("f")), 100_000);
+        let found = run("findmnt", &["-vno", "FSTYPE,SOURCE", str(&point)]);
+        assert_eq!(found.split_whitespace().collect::<Vec<_>>(), ["fuse.idmapfs", str(&source)]);
+        run("umount", &[str(&point)]);
+        assert!(mount_at(&point).is_none());
+        wait_for("the server's end", || processes(&point).is_empty());
+    });
+}
+
+#[test]
+fn fstab_and_mount_all() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, point) = planted(sandbox);
+        let other = sandbox.dir("with space");
+        let later = sandbox.dir("later");
+        let table = format!(
+            "# a comment\n\
+             {src} {mnt} idmapfs map=0:100000:65536,nofail,x-gvfs-hide 0 0\n\
+             {src} {other} idmapfs present-as=7:8,ro 0 0\n\
+             {src} {later} idmapfs noauto,user,map=u:0:500:1 0 0\n",
+            src = str(&source),
+            mnt = str(&point),
+            other = str(&other).replace(' ', "\\040"),
+            later = str(&later),
+        );
+        let fstab = sandbox.file("fstab", &table);
+        run("mount", &["-a", "-T", str(&fstab)]);
+        assert_eq!(owner(&point.join("f")), 100_000);
+        assert_eq!(owner(&other.join("f")), 7);
+        assert!(mount_at(&later).is_none());
+        let options = mount_at(&other).unwrap().options;
+        assert!(options.split(',').any(|option| option == "ro"), "{options}");
+        // A second time nothing is mounted twice.
+        run("mount", &["-a", "-T", str(&fstab)]);
+        run("mount", &["-T", str(&fstab), str(&later)]);
+        assert_eq!(owner(&later.join("f")), 500);
+        for point in [&later, &other, &point] {
+            run("umount", &[str(point)]);
+            assert!(mount_at(point).is_none(), "mounted twice: {point:?}");
+        }
+    });
+}
+
+#[test]
+fn a_bad_option_fails_with_its_reason() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, point) = planted(sandbox);
+        let done = output("mount", &["-t", "idmapfs", "-o", "mop=1", str(&source), str(&point)]);
+        assert!(!done.status.success());
+        assert!(text(&done).contains("mop"), "{}", text(&done));
+        assert!(mount_at(&point).is_none());
+        run("mount", &["-f", "-t", "idmapfs", "-o", "map=0:1:1", str(&source), str(&point)]);
+        assert!(mount_at(&point).is_none(), "a fake mount was real");
+    });
+}
+
+#[test]
+fn remount_changes_flags_and_nothing_else() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, point) = planted(sandbox);
+        run("mount", &["-t", "idmapfs", "-o", "map=0:100000:9", str(&source), str(&point)]);
+        run("mount", &["-o", "remount,ro", str(&point)]);
+        assert_eq!(fs::write(point.join("x"), "").unwrap_err().raw_os_error(), Some(libc::EROFS));
+        run("mount", &["-o", "remount,rw", str(&point)]);
+        assert_eq!(owner(&point.join("f")), 100_000);
+        let done = output(PROGRAM, &["-o", "remount,map=0:5:9", str(&source), str(&point)]);
+        assert_eq!(done.status.code(), Some(1), "{}", text(&done));
+        assert!(text(&done).contains("reload"), "{}", text(&done));
+        run("umount", &[str(&point)]);
+    });
+}
+
+#[test]
+fn abort_frees_callers_of_a_stuck_server() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, mut ours) = Ours::of_new(sandbox, &["--cache", "none"]);
+        fs::write(source.join("f"), "x").unwrap();
+        let stuck = processes(&ours.point);
+        for pid in &stuck {
+            nix::sys::signal::kill(*pid, Signal::SIGSTOP).unwrap();
+            let stopped = || {
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T'))
+            };
+            wait_for("a stopped server", stopped);
+        }
+        let caller = std::thread::spawn({
+            let path = ours.at("f");
+            move || fs::read(path).is_err()
+        });
+        assert!(!holds_within(Duration::from_millis(300), || caller.is_finished()));
+        let done = finish(&["abort", str(&ours.point)]);
+        assert!(done.status.success(), "{}", text(&done));
+        assert!(holds_within(Duration::from_secs(5), || caller.is_finished()), "still stuck");
+        assert!(caller.join().unwrap());
+        for pid in stuck {
+            let _ = nix::sys::signal::kill(pid, Signal::SIGCONT);
+        }
+        ours.ended();
+        let _ = output("umount", &[str(&ours.point)]);
+        assert!(mount_at(&ours.point).is_none());
+    });
+}
+
+#[test]
+fn explain_says_what_the_mount_shows() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let source = sandbox.dir("src");
+        fs::write(source.join("f"), "x").unwrap();
+        sh(&format!("chown 7:5000 {}", str(&source.join("f"))));
+        let map = ["--map", "0:100000:1000"];
+        let ours = Ours::new(&source, &sandbox.dir("mnt"), &map);
+        assert_eq!(owner(&ours.at("f")), 100_007);
+        let done = finish(&["explain", map[0], map[1], str(&source), "f"]);
+        assert!(done.status.success(), "{}", text(&done));
+        let said = text(&done);
+        assert!(said.contains("100007") && said.contains("5000"), "{said}");
+    });
+}

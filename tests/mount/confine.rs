@@ -1,0 +1,245 @@
+//! What must stay outside: submounts, links, races; mounts in each other.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::require;
+use crate::support::ours::{Ours, finish};
+use crate::support::{mount_at, raw, run, sandbox, sh, str, text, try_sh_as};
+
+const MAP: [&str; 2] = ["--map", "0:100000:1000"];
+
+/// A source with a tmpfs in `sub`, which hides a file.
+fn with_submount(source: &Path) {
+    let sub = source.join("sub");
+    fs::create_dir(&sub).unwrap();
+    fs::write(sub.join("hidden"), "hidden by the mount").unwrap();
+    run("mount", &["-t", "tmpfs", "inner", str(&sub)]);
+    fs::write(sub.join("inside"), "inside").unwrap();
+    fs::write(source.join("outside"), "outside").unwrap();
+}
+
+#[test]
+fn submounts_are_followed_by_default() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let source = sandbox.dir("src");
+        with_submount(&source);
+        let map = ["--map", "0:0:1000"];
+        let ours = Ours::new(&source, &sandbox.dir("mnt"), &map);
+        assert_eq!(fs::read_to_string(ours.at("sub/inside")).unwrap(), "inside");
+        assert!(!ours.at("sub/hidden").exists());
+        // tmpfs numbers its files alike: none may be shown twice.
+        let numbers = sh(&format!("find {} -printf '%i\\n' | sort | uniq -d", str(&ours.point)));
+        assert_eq!(numbers, "", "two files share a number");
+        let rename = fs::rename(ours.at("outside"), ours.at("sub/outside")).unwrap_err();
+        assert_eq!(rename.raw_os_error(), Some(libc::EXDEV));
+        let list =
+            |ours: &Ours| sh(&format!("find {} -printf '%i %P\\n' | sort", str(&ours.point)));
+        let before = list(&ours);
+        let point = ours.point.clone();
+        ours.unmount();
+        assert_eq!(before, list(&Ours::new(&source, &point, &map)), "numbers changed");
+    });
+}
+
+#[test]
+fn submounts_can_be_hidden() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let source = sandbox.dir("src");
+        with_submount(&source);
+        let args = [MAP[0], MAP[1], "-o", "submounts=hide"];
+        let ours = Ours::new(&source, &sandbox.dir("mnt"), &args);
+        assert_eq!(fs::read_dir(ours.at("sub")).unwrap().count(), 0);
+        assert!(fs::write(ours.at("sub/new"), "").is_err());
+        assert_eq!(fs::read_to_string(ours.at("outside")).unwrap(), "outside");
+        run("umount", &[str(&source.join("sub"))]);
+        assert!(!ours.at("sub/hidden").exists(), "what lay under a mount is shown");
+    });
+}
+
+#[test]
+fn a_later_mount_on_the_source_is_not_shown() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &MAP);
+        fs::create_dir(source.join("sub")).unwrap();
+        fs::write(source.join("sub/below"), "").unwrap();
+        assert!(ours.at("sub/below").exists());
+        run("mount", &["-t", "tmpfs", "later", str(&source.join("sub"))]);
+        fs::write(source.join("sub/above"), "").unwrap();
+        assert!(!ours.at("sub/above").exists());
+    });
+}
+
+#[test]
+fn links_lead_where_the_callers_names_lead() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let secret = sandbox.file("secret", "secret");
+        let (source, ours) = Ours::of_new(sandbox, &MAP);
+        raw::symlink(&secret, &source.join("absolute")).unwrap();
+        raw::symlink(Path::new("../secret"), &source.join("relative")).unwrap();
+        assert_eq!(fs::read_link(ours.at("absolute")).unwrap(), secret);
+        assert_eq!(fs::symlink_metadata(ours.at("relative")).unwrap().len(), 9);
+    });
+}
+
+/// A process on the host swaps a directory and a link that leads outside.
+fn race(swap: fn(&Path), look: &'static str) {
+    sandbox(move |sandbox| {
+        let outside = sandbox.dir("outside");
+        fs::write(outside.join("f"), "SECRET").unwrap();
+        let source = sandbox.dir("src");
+        fs::create_dir(source.join("real")).unwrap();
+        fs::write(source.join("real/f"), "public").unwrap();
+        raw::symlink(&outside, &source.join("link")).unwrap();
+        fs::create_dir(source.join("d")).unwrap();
+        fs::write(source.join("d/f"), "public").unwrap();
+        let ours = Ours::new(&source, &sandbox.dir("mnt"), &[MAP[0], MAP[1], "--cache", "none"]);
+        let stop = Arc::new(AtomicBool::new(false));
+        let racer = std::thread::spawn({
+            let (stop, source) = (Arc::clone(&stop), source.clone());
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    swap(&source);
+                }
+            }
+        });
+        let end = Instant::now() + Duration::from_secs(2);
+        let (mut seen, mut failed) = (0_u32, 0_u32);
+        // The kernel of a caller follows links itself: no link on the way here.
+        let flags = libc::O_NOFOLLOW | libc::O_RDONLY;
+        while Instant::now() < end {
+            let dir = raw::open(&ours.at("d"), flags | libc::O_DIRECTORY, 0);
+            let path = |fd: &std::os::fd::OwnedFd| {
+                use std::os::fd::AsRawFd;
+                format!("/proc/self/fd/{}/{look}", fd.as_raw_fd())
+            };
+            match dir.map(|fd| fs::read_to_string(path(&fd))) {
+                Ok(Ok(text)) => {
+                    assert_ne!(text, "SECRET");
+                    seen += 1;
+                }
+                _ => failed += 1,
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        racer.join().unwrap();
+        println!("seen {seen} times, refused {failed} times");
+        assert!(seen > 0, "nothing was ever seen");
+        fs::read_dir(&ours.point).unwrap();
+    });
+}
+
+#[test]
+fn a_directory_that_becomes_a_link_leads_nowhere() {
+    require!(Root, Fuse);
+    let swap = |source: &Path| {
+        raw::rename(&source.join("d"), &source.join("link"), libc::RENAME_EXCHANGE).unwrap();
+    };
+    race(swap, "f");
+}
+
+#[test]
+fn a_directory_moved_outside_shows_nothing_of_the_outside() {
+    require!(Root, Fuse);
+    let swap = |source: &Path| {
+        let out = source.with_file_name("moved");
+        raw::rename(&source.join("d"), &out, 0).unwrap();
+        raw::rename(&out, &source.join("d"), 0).unwrap();
+    };
+    race(swap, "f");
+    race(
+        |source| {
+            let out = source.with_file_name("outside").join("d");
+            raw::rename(&source.join("d"), &out, 0).unwrap();
+            raw::rename(&out, &source.join("d"), 0).unwrap();
+        },
+        "f",
+    );
+}
+
+#[test]
+fn dot_dot_ends_at_the_visible_root() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        sandbox.file("secret", "secret");
+        let (source, ours) = Ours::of_new(sandbox, &MAP);
+        fs::create_dir_all(source.join("a/b")).unwrap();
+        let up = fs::metadata(ours.at("a/b/../../..")).unwrap().ino();
+        assert_eq!(up, fs::metadata(ours.point.parent().unwrap()).unwrap().ino());
+    });
+}
+
+/// Either refused with the reason, or it works: never a hang.
+fn works_or_says_why(source: &Path, point: &Path, check: &str) {
+    let done = finish(&[MAP[0], MAP[1], str(source), str(point)]);
+    if !done.status.success() {
+        assert!(matches!(done.status.code(), Some(1 | 32)), "{}", text(&done));
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        return;
+    }
+    let mut command = std::process::Command::new("timeout");
+    let looked = command.args(["20", "bash", "-euc", check]).output().unwrap();
+    assert!(looked.status.success(), "{}", text(&looked));
+    run("umount", &[str(point)]);
+    assert_ne!(mount_at(point).map(|mount| mount.kind), Some("fuse.idmapfs".into()));
+}
+
+#[test]
+fn a_mount_point_inside_its_source() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let source = sandbox.dir("src");
+        fs::write(source.join("f"), "x").unwrap();
+        let point = sandbox.dir("src/mnt");
+        let look = format!("cat {0}/f; find {0} | head -1000 | wc -l", str(&point));
+        works_or_says_why(&source, &point, &look);
+    });
+}
+
+#[test]
+fn a_source_inside_its_mount_point() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let point = sandbox.dir("mnt");
+        let source = sandbox.dir("mnt/src");
+        fs::write(source.join("f"), "x").unwrap();
+        works_or_says_why(&source, &point, &format!("cat {}/f", str(&point)));
+    });
+}
+
+#[test]
+fn a_mount_over_its_source() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let source = sandbox.dir("src");
+        fs::write(source.join("f"), "x").unwrap();
+        let look = format!("[ $(stat -c %u {0}/f) = 100000 ]; cat {0}/f", str(&source));
+        works_or_says_why(&source, &source, &look);
+    });
+}
+
+#[test]
+fn a_source_that_is_a_mount_of_ours() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, first) = Ours::of_new(sandbox, &MAP);
+        fs::write(source.join("f"), "x").unwrap();
+        let point = sandbox.dir("second");
+        let done = finish(&["--map", "100000:7000:1000", str(&first.point), str(&point)]);
+        assert!(done.status.success() || done.status.code() == Some(32), "{}", text(&done));
+        if done.status.success() {
+            assert_eq!(fs::metadata(point.join("f")).unwrap().uid(), 7000);
+            run("umount", &[str(&point)]);
+        }
+        assert!(try_sh_as(0, 0, &[], &format!("cat {}/f", str(&first.point))).status.success());
+    });
+}

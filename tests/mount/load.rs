@@ -1,0 +1,140 @@
+//! Many callers at once, for a while: nothing hangs, leaks or gets mixed up.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::require;
+use crate::support::ours::{Ours, processes};
+use crate::support::{holds_within, raw, sandbox, sh, str};
+
+/// Descriptors that the processes of a mount hold.
+fn descriptors(point: &Path) -> usize {
+    processes(point)
+        .iter()
+        .filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok())
+        .map(Iterator::count)
+        .sum()
+}
+
+/// A shell that repeats a script for a few seconds, as a user.
+fn busy(uid: u32, dir: &Path, script: &str) -> Child {
+    let mut command = Command::new("bash");
+    let script = format!(
+        "cd {}; end=$((SECONDS + 4)); while ((SECONDS < end)); do {script}; done",
+        str(dir)
+    );
+    command.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null());
+    // `ls` and `find` complain of names that others take away meanwhile.
+    command.stderr(Stdio::null());
+    raw::run_as(&mut command, uid, uid, &[]).spawn().unwrap()
+}
+
+/// Each caller has names of its own; all of them share directories.
+const WORK: [&str; 6] = [
+    "echo $$ > own.$$; [ $(cat own.$$) = $$ ] || echo mixed up >> fault; rm own.$$",
+    "mkdir -p d.$$/e/f; touch d.$$/e/f/g; mv d.$$ m.$$; rm -rf m.$$",
+    "ln -sf x l.$$; ln -f keep h.$$; readlink l.$$; rm -f l.$$ h.$$",
+    "find . > /dev/null 2>&1; ls -ln . ; stat -c %u keep",
+    "dd if=/dev/zero of=z.$$ bs=64k count=8 status=none; cmp -n 65536 z.$$ /dev/zero || echo bad > fault; rm z.$$",
+    "for n in 1 2 3 4 5 6 7 8; do : > f.$$.$n; done; mv f.$$.1 f.$$.2; rm f.$$.*",
+];
+
+#[test]
+fn many_callers_at_once() {
+    require!(Root, Fuse);
+    for cache in ["none", "ttl=1"] {
+        sandbox(move |sandbox| {
+            let source = sandbox.dir("src");
+            raw::chmod(&source, 0o777).unwrap();
+            fs::write(source.join("keep"), "kept").unwrap();
+            raw::chmod(&source.join("keep"), 0o666).unwrap();
+            let args = ["--map", "0:100000:1000", "--cache", cache];
+            let ours = Ours::new(&source, &sandbox.dir("mnt"), &args);
+            let before = descriptors(&ours.point);
+            let callers: Vec<Child> = (0..12)
+                .map(|n| busy(100_001 + n, &ours.point, WORK[n as usize % WORK.len()]))
+                .collect();
+            for mut caller in callers {
+                caller.wait().unwrap();
+            }
+            assert!(!source.join("fault").exists(), "--cache {cache}");
+            let left = sh(&format!("ls -A {}", str(&source)));
+            assert_eq!(left.trim(), "keep", "--cache {cache}");
+            assert_eq!(fs::metadata(source.join("keep")).unwrap().nlink(), 1);
+            // Forgotten nodes give their descriptors back.
+            fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+            let few = || descriptors(&ours.point) < before + 40;
+            assert!(
+                holds_within(std::time::Duration::from_secs(5), few),
+                "{} descriptors, {before} before",
+                descriptors(&ours.point)
+            );
+            assert_eq!(ours.unmount(), Some(0));
+        });
+    }
+}
+
+/// Writers that append to one file: every line arrives whole, and once.
+#[test]
+fn appends_do_not_overwrite_each_other() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        let script = format!(
+            "cd {}; for w in 1 2 3 4; do (for n in $(seq 300); do echo \"line $w $n\" >> f; done) & \
+             done; wait",
+            str(&ours.point)
+        );
+        sh(&script);
+        let text = fs::read_to_string(source.join("f")).unwrap();
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines.len(), 1200);
+        assert!(lines.iter().all(|line| line.starts_with("line ")));
+    });
+}
+
+/// A tree copied in and compared: contents, times, links, owners.
+#[test]
+fn a_tree_goes_in_and_out_unchanged() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        let from = "/usr/share/zoneinfo /usr/share/perl5 /usr/lib/x86_64-linux-gnu/perl-base";
+        let have = sh(&format!("ls -d {from} 2>/dev/null | head -1 || true"));
+        let from = have.trim();
+        assert!(!from.is_empty(), "no tree to copy");
+        sh(&format!("cp -a {from} {}/tree", str(&ours.point)));
+        let list = |dir: &str| {
+            sh(&format!("cd {dir}; find . -printf '%P %y %m %n %U %G %s %T@ %l\\n' | sort"))
+        };
+        let (point, disk) = (ours.at("tree"), source.join("tree"));
+        assert_eq!(list(str(&point)), list(str(&disk)));
+        sh(&format!("diff -r --no-dereference {from} {}", str(&point)));
+        sh(&format!("rm -rf {}", str(&point)));
+        assert!(!disk.exists());
+    });
+}
+
+/// One large copy is many requests: nobody waits behind it.
+#[test]
+fn a_large_copy_does_not_hold_a_worker() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        let size = 200 << 20;
+        fs::File::create(source.join("a")).unwrap().set_len(size).unwrap();
+        let from = fs::File::open(ours.at("a")).unwrap();
+        let to = fs::File::create(ours.at("b")).unwrap();
+        let before = to.metadata().unwrap().len();
+        raw::copy_range(from.as_fd(), to.as_fd(), usize::try_from(size).unwrap()).unwrap();
+        let done = fs::metadata(source.join("b")).unwrap().len();
+        assert!(before < done && done <= 64 << 20, "{done} bytes in one request");
+        drop((from, to));
+        sh(&format!("cp --reflink=auto {0}/a {0}/b; cmp {0}/a {0}/b", str(&ours.point)));
+    });
+}

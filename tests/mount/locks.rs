@@ -1,0 +1,258 @@
+//! Locks through the mount, on the source and in a second mount.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+
+use crate::require;
+use crate::support::ours::Ours;
+use crate::support::{holds_within, raw, sandbox, str};
+
+fn open(path: &Path) -> File {
+    File::options().read(true).write(true).open(path).unwrap()
+}
+
+fn set(file: &File, kind: i32) -> raw::Sys<libc::flock> {
+    raw::lock(file.as_fd(), libc::F_OFD_SETLK, kind, 0, 10)
+}
+
+/// A process that takes a POSIX lock, says so by a file, and waits.
+fn holder(path: &Path, command: i32, told: &Path) -> nix::unistd::Pid {
+    let (path, told) = (path.to_owned(), told.to_owned());
+    raw::fork(move || {
+        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+        let Ok(file) = File::options().read(true).write(true).open(path) else { return };
+        if raw::lock(file.as_fd(), command, libc::F_WRLCK, 0, 10).is_ok() {
+            let _ = fs::write(told, "held");
+            std::thread::sleep(Duration::from_secs(60));
+        }
+    })
+    .unwrap()
+}
+
+fn end(pid: nix::unistd::Pid) {
+    nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+    let started = Instant::now();
+    waitpid(pid, None).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5), "a process could not be killed");
+}
+
+#[test]
+fn a_lock_excludes_on_the_source_and_in_a_second_mount() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        let second = Ours::new(&source, &sandbox.dir("second"), &["--map", "0:100000:1000"]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let places = [source.join("f"), ours.at("f"), second.at("f")];
+        for holding in &places {
+            let held = open(holding);
+            // A lock of an open file ends with RELEASE, a moment after close.
+            let taken = || set(&held, libc::F_WRLCK).is_ok();
+            assert!(holds_within(Duration::from_secs(2), taken), "{holding:?} is still locked");
+            for trying in &places {
+                let other = open(trying);
+                let found = set(&other, libc::F_WRLCK).map(|_| ());
+                assert_eq!(found, Err(libc::EAGAIN), "{holding:?} held, {trying:?} asked");
+                let (command, kind) = (libc::F_OFD_GETLK, libc::F_RDLCK);
+                let told = raw::lock(other.as_fd(), command, kind, 0, 0).unwrap();
+                assert_eq!(i32::from(told.l_type), libc::F_WRLCK, "{holding:?}, {trying:?}");
+                assert_eq!((told.l_start, told.l_len), (0, 10));
+                for kind in [libc::F_WRLCK, libc::F_UNLCK] {
+                    raw::lock(other.as_fd(), libc::F_OFD_SETLK, kind, 10, 5).unwrap();
+                }
+            }
+            drop(held);
+            for trying in &places {
+                let other = open(trying);
+                assert!(
+                    holds_within(Duration::from_secs(2), || set(&other, libc::F_WRLCK).is_ok()),
+                    "{holding:?} closed, {trying:?} asked"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn readers_share_and_a_writer_waits_for_them() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let (one, two, three) = (open(&ours.at("f")), open(&ours.at("f")), open(&source.join("f")));
+        for file in [&one, &two, &three] {
+            set(file, libc::F_RDLCK).unwrap();
+        }
+        assert_eq!(set(&one, libc::F_WRLCK).map(|_| ()), Err(libc::EAGAIN));
+        set(&two, libc::F_UNLCK).unwrap();
+        set(&three, libc::F_UNLCK).unwrap();
+        set(&one, libc::F_WRLCK).unwrap();
+        raw::lock(one.as_fd(), libc::F_OFD_SETLK, libc::F_UNLCK, 3, 2).unwrap();
+        raw::lock(two.as_fd(), libc::F_OFD_SETLK, libc::F_WRLCK, 3, 2).unwrap();
+        assert_eq!(set(&three, libc::F_RDLCK).map(|_| ()), Err(libc::EAGAIN));
+    });
+}
+
+#[test]
+fn a_waiting_lock_is_granted_when_the_holder_ends() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        for holding in [ours.at("f"), source.join("f")] {
+            let (first, second) = (sandbox.path("first"), sandbox.path("second"));
+            let a = holder(&holding, libc::F_SETLK, &first);
+            assert!(holds_within(Duration::from_secs(5), || first.exists()));
+            let waiting: Vec<_> = (0..20)
+                .map(|n| {
+                    holder(&ours.at("f"), libc::F_SETLKW, &second.with_extension(n.to_string()))
+                })
+                .collect();
+            let granted =
+                || (0..20).filter(|n| second.with_extension(n.to_string()).exists()).count();
+            // While many wait, the server still answers.
+            std::thread::sleep(Duration::from_millis(300));
+            assert_eq!(granted(), 0, "granted while held");
+            assert_eq!(fs::read_to_string(ours.at("f")).unwrap(), "0123456789");
+            end(a);
+            assert!(holds_within(Duration::from_secs(5), || granted() == 1), "nobody was granted");
+            for pid in waiting {
+                end(pid);
+            }
+            for n in 0..20 {
+                let _ = fs::remove_file(second.with_extension(n.to_string()));
+            }
+            let _ = fs::remove_file(first);
+        }
+    });
+}
+
+#[test]
+fn more_can_wait_than_there_are_descriptors() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let (program, from, to) = (crate::support::ours::PROGRAM, str(&source), str(&point));
+        let script = format!("ulimit -n 64; exec {program} -f {from} {to}");
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", &script]);
+        let ours = Ours::start(command, &point, sandbox.path("log"));
+        let held = open(&source.join("f"));
+        set(&held, libc::F_WRLCK).unwrap();
+        let shared = open(&ours.at("f"));
+        let waiting: Vec<_> = (0..200)
+            .map(|_| {
+                let wait = || raw::lock(shared.as_fd(), libc::F_SETLKW, libc::F_WRLCK, 0, 10);
+                raw::fork(|| std::process::exit(wait().map_or_else(|errno| errno, |_| 0))).unwrap()
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(fs::read_dir(&ours.point).unwrap().count(), 1);
+        // The waiting processes have a copy of it.
+        set(&held, libc::F_UNLCK).unwrap();
+        for pid in waiting {
+            assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+        }
+    });
+}
+
+#[test]
+fn a_waiting_process_can_be_killed() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let held = open(&source.join("f"));
+        set(&held, libc::F_WRLCK).unwrap();
+        let told = sandbox.path("told");
+        let waiting = holder(&ours.at("f"), libc::F_SETLKW, &told);
+        std::thread::sleep(Duration::from_millis(300));
+        end(waiting);
+        drop(held);
+        // Nor does the dead one hold it now.
+        let file = open(&ours.at("f"));
+        assert!(holds_within(Duration::from_secs(3), || set(&file, libc::F_WRLCK).is_ok()));
+        assert!(!told.exists());
+    });
+}
+
+#[test]
+fn close_of_any_descriptor_drops_posix_locks() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let (one, two) = (open(&ours.at("f")), open(&ours.at("f")));
+        raw::lock(one.as_fd(), libc::F_SETLK, libc::F_WRLCK, 0, 10).unwrap();
+        let other = open(&source.join("f"));
+        assert_eq!(set(&other, libc::F_WRLCK).map(|_| ()), Err(libc::EAGAIN));
+        drop(two);
+        assert!(holds_within(Duration::from_secs(2), || set(&other, libc::F_WRLCK).is_ok()));
+    });
+}
+
+#[test]
+fn flock_excludes_between_callers_and_not_fcntl() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let (one, two) = (open(&ours.at("f")), open(&ours.at("f")));
+        raw::flock(one.as_fd(), libc::LOCK_EX).unwrap();
+        let busy = raw::flock(two.as_fd(), libc::LOCK_SH | libc::LOCK_NB);
+        assert_eq!(busy, Err(libc::EWOULDBLOCK));
+        set(&two, libc::F_WRLCK).unwrap();
+        drop(one);
+        raw::flock(two.as_fd(), libc::LOCK_EX | libc::LOCK_NB).unwrap();
+    });
+}
+
+/// A process of the host leases a file: who opens or cuts it through the mount
+/// waits until the lease is given back, and nobody else does.
+#[test]
+fn who_meets_a_lease_of_the_host_waits_alone() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        let (disk, view) = (source.join("f"), ours.at("f"));
+        fs::write(&disk, "0123456789").unwrap();
+        fs::write(source.join("g"), "g").unwrap();
+        let (leased, give_back) = (sandbox.path("leased"), sandbox.path("give-back"));
+        let holder = raw::fork(|| {
+            // What tells of a lease that is to be given up would end it.
+            let _ = nix::sys::signal::SigSet::from(Signal::SIGIO).thread_block();
+            let Ok(file) = File::open(&disk) else { return };
+            if raw::set_lease(file.as_fd(), libc::F_RDLCK).is_ok() {
+                let _ = fs::write(&leased, "");
+                holds_within(Duration::from_secs(30), || give_back.exists());
+                let _ = raw::set_lease(file.as_fd(), libc::F_UNLCK);
+            }
+        })
+        .unwrap();
+        assert!(holds_within(Duration::from_secs(5), || leased.exists()));
+        let cut: Vec<_> = (0..12)
+            .map(|n| {
+                let cut = || match n % 2 {
+                    0 => raw::truncate(&view, 4).map(|_| ()),
+                    _ => raw::open(&view, libc::O_WRONLY, 0).map(|_| ()),
+                };
+                raw::fork(|| std::process::exit(cut().err().unwrap_or(0))).unwrap()
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(fs::read_to_string(ours.at("g")).unwrap(), "g");
+        assert_eq!(fs::metadata(&disk).unwrap().len(), 10);
+        fs::write(&give_back, "").unwrap();
+        for pid in cut {
+            assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+        }
+        waitpid(holder, None).unwrap();
+        assert_eq!(fs::metadata(&disk).unwrap().len(), 4);
+    });
+}

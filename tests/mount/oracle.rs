@@ -1,0 +1,354 @@
+//! The kernel as the model: the same random operations on a mount of ours and
+//! on the kernel's idmapped mount of an equal tree, by the same callers.
+//!
+//! `IDMAPFS_SEED` and `IDMAPFS_OPS` replay one run; `IDMAPFS_FAULTS=N` goes on
+//! after a fault (with the next seed) and reports up to N different ones.
+
+mod acl;
+mod actor;
+mod compare;
+mod exec;
+mod generate;
+mod known;
+mod ops;
+mod world;
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::path::Path;
+
+use self::actor::{Actor, CALLERS};
+use self::generate::Generator;
+use self::known::Known;
+use self::ops::{Op, Outcome, SLOTS};
+use self::world::{Engine, Side, World};
+use crate::require;
+use crate::support::rng::Rng;
+use crate::support::{Sandbox, raw, sandbox};
+
+/// What runs have seen, for the closing lines.
+#[derive(Debug, Default)]
+struct Stats {
+    operations: u64,
+    known: BTreeMap<Known, u64>,
+    kinds: BTreeMap<String, [u64; 2]>,
+    errors: BTreeMap<String, u64>,
+}
+
+/// The first difference of a run.
+#[derive(Debug)]
+struct Fault {
+    report: String,
+    key: String,
+}
+
+/// One kind of run: which engines, and what else may happen.
+#[derive(Debug, Clone)]
+struct Run {
+    engines: [Engine; 2],
+    /// Changes on the disk behind the mounts, now and then.
+    host_changes: bool,
+}
+
+/// The state of a run.
+struct Session<'a> {
+    world: &'a World,
+    run: &'a Run,
+    stats: &'a mut Stats,
+    actors: Vec<Actor>,
+    generator: Generator,
+    host: Rng,
+    opened: [[Option<String>; SLOTS]; CALLERS.len()],
+    last: VecDeque<String>,
+    fine_times: bool,
+}
+
+impl Session<'_> {
+    /// Does operation number `n`; returns the differences.
+    fn step(&mut self, n: u64) -> Result<(), (String, Vec<String>)> {
+        let sides = &self.world.sides;
+        if n.is_multiple_of(64) {
+            let differences = compare::trees(sides, &mut self.stats.known);
+            if !differences.is_empty() {
+                return Err(("whole tree".into(), differences));
+            }
+            let (dirs, files) = compare::walk(&sides[0]);
+            self.generator.learn(dirs, files);
+        }
+        if self.run.host_changes && self.host.chance(5) {
+            self.change_on_host();
+        }
+        let (who, op) = self.generator.next();
+        if self.stores_nobody(who, &op) {
+            *self.stats.known.entry(Known::WhiteoutOfNobody).or_default() += 1;
+            return Ok(());
+        }
+        let opened: Vec<String> =
+            op.slots().iter().filter_map(|&slot| self.opened[who][slot].clone()).collect();
+        let before = compare::before(sides, &op, &opened);
+        let word = op.word();
+        let outcomes = self.actors[who].run(&op).map_err(|e| (format!("{word} hangs"), vec![e]))?;
+        self.record(who, &op, &outcomes);
+        let mut differences: Vec<String> =
+            compare::outcomes(&op, &outcomes, &before, &mut self.stats.known).into_iter().collect();
+        let [kernel, ours] = &outcomes;
+        if known::denied_before_unmapped(&op, kernel, ours) && !self.denied(who, &op) {
+            differences.push("EACCES instead of EOVERFLOW, but no directory denies it".into());
+        }
+        if let Op::Open { slot, .. } = op
+            && (outcomes[0].errno == 0) != (outcomes[1].errno == 0)
+        {
+            // Only after a known difference: both go on with the slot empty.
+            self.actors[who].run(&Op::Close { slot }).map_err(|e| ("close".into(), vec![e]))?;
+        }
+        differences.extend(compare::after(
+            sides,
+            &op,
+            &outcomes,
+            &before,
+            self.fine_times,
+            &mut self.stats.known,
+        ));
+        if op.writes() && outcomes[0].after.contains(" mode 01") {
+            known::settle_fifos(sides);
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let errors = outcomes.map(|outcome| compare::error(outcome.errno));
+        Err((format!("{word} by {}: {errors:?}", CALLERS[who].name), differences))
+    }
+
+    /// Whether the kernel would make a whiteout that belongs to no mapped id: it
+    /// does not look where the new name exists.
+    fn stores_nobody(&self, who: usize, op: &Op) -> bool {
+        let Op::Rename { to, flags, .. } = op else { return false };
+        let there = || raw::statx(Ok(&self.world.sides[0].disk.join(to))).is_ok();
+        flags & libc::RENAME_WHITEOUT != 0 && CALLERS[who].unmapped() && there()
+    }
+
+    /// Whether a directory of the operation denies it to the caller, by the kernel.
+    fn denied(&mut self, who: usize, op: &Op) -> bool {
+        // A directory that moves has its own `..` changed.
+        let moved = if let Op::Rename { from, .. } = op { Some(from.clone()) } else { None };
+        op.parents().into_iter().chain(moved).any(|path| {
+            let access =
+                Op::Access { path, mode: libc::W_OK | libc::X_OK, flags: libc::AT_EACCESS };
+            self.actors[who].run(&access).is_ok_and(|outcomes| outcomes[0].errno != 0)
+        })
+    }
+
+    /// Keeps what the report and the generator need of an operation.
+    fn record(&mut self, who: usize, op: &Op, outcomes: &[Outcome; 2]) {
+        let ok = outcomes.iter().all(|outcome| outcome.errno == 0);
+        self.generator.note(who, op, ok);
+        match op {
+            Op::Rename { from, to, flags } if ok => self.follow(from, to, *flags),
+            Op::Open { path, slot, .. } => self.opened[who][*slot] = ok.then(|| path.clone()),
+            Op::Close { slot } => self.opened[who][*slot] = None,
+            _ => {}
+        }
+        let [one, two] = outcomes.each_ref().map(compare::show);
+        let shown = if one == two { one } else { format!("{one} | {two}") };
+        self.last.push_back(format!("{} {op:?}: {shown}", CALLERS[who].name));
+        if self.last.len() > 12 {
+            self.last.pop_front();
+        }
+        self.stats.operations += 1;
+        self.stats.kinds.entry(op.word()).or_default()[usize::from(ok)] += 1;
+        if !ok {
+            let error = compare::error(outcomes[0].errno);
+            *self.stats.errors.entry(error).or_default() += 1;
+        }
+    }
+
+    /// Keeps the paths of open files true after a rename.
+    fn follow(&mut self, from: &str, to: &str, flags: u32) {
+        let below = |path: &str, dir: &str| {
+            path.strip_prefix(dir)
+                .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+                .map(str::to_owned)
+        };
+        for path in self.opened.iter_mut().flatten().flatten() {
+            if let Some(rest) = below(path, from) {
+                *path = format!("{to}{rest}");
+            } else if let Some(rest) =
+                below(path, to).filter(|_| flags & libc::RENAME_EXCHANGE != 0)
+            {
+                *path = format!("{from}{rest}");
+            }
+        }
+    }
+
+    /// The same change on both disks, behind the mounts.
+    fn change_on_host(&mut self) {
+        let (dirs, files) = compare::walk(&self.world.sides[0]);
+        let (file, dir) = (self.host.pick(&files), self.host.pick(&dirs));
+        let id = self.host.pick(&[0, 1, 2, 5000]);
+        let what = self.host.below(6);
+        for side in &self.world.sides {
+            let (file, dir) = (side.disk.join(&file), side.disk.join(&dir));
+            // Whether it works is the same on both: they are equal trees.
+            let _ = match what {
+                0 => raw::chown(&file, id, id, false),
+                1 => raw::chmod(&dir, 0o777),
+                2 => raw::truncate(&file, 77),
+                3 => raw::rename(&file, &dir.join("host"), 0),
+                4 => std::fs::remove_file(&file).map(|()| 0).map_err(|_| 0),
+                _ => raw::mkdir(&dir.join("hostdir"), 0o777),
+            };
+        }
+        self.last.push_back(format!("on disk: change {what} of {file} or {dir}, id {id}"));
+    }
+}
+
+/// Runs `ops` operations of a seed.
+fn episode(sandbox: &Sandbox, run: &Run, seed: u64, ops: u64, stats: &mut Stats) -> Option<Fault> {
+    let world = World::new(sandbox, [&run.engines[0], &run.engines[1]]);
+    let roots = [world.sides[0].view.clone(), world.sides[1].view.clone()];
+    let mut session = Session {
+        fine_times: fine_times(&world.sides[0]),
+        actors: CALLERS.iter().map(|&caller| Actor::start(caller, roots.clone())).collect(),
+        generator: Generator::new(seed),
+        host: Rng::new(!seed),
+        opened: Default::default(),
+        last: VecDeque::new(),
+        world: &world,
+        run,
+        stats,
+    };
+    for n in 0..=ops {
+        if let Err((key, differences)) = session.step(n) {
+            let last = Vec::from(session.last).join("\n  ");
+            let differences = differences.join("\n  ");
+            let report = format!(
+                "seed {seed}, operation {n}: {key}\n  first the kernel's, then ours:\n  {differences}\n  \
+                 the last operations:\n  {last}\n  \
+                 replay: IDMAPFS_SEED={seed} IDMAPFS_OPS={n} (the same test)"
+            );
+            let log = world.sides[1].server.as_ref().map(|server| server.log());
+            let log =
+                log.map(|log| log.lines().rev().take(5).map(str::to_owned).collect::<Vec<_>>());
+            return Some(Fault { report: format!("{report}\n  server: {log:?}"), key });
+        }
+    }
+    None
+}
+
+/// Whether the disk's times are fine enough to see every change.
+fn fine_times(side: &Side) -> bool {
+    let probe: &Path = &side.disk.join("pub");
+    let ctime = || raw::statx(Ok(probe)).map(|s| (s.stx_ctime.tv_sec, s.stx_ctime.tv_nsec));
+    (0..50).all(|_| {
+        let old = ctime();
+        raw::chmod(probe, 0o777).is_ok() && ctime() != old
+    })
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number in the environment"))
+}
+
+/// Runs several seeds; returns the different faults.
+fn episodes(run: &Run, seeds: std::ops::Range<u64>, ops: u64) -> (Stats, Vec<Fault>) {
+    let seeds = variable("IDMAPFS_SEED").map_or(seeds, |seed| seed..seed + 1);
+    let ops = variable("IDMAPFS_OPS").unwrap_or(ops);
+    let limit = variable("IDMAPFS_FAULTS").unwrap_or(1);
+    // Looking for many faults: ten times as many seeds.
+    let more = if limit > 1 { 9 * (seeds.end - seeds.start) } else { 0 };
+    let seeds = seeds.start..seeds.end + more;
+    let (run, results) = (run.clone(), std::sync::Arc::new(std::sync::Mutex::new(None)));
+    let slot = std::sync::Arc::clone(&results);
+    sandbox(move |sandbox| {
+        let (mut stats, mut faults): (Stats, Vec<Fault>) = Default::default();
+        for seed in seeds {
+            if let Some(fault) = episode(sandbox, &run, seed, ops, &mut stats)
+                && !faults.iter().any(|known| known.key == fault.key)
+            {
+                faults.push(fault);
+            }
+            if u64::try_from(faults.len()).is_ok_and(|n| n >= limit) {
+                break;
+            }
+        }
+        *slot.lock().expect("no panic here") = Some((stats, faults));
+    });
+    results.lock().expect("no panic here").take().expect("the sandbox ran")
+}
+
+/// Runs and fails with every fault; prints what was covered.
+fn hold(name: &str, run: &Run, seeds: std::ops::Range<u64>, ops: u64) {
+    let started = std::time::Instant::now();
+    let (stats, faults) = episodes(run, seeds, ops);
+    let reports: Vec<&str> = faults.iter().map(|fault| fault.report.as_str()).collect();
+    println!(
+        "oracle {name}: {} operations in {:.1} s, {} faults; known differences {:?}",
+        stats.operations,
+        started.elapsed().as_secs_f64(),
+        faults.len(),
+        stats.known
+    );
+    println!("  [failed, done] by kind: {:?}\n  errors: {:?}", stats.kinds, stats.errors);
+    assert!(faults.is_empty(), "{}", reports.join("\n\n"));
+}
+
+fn kernel() -> Engine {
+    Engine::Kernel(world::map())
+}
+
+fn ours(arguments: &[&str]) -> Engine {
+    Engine::Ours(arguments.iter().map(|&argument| argument.to_owned()).collect())
+}
+
+/// The oracle against itself: the comparison has no false alarms.
+#[test]
+fn kernel_equals_itself() {
+    require!(Root, Ext4Loop, Idmap);
+    hold("itself", &Run { engines: [kernel(), kernel()], host_changes: true }, 100..104, 2500);
+}
+
+/// The oracle against a wrong map: the comparison sees it, soon.
+#[test]
+fn a_wrong_map_is_seen() {
+    require!(Root, Ext4Loop, Idmap);
+    let mut wrong = world::map();
+    wrong.groups[0] = "0:200001:1000".into();
+    let run = Run { engines: [kernel(), Engine::Kernel(wrong)], host_changes: false };
+    let (_, faults) = episodes(&run, 1..2, 200);
+    assert!(!faults.is_empty(), "a map that is wrong for groups went unseen");
+}
+
+/// A smaller fault is seen as well: one single id that has no counterpart.
+#[test]
+fn a_missing_extent_is_seen() {
+    require!(Root, Ext4Loop, Idmap);
+    let mut wrong = world::map();
+    wrong.users.truncate(1);
+    let run = Run { engines: [kernel(), Engine::Kernel(wrong)], host_changes: false };
+    let (_, faults) = episodes(&run, 1..2, 500);
+    assert!(!faults.is_empty(), "a missing single id went unseen");
+}
+
+/// Our mount without caches, with changes behind it.
+#[test]
+fn ours_equals_the_kernel_uncached() {
+    require!(Root, Fuse, Ext4Loop, Idmap);
+    let run = Run { engines: [kernel(), ours(&["--cache", "none"])], host_changes: true };
+    hold("uncached", &run, 1..5, 2500);
+}
+
+/// Our mount with caches that live for a moment only.
+#[test]
+fn ours_equals_the_kernel_with_no_ttl() {
+    require!(Root, Fuse, Ext4Loop, Idmap);
+    let run = Run { engines: [kernel(), ours(&["--cache", "ttl=0"])], host_changes: false };
+    hold("ttl=0", &run, 11..15, 2500);
+}
+
+/// Our mount as it is started without options.
+#[test]
+fn ours_equals_the_kernel_by_default() {
+    require!(Root, Fuse, Ext4Loop, Idmap);
+    let run = Run { engines: [kernel(), ours(&[])], host_changes: false };
+    hold("default", &run, 21..25, 2500);
+}

@@ -1,0 +1,196 @@
+//! The differences between our mount and the kernel's that are known, by name.
+//!
+//! docs/semantics.md gives the kernel's reason for each. One that leaves the
+//! trees unequal is made good on the kernel's side, so that the run goes on.
+
+use std::path::Path;
+
+use super::ops::{Op, Outcome};
+use super::world::Side;
+use super::{acl, compare};
+use crate::support::raw;
+
+/// A known difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Known {
+    /// The client's permission check comes before our id check.
+    DeniedBeforeUnmappedCreate,
+    /// So does its check of who may make device nodes.
+    DeviceBeforeUnmappedCreate,
+    /// So does its check of what may be linked.
+    LinkRefusedBeforeUnmapped,
+    /// So for a stranger's chown.
+    NotOwnerBeforeUnmappedChown,
+    /// The client takes the capability before it asks for a chown, which is
+    /// then refused.
+    CapabilityBeforeUnmappedChown,
+    /// The client asks for the removal of a capability as for chown(-1, -1).
+    SetIdWithCapability,
+    /// A stranger's chown(-1, -1) of a set-id file that is open for writing looks
+    /// like what comes before a write: nothing is done.
+    ChownOfNothingWhileWritten,
+    /// fchown decides on the owner that the client saw last, before a change on
+    /// the disk.
+    OwnerAsLastSeen,
+    /// The client keeps no times of a fifo that is written to.
+    FifoTimes,
+    /// The client moves positions in directories by itself.
+    DirectorySeek,
+    /// The client does not know of immutable and append-only files.
+    InodeFlags,
+    /// The kernel would store the overflow id, as the owner of a whiteout.
+    WhiteoutOfNobody,
+    /// An unmapped ACL entry is shown as 4294967294 instead of 4294967295.
+    StandInId,
+    /// O_TMPFILE is not carried by the library.
+    Tmpfile,
+    /// The birth time is not carried by the library.
+    BirthTime,
+}
+
+/// What marks the birth time in a line.
+pub const BTIME: &str = " btime";
+
+/// What marks a file capability in a line.
+pub const CAPABILITY: &str = " security.capability=";
+
+/// Returns the known difference that two outcomes differ by, if they do;
+/// `locked`: a file of the operation is immutable or append-only.
+pub fn of_outcomes(op: &Op, kernel: &Outcome, ours: &Outcome, locked: bool) -> Option<Known> {
+    match (op, kernel.errno, ours.errno) {
+        _ if denied_before_unmapped(op, kernel, ours) => Some(Known::DeniedBeforeUnmappedCreate),
+        (Op::Mknod { mode, .. }, libc::EOVERFLOW, libc::EPERM)
+            if matches!(mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK) =>
+        {
+            Some(Known::DeviceBeforeUnmappedCreate)
+        }
+        (Op::Link { .. }, libc::EOVERFLOW, libc::EPERM) => Some(Known::LinkRefusedBeforeUnmapped),
+        (Op::Lseek { .. }, ..) if kernel.after.contains(" mode 04") => Some(Known::DirectorySeek),
+        (Op::Read { .. }, libc::EINVAL, libc::EISDIR) => Some(Known::DirectorySeek),
+        (_, libc::EPERM, _) | (Op::Lock { .. }, 0, libc::EPERM) if locked => {
+            Some(Known::InodeFlags)
+        }
+        (Op::Chown { .. } | Op::Fchown { .. }, libc::EOVERFLOW, libc::EPERM) => {
+            Some(Known::NotOwnerBeforeUnmappedChown)
+        }
+        (Op::Fchown { .. }, libc::EPERM, libc::EOVERFLOW) => Some(Known::OwnerAsLastSeen),
+        (Op::Fchown { uid: u32::MAX, gid: u32::MAX, .. }, libc::EPERM, 0) => {
+            Some(Known::ChownOfNothingWhileWritten)
+        }
+        (Op::Open { flags, .. }, _, libc::EOPNOTSUPP)
+            if flags & libc::O_TMPFILE == libc::O_TMPFILE =>
+        {
+            Some(Known::Tmpfile)
+        }
+        (Op::GetXattr { name, .. }, 0, 0)
+            if name.starts_with("system.posix_acl") && stand_in(&kernel.value) == ours.value =>
+        {
+            Some(Known::StandInId)
+        }
+        // Whether there was a capability is seen when the file is looked at.
+        _ if op.writes()
+            && (kernel.errno, &kernel.value) == (ours.errno, &ours.value)
+            && without_set_id(&kernel.after) == ours.after =>
+        {
+            Some(Known::SetIdWithCapability)
+        }
+        _ => None,
+    }
+}
+
+/// Whether this is EACCES where the kernel says EOVERFLOW to a create.
+pub fn denied_before_unmapped(op: &Op, kernel: &Outcome, ours: &Outcome) -> bool {
+    op.creates() && (kernel.errno, ours.errno) == (libc::EOVERFLOW, libc::EACCES)
+}
+
+/// Returns the known difference that the lines of a file differ by, if they do;
+/// `had_capability` and `errors` tell of the file before and of the outcomes.
+pub fn of_lines(
+    op: &Op,
+    errors: [i32; 2],
+    had_capability: bool,
+    [kernel, ours]: &[String; 2],
+) -> Option<Known> {
+    let chown = matches!(op, Op::Chown { .. } | Op::Fchown { .. });
+    let fifo = |line: &str| line.starts_with("disk mode 01");
+    if chown && errors == [libc::EOVERFLOW; 2] && had_capability {
+        let spared = without_capability(kernel);
+        return (spared == ours.replace(" ctime moved", ""))
+            .then_some(Known::CapabilityBeforeUnmappedChown);
+    }
+    if op.writes() && had_capability && without_set_id(kernel) == *ours {
+        return Some(Known::SetIdWithCapability);
+    }
+    if op.writes() && fifo(kernel) && without_times(kernel) == without_times(ours) {
+        return Some(Known::FifoTimes);
+    }
+    None
+}
+
+/// Makes the kernel's file as ours became by a known difference.
+pub fn settle(known: Known, kernel: &Path, ours: &Path) {
+    match known {
+        Known::CapabilityBeforeUnmappedChown => {
+            raw::remove_xattr(kernel, CAPABILITY.trim().trim_end_matches('=')).expect("it has one");
+        }
+        Known::SetIdWithCapability => {
+            let mode = raw::statx(Ok(ours)).expect("it is there").stx_mode;
+            raw::chmod(kernel, u32::from(mode) & 0o7777).expect("by root");
+        }
+        _ => {}
+    }
+}
+
+/// Gives the kernel's fifos the times of ours, after a write to one of them:
+/// it may have another name by now than when it was opened.
+pub fn settle_fifos(sides: &[Side; 2]) {
+    let times = |side: &Side, path: &str| {
+        let stat = raw::statx(Ok(&side.disk.join(path))).ok()?;
+        let time = |time: libc::statx_timestamp| (time.tv_sec, i64::from(time.tv_nsec));
+        let fifo = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFIFO;
+        fifo.then_some([time(stat.stx_atime), time(stat.stx_mtime)])
+    };
+    for path in compare::walk(&sides[0]).1 {
+        let (kernel, ours) = (times(&sides[0], &path), times(&sides[1], &path));
+        if let (Some(_), Some(ours)) = (kernel, ours) {
+            raw::utimens(&sides[0].disk.join(&path), ours, false).expect("by root");
+        }
+    }
+}
+
+fn without_capability(line: &str) -> String {
+    let Some((before, rest)) = line.split_once(CAPABILITY) else { return line.to_owned() };
+    let end = rest.find([' ', ';']).unwrap_or(rest.len());
+    format!("{before}{}", &rest[end..])
+}
+
+/// The line up to the times that `compare::look` ends it with.
+fn without_times(line: &str) -> &str {
+    line.rsplit_once(';').map_or(line, |(file, _)| file)
+}
+
+/// The line with no set-id bit in any mode.
+fn without_set_id(line: &str) -> String {
+    let mut parts = line.split("mode ");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (mode, rest) = part.split_at(part.find(' ').unwrap_or(part.len()));
+        let mode = u32::from_str_radix(mode, 8).expect("an octal mode") & !0o6000;
+        shown += &format!("mode {mode:06o}{rest}");
+    }
+    shown
+}
+
+/// The kernel's ACL as ours shows it: the other number in unmapped entries.
+fn stand_in(value: &str) -> String {
+    let mut shown = value.to_owned();
+    for start in (8..value.len()).step_by(16) {
+        let tag = value.get(start..start + 2).and_then(|tag| u16::from_str_radix(tag, 16).ok());
+        let named = matches!(tag, Some(acl::USER | acl::GROUP));
+        let id = start + 8..start + 16;
+        if named && value.get(id.clone()) == Some("ffffffff") {
+            shown.replace_range(id, "feffffff");
+        }
+    }
+    shown
+}

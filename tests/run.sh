@@ -1,0 +1,95 @@
+#!/bin/bash
+# The one test command: everything that a change must pass.
+#
+#   bash tests/run.sh            all of it; as root it installs what is missing
+#   bash tests/run.sh SECTION..  only these: packages lint unit mounts oracle pjdfstest
+#
+# As an ordinary user, the tests that need root say SKIP. With CI set (or
+# IDMAPFS_NO_SKIP=1) a skip is a failure, but for the features that
+# IDMAPFS_MAY_SKIP lists by commas.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+packages=(acl attr e2fsprogs fuse3 gcc libc6-dev libcap2-bin mount quota uidmap util-linux
+          xfsprogs)
+pjdfstest_version=0.2.2
+target=${CARGO_TARGET_DIR:-$PWD/target}
+export IDMAPFS_PJDFSTEST=$target/pjdfstest/bin/pjdfstest
+export PATH=$PATH:/usr/sbin:/sbin
+sections=(packages lint unit mounts oracle pjdfstest)
+summary=()
+
+section_packages() {
+    local missing=() package
+    for package in "${packages[@]}"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
+            missing+=("$package")
+    done
+    if ((${#missing[@]})); then
+        if ((EUID)); then
+            echo "missing, and only root can install: ${missing[*]}"
+            return 0
+        fi
+        apt-get update -qq >/dev/null &&
+            DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+                "${missing[@]}" >/dev/null || return
+    fi
+    ((EUID)) && return 0
+    [[ -e /dev/fuse ]] || modprobe fuse 2>/dev/null || mknod -m 666 /dev/fuse c 10 229
+    [[ -e /dev/loop-control ]] || modprobe loop 2>/dev/null || mknod /dev/loop-control c 10 237
+}
+
+section_lint() {
+    cargo fmt --check && cargo clippy --all-targets --locked -- -D warnings
+}
+
+# Every harness but the one with real mounts.
+section_unit() {
+    local harness arguments=()
+    for harness in tests/*.rs; do
+        harness=$(basename "$harness" .rs)
+        [[ $harness == mount ]] || arguments+=(--test "$harness")
+    done
+    cargo test --locked --lib --bins "${arguments[@]}" && cargo test --locked --doc
+}
+
+section_mounts() {
+    cargo test --locked --test mount -- --skip mount::oracle:: --skip mount::pjdfstest::
+}
+
+section_oracle() {
+    cargo test --locked --test mount mount::oracle:: -- --nocapture --test-threads 2
+}
+
+section_pjdfstest() {
+    if [[ $("$IDMAPFS_PJDFSTEST" --version 2>/dev/null) != *"$pjdfstest_version" ]]; then
+        CARGO_TARGET_DIR=$target/pjdfstest-build cargo install pjdfstest --locked --force \
+            --version "$pjdfstest_version" --root "$target/pjdfstest" || return
+    fi
+    cargo test --locked --test mount mount::pjdfstest:: -- --nocapture
+}
+
+finish() {
+    printf '\n===== summary =====\n'
+    ((${#summary[@]})) && printf '%s\n' "${summary[@]}"
+    exit "$1"
+}
+
+(($#)) && sections=("$@")
+for section in "${sections[@]}"; do
+    if ! declare -F "section_$section" >/dev/null; then
+        echo "no section $section; there are: packages lint unit mounts oracle pjdfstest" >&2
+        exit 2
+    fi
+done
+for section in "${sections[@]}"; do
+    printf '\n===== %s =====\n' "$section"
+    started=$SECONDS
+    if "section_$section"; then
+        summary+=("ok      $section ($((SECONDS - started)) s)")
+    else
+        summary+=("FAILED  $section ($((SECONDS - started)) s)")
+        finish 1
+    fi
+done
+finish 0

@@ -1,0 +1,126 @@
+//! What a test needs of the machine: asked for by trying, never by version.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::{Sandbox, idmap, image, output};
+
+/// Something that a test needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// The tests run as root.
+    Root,
+    /// /dev/fuse can be opened.
+    Fuse,
+    /// ext4 images can be mounted by loop.
+    Ext4Loop,
+    /// The kernel has idmapped mounts of ext4.
+    Idmap,
+    /// Ordinary users can make user namespaces, and newuidmap is there.
+    UserNamespaces,
+    /// fusermount3 is installed set-uid root.
+    Fusermount,
+    /// setfacl, getfacl.
+    AclTools,
+    /// setcap, getcap.
+    CapTools,
+    /// setquota, and ext4 with the quota feature.
+    Quota,
+    /// pjdfstest, built by `tests/run.sh`.
+    Pjdfstest,
+}
+
+/// Whether a feature is there, or why not.
+type Answer = Result<(), String>;
+
+/// Whether the machine has a feature; says `SKIP` (or fails in CI) if not.
+pub fn has(feature: Feature) -> bool {
+    static CACHE: Mutex<Vec<(Feature, Answer)>> = Mutex::new(Vec::new());
+    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = cache.iter().find(|(known, _)| *known == feature).map(|(_, answer)| answer.clone());
+    let answer = known.unwrap_or_else(|| {
+        let answer = probe(feature);
+        cache.push((feature, answer.clone()));
+        answer
+    });
+    drop(cache);
+    match answer {
+        Ok(()) => true,
+        Err(reason) => {
+            assert!(may_skip(feature), "needs {feature:?}, and a skip is a failure here: {reason}");
+            // Not eprintln!: the harness would keep it to itself.
+            let line = format!("SKIP: {feature:?}: {reason}\n");
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            false
+        }
+    }
+}
+
+/// Where pjdfstest is, if `tests/run.sh` has built it.
+pub fn pjdfstest() -> PathBuf {
+    let built = concat!(env!("CARGO_MANIFEST_DIR"), "/target/pjdfstest/bin/pjdfstest");
+    std::env::var_os("IDMAPFS_PJDFSTEST").map_or_else(|| built.into(), PathBuf::from)
+}
+
+/// In CI nothing is skipped but what `IDMAPFS_MAY_SKIP` lists, by commas.
+fn may_skip(feature: Feature) -> bool {
+    let set = |name| std::env::var_os(name).is_some();
+    let listed = std::env::var("IDMAPFS_MAY_SKIP").unwrap_or_default();
+    let listed = listed.split(',').any(|name| name == format!("{feature:?}"));
+    listed || !(set("CI") || set("IDMAPFS_NO_SKIP"))
+}
+
+fn probe(feature: Feature) -> Answer {
+    match feature {
+        Feature::Root => nix::unistd::geteuid().is_root().then_some(()).ok_or("not root".into()),
+        Feature::Fuse => {
+            let flags = libc::O_RDWR;
+            super::raw::open(Path::new("/dev/fuse"), flags, 0)
+                .map(drop)
+                .map_err(|e| errno("/dev/fuse", e))
+        }
+        Feature::Ext4Loop => in_sandbox(|sandbox| image::Ext4::try_new(sandbox, 16, "").map(drop)),
+        Feature::Idmap => in_sandbox(|sandbox| {
+            let image = image::Ext4::try_new(sandbox, 16, "")?;
+            let map = idmap::IdMap::both("0:100000:10");
+            idmap::try_mount(&image.root, &sandbox.dir("idmapped"), &map, true)
+        }),
+        Feature::UserNamespaces => {
+            tool("newuidmap")?;
+            let probe =
+                output("setpriv", &["--reuid=65534", "--clear-groups", "unshare", "-Urm", "true"]);
+            probe.status.success().then_some(()).ok_or_else(|| super::text(&probe))
+        }
+        Feature::Fusermount => {
+            use std::os::unix::fs::PermissionsExt;
+            let meta = std::fs::metadata("/usr/bin/fusermount3").map_err(|e| e.to_string())?;
+            let set_uid = meta.permissions().mode() & 0o4000 != 0;
+            set_uid.then_some(()).ok_or("fusermount3 is not set-uid".into())
+        }
+        Feature::AclTools => tool("setfacl"),
+        Feature::CapTools => tool("setcap"),
+        Feature::Quota => tool("setquota").and_then(|()| {
+            in_sandbox(|sandbox| image::Ext4::try_new(sandbox, 16, "-O quota").map(drop))
+        }),
+        Feature::Pjdfstest => {
+            let program = pjdfstest();
+            program.is_file().then_some(()).ok_or(format!("no {}", program.display()))
+        }
+    }
+}
+
+fn errno(what: &str, errno: i32) -> String {
+    format!("{what}: {}", std::io::Error::from_raw_os_error(errno))
+}
+
+fn tool(name: &str) -> Result<(), String> {
+    let found = output("bash", &["-c", &format!("PATH=$PATH:/usr/sbin:/sbin type -P {name}")]);
+    found.status.success().then_some(()).ok_or(format!("{name} is not installed"))
+}
+
+fn in_sandbox(body: fn(&Sandbox) -> Result<(), String>) -> Result<(), String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("not root".into());
+    }
+    std::thread::spawn(move || body(&Sandbox::new())).join().unwrap_or(Err("probe panicked".into()))
+}

@@ -1,0 +1,528 @@
+//! System calls that no safe wrapper offers; the tests' only unsafe code.
+#![allow(unsafe_code, reason = "system calls that nix does not wrap")]
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use nix::sys::signal::Signal;
+
+/// The result of a system call: its value, or the error number.
+pub type Sys<T = i64> = Result<T, i32>;
+
+fn c(path: impl AsRef<OsStr>) -> CString {
+    CString::new(path.as_ref().as_bytes()).expect("no NUL in a test's path")
+}
+
+fn check(ret: impl Into<i64>) -> Sys {
+    let ret = ret.into();
+    if ret < 0 { Err(io::Error::last_os_error().raw_os_error().unwrap_or(0)) } else { Ok(ret) }
+}
+
+fn owned(ret: impl Into<i64>) -> Sys<OwnedFd> {
+    let fd = RawFd::try_from(check(ret)?).expect("a descriptor is an int");
+    // SAFETY: the kernel just returned this descriptor and nothing else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// open(2), with every flag passed as it is.
+pub fn open(path: &Path, flags: i32, mode: u32) -> Sys<OwnedFd> {
+    let path = c(path);
+    // SAFETY: `path` is a valid C string for the length of the call.
+    owned(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, mode) })
+}
+
+/// A detached copy of the mount at `path`: open_tree(OPEN_TREE_CLONE).
+pub fn open_tree(path: &Path, recursive: bool) -> Sys<OwnedFd> {
+    let path = c(path);
+    let at_recursive = 0x8000;
+    let flags = 1 | libc::O_CLOEXEC | if recursive { at_recursive } else { 0 };
+    // SAFETY: `path` is a valid C string for the length of the call.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+}
+
+/// `struct mount_attr` of mount_setattr(2).
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Gives a detached mount the id map of a user namespace, and flags.
+pub fn mount_idmap(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>, flags: u64) -> Sys {
+    let userns_fd = u64::try_from(userns.as_raw_fd()).expect("a descriptor is not negative");
+    let mount_attr_idmap = 0x0010_0000;
+    let attr =
+        MountAttr { attr_set: mount_attr_idmap | flags, attr_clr: 0, propagation: 0, userns_fd };
+    // SAFETY: `attr` is a mount_attr of the size given; the empty path is a C string.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })
+}
+
+/// Attaches a detached mount at `target`.
+pub fn move_mount(mount: BorrowedFd<'_>, target: &Path) -> Sys {
+    let target = c(target);
+    let from_empty_path = 4;
+    // SAFETY: both paths are valid C strings for the length of the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            from_empty_path,
+        )
+    })
+}
+
+/// Starts a command in a user namespace of its own, without any id map.
+pub fn spawn_in_user_namespace(command: &mut Command) -> io::Result<Child> {
+    // SAFETY: between fork and exec only one system call is made.
+    unsafe {
+        command.pre_exec(|| Ok(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)?));
+    }
+    command.spawn()
+}
+
+/// Makes a command die with the thread that starts it.
+pub fn die_with_us(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec only one system call is made.
+    unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) }
+}
+
+/// Makes a command run with these ids, groups and (for root) no others.
+pub fn run_as<'a>(command: &'a mut Command, uid: u32, gid: u32, groups: &[u32]) -> &'a mut Command {
+    let groups: Vec<nix::unistd::Gid> =
+        groups.iter().map(|&g| nix::unistd::Gid::from_raw(g)).collect();
+    // SAFETY: between fork and exec only system calls are made.
+    unsafe {
+        command.pre_exec(move || {
+            nix::unistd::setgroups(&groups)?;
+            let gid = nix::unistd::Gid::from_raw(gid);
+            nix::unistd::setresgid(gid, gid, gid)?;
+            let uid = nix::unistd::Uid::from_raw(uid);
+            nix::unistd::setresuid(uid, uid, uid)?;
+            Ok(())
+        })
+    }
+}
+
+/// Forks a child that runs `body` and ends; returns its process id.
+///
+/// The child keeps the mount namespace of the calling thread. It may allocate
+/// (glibc's heap is made usable after fork), but must not print.
+pub fn fork(body: impl FnOnce()) -> Sys<nix::unistd::Pid> {
+    // SAFETY: the child takes no lock that another thread could hold, see above.
+    match unsafe { nix::unistd::fork() } {
+        Ok(nix::unistd::ForkResult::Parent { child }) => Ok(child),
+        Ok(nix::unistd::ForkResult::Child) => {
+            body();
+            // SAFETY: ends the process at once, with no destructors of the parent's.
+            unsafe { libc::_exit(0) }
+        }
+        Err(errno) => Err(errno as i32),
+    }
+}
+
+/// Closes every descriptor of this process but those below `from`.
+pub fn close_from(from: u32) -> Sys {
+    // SAFETY: the caller is a child that uses none of them.
+    check(unsafe { libc::syscall(libc::SYS_close_range, from, u32::MAX, 0) })
+}
+
+/// Puts a copy of `fd` at the number `at` and returns it.
+pub fn dup_at(fd: BorrowedFd<'_>, at: RawFd) -> Sys<OwnedFd> {
+    // SAFETY: the caller is a child that uses nothing at `at`.
+    owned(unsafe { libc::dup2(fd.as_raw_fd(), at) })
+}
+
+/// Makes all permitted capabilities of this thread effective, or drops all.
+pub fn set_capabilities(all: bool) -> Sys {
+    let header = [0x2008_0522_u32, 0];
+    let mut data = [0_u32; 6];
+    if all {
+        // SAFETY: version 3 writes two sets of three 32-bit words.
+        check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) })?;
+        data[0] = data[1];
+        data[3] = data[4];
+    }
+    // SAFETY: version 3 reads two sets of three 32-bit words.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) })
+}
+
+/// faccessat2(2) from the current directory.
+pub fn access(path: &Path, mode: i32, flags: i32) -> Sys {
+    let path = c(path);
+    // SAFETY: `path` is a valid C string for the length of the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), mode, flags)
+    })
+}
+
+/// statx(2) of a name, the last symbolic link not followed, or of a descriptor.
+pub fn statx(at: Result<&Path, BorrowedFd<'_>>) -> Sys<libc::statx> {
+    let (fd, path, flags) = match at {
+        Ok(path) => (libc::AT_FDCWD, c(path), libc::AT_SYMLINK_NOFOLLOW),
+        Err(fd) => (fd.as_raw_fd(), CString::default(), libc::AT_EMPTY_PATH),
+    };
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+    let mut buf = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `path` is a C string and `buf` is one statx structure.
+    check(unsafe { libc::statx(fd, path.as_ptr(), flags, mask, buf.as_mut_ptr()) })?;
+    // SAFETY: the structure is plain integers and was zeroed.
+    Ok(unsafe { buf.assume_init() })
+}
+
+/// lsetxattr(2), the name and the value as raw bytes.
+pub fn set_xattr(path: &Path, name: &str, value: &[u8], flags: i32) -> Sys {
+    let (path, name) = (c(path), c(name));
+    // SAFETY: two C strings and a slice with its length.
+    check(unsafe {
+        libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags)
+    })
+}
+
+/// lremovexattr(2).
+pub fn remove_xattr(path: &Path, name: &str) -> Sys {
+    let (path, name) = (c(path), c(name));
+    // SAFETY: two C strings, valid for the length of the call.
+    check(unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) })
+}
+
+/// lgetxattr(2), with a buffer that holds any value.
+pub fn get_xattr(path: &Path, name: &CStr) -> Sys<Vec<u8>> {
+    let path = c(path);
+    let mut buf = vec![0_u8; 65536];
+    // SAFETY: two C strings and a buffer with its length.
+    let n = check(unsafe {
+        libc::lgetxattr(path.as_ptr(), name.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) as i64
+    })?;
+    buf.truncate(usize::try_from(n).unwrap_or(0));
+    Ok(buf)
+}
+
+/// llistxattr(2), the names sorted.
+pub fn list_xattr(path: &Path) -> Sys<Vec<CString>> {
+    let path = c(path);
+    let mut buf = vec![0_u8; 65536];
+    // SAFETY: a C string and a buffer with its length.
+    let n = check(unsafe {
+        libc::llistxattr(path.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) as i64
+    })?;
+    buf.truncate(usize::try_from(n).unwrap_or(0));
+    let mut names: Vec<CString> = buf
+        .split(|&b| b == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| CString::new(name).expect("split at NUL"))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// chown(2) or lchown(2) with the raw numbers.
+pub fn chown(path: &Path, uid: u32, gid: u32, follow: bool) -> Sys {
+    let path = c(path);
+    let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+    // SAFETY: `path` is a valid C string for the length of the call.
+    check(unsafe { libc::fchownat(libc::AT_FDCWD, path.as_ptr(), uid, gid, flags) })
+}
+
+/// fchown(2) with the raw numbers.
+pub fn fchown(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Sys {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fchown(fd.as_raw_fd(), uid, gid) })
+}
+
+/// chmod(2).
+pub fn chmod(path: &Path, mode: u32) -> Sys {
+    let path = c(path);
+    // SAFETY: `path` is a valid C string for the length of the call.
+    check(unsafe { libc::chmod(path.as_ptr(), mode) })
+}
+
+/// mknod(2).
+pub fn mknod(path: &Path, mode: u32, rdev: u64) -> Sys {
+    let path = c(path);
+    // SAFETY: `path` is a valid C string for the length of the call.
+    check(unsafe { libc::mknod(path.as_ptr(), mode, rdev) })
+}
+
+/// mkdir(2).
+pub fn mkdir(path: &Path, mode: u32) -> Sys {
+    let path = c(path);
+    // SAFETY: `path` is a valid C string for the length of the call.
+    check(unsafe { libc::mkdir(path.as_ptr(), mode) })
+}
+
+/// renameat2(2), both names from the current directory.
+pub fn rename(from: &Path, to: &Path, flags: u32) -> Sys {
+    let (from, to) = (c(from), c(to));
+    // SAFETY: two C strings, valid for the length of the call.
+    check(unsafe {
+        libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags)
+    })
+}
+
+/// utimensat(2) with the raw structures.
+pub fn utimens(path: &Path, times: [(i64, i64); 2], follow: bool) -> Sys {
+    let path = c(path);
+    let times = times.map(|(tv_sec, tv_nsec)| libc::timespec { tv_sec, tv_nsec });
+    let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+    // SAFETY: a C string and two timespec structures.
+    check(unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), flags) })
+}
+
+/// truncate(2).
+pub fn truncate(path: &Path, len: i64) -> Sys {
+    let path = c(path);
+    // SAFETY: `path` is a valid C string for the length of the call.
+    check(unsafe { libc::truncate(path.as_ptr(), len) })
+}
+
+/// ftruncate(2).
+pub fn ftruncate(fd: BorrowedFd<'_>, len: i64) -> Sys {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::ftruncate(fd.as_raw_fd(), len) })
+}
+
+/// fallocate(2).
+pub fn fallocate(fd: BorrowedFd<'_>, mode: i32, off: i64, len: i64) -> Sys {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fallocate(fd.as_raw_fd(), mode, off, len) })
+}
+
+/// lseek(2).
+pub fn lseek(fd: BorrowedFd<'_>, off: i64, whence: i32) -> Sys {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::lseek(fd.as_raw_fd(), off, whence) })
+}
+
+/// copy_file_range(2) between two descriptors at their positions.
+pub fn copy_range(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Sys {
+    let none = std::ptr::null_mut();
+    // SAFETY: null offsets mean the descriptors' own positions.
+    let n = unsafe { libc::copy_file_range(from.as_raw_fd(), none, to.as_raw_fd(), none, len, 0) };
+    check(n as i64)
+}
+
+/// fcntl(2) with a lock; returns what the kernel put into the structure.
+pub fn lock(fd: BorrowedFd<'_>, command: i32, kind: i32, start: i64, len: i64) -> Sys<libc::flock> {
+    let mut lock = libc::flock {
+        l_type: i16::try_from(kind).expect("a lock type is small"),
+        l_whence: 0,
+        l_start: start,
+        l_len: len,
+        l_pid: 0,
+    };
+    // SAFETY: every command of this group takes one flock structure.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw mut lock) })?;
+    Ok(lock)
+}
+
+/// flock(2).
+pub fn flock(fd: BorrowedFd<'_>, operation: i32) -> Sys {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::flock(fd.as_raw_fd(), operation) })
+}
+
+/// fcntl(2) F_SETLEASE.
+pub fn set_lease(fd: BorrowedFd<'_>, kind: i32) -> Sys {
+    // SAFETY: the command takes a number.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, kind) })
+}
+
+/// FICLONE: `to` is to share the data of `from`.
+pub fn clone_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Sys {
+    // SAFETY: the request takes a descriptor.
+    check(unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) })
+}
+
+/// A descriptor of inotify(7) that tells of new names in a directory.
+pub fn watch(dir: &Path) -> Sys<OwnedFd> {
+    // SAFETY: takes no pointer.
+    let fd = owned(unsafe { libc::inotify_init1(libc::IN_CLOEXEC) })?;
+    let dir = c(dir);
+    // SAFETY: `dir` is a valid C string for the length of the call.
+    check(unsafe { libc::inotify_add_watch(fd.as_raw_fd(), dir.as_ptr(), libc::IN_CREATE) })?;
+    Ok(fd)
+}
+
+/// FS_IOC_GETFLAGS, the flags that chattr(1) shows.
+pub fn get_flags(fd: BorrowedFd<'_>) -> Sys<u32> {
+    let mut flags = 0_u64;
+    let (number, pointer) = (0x8008_6601, &raw mut flags);
+    // SAFETY: the ioctl writes an int into eight bytes of ours.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), number, pointer) })?;
+    Ok((flags & 0xffff_ffff) as u32)
+}
+
+/// FS_IOC_SETFLAGS.
+pub fn set_flags(fd: BorrowedFd<'_>, flags: u32) -> Sys {
+    let flags = u64::from(flags);
+    let (number, pointer) = (0x4008_6602, &raw const flags);
+    // SAFETY: the ioctl reads an int from eight bytes of ours.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), number, pointer) })
+}
+
+/// FS_IOC_FSGETXATTR: the flags and the project id.
+pub fn get_fsxattr(fd: BorrowedFd<'_>) -> Sys<(u32, u32)> {
+    let mut fsx = [0_u32; 7];
+    let (number, pointer) = (0x801c_581f, fsx.as_mut_ptr());
+    // SAFETY: struct fsxattr is 28 bytes.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), number, pointer) })?;
+    Ok((fsx[0], fsx[3]))
+}
+
+/// umask(2) of this process; returns the old one.
+pub fn umask(mask: u32) -> u32 {
+    // SAFETY: cannot fail and takes no pointer.
+    unsafe { libc::umask(mask) }
+}
+
+/// link(2), the symbolic link itself.
+pub fn link(from: &Path, to: &Path) -> Sys {
+    let (from, to) = (c(from), c(to));
+    // SAFETY: two C strings, valid for the length of the call.
+    check(unsafe { libc::link(from.as_ptr(), to.as_ptr()) })
+}
+
+/// symlink(2).
+pub fn symlink(target: &Path, path: &Path) -> Sys {
+    let (target, path) = (c(target), c(path));
+    // SAFETY: two C strings, valid for the length of the call.
+    check(unsafe { libc::symlink(target.as_ptr(), path.as_ptr()) })
+}
+
+/// fchmod(2).
+pub fn fchmod(fd: BorrowedFd<'_>, mode: u32) -> Sys {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fchmod(fd.as_raw_fd(), mode) })
+}
+
+/// Whether a descriptor becomes readable (or its peer goes) within a time.
+pub fn readable(fd: BorrowedFd<'_>, milliseconds: i32) -> bool {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd structure, and the count says one.
+    unsafe { libc::poll(&raw mut poll, 1, milliseconds) > 0 }
+}
+
+/// A page of a file, mapped for reading and writing.
+#[derive(Debug)]
+pub struct Page(std::ptr::NonNull<u8>);
+
+/// The size that is mapped.
+const PAGE: usize = 4096;
+
+impl Page {
+    /// Maps the first page, shared with the file or private.
+    pub fn map(fd: BorrowedFd<'_>, shared: bool) -> Sys<Self> {
+        Self::map_at(fd, shared, 0)
+    }
+
+    /// Maps one page at an offset.
+    pub fn map_at(fd: BorrowedFd<'_>, shared: bool, off: i64) -> Sys<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), PAGE, protection, flags, fd.as_raw_fd(), off)
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error().raw_os_error().unwrap_or(0));
+        }
+        Ok(Self(std::ptr::NonNull::new(at.cast()).expect("a mapping is not at 0")))
+    }
+
+    /// The byte at an offset.
+    pub fn get(&self, at: usize) -> u8 {
+        assert!(at < PAGE, "outside the page");
+        // SAFETY: inside the mapping; volatile, since others change the file.
+        unsafe { self.0.as_ptr().add(at).read_volatile() }
+    }
+
+    /// Stores a byte at an offset.
+    pub fn set(&mut self, at: usize, byte: u8) {
+        assert!(at < PAGE, "outside the page");
+        // SAFETY: inside the mapping, which is writable.
+        unsafe { self.0.as_ptr().add(at).write_volatile(byte) }
+    }
+
+    /// Waits until the page is in the file.
+    pub fn sync(&self) -> Sys {
+        // SAFETY: the mapping is ours and a page long.
+        check(unsafe { libc::msync(self.0.as_ptr().cast(), PAGE, libc::MS_SYNC) })
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nothing points into it.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE) };
+    }
+}
+
+/// A directory stream of the C library, with positions.
+#[derive(Debug)]
+pub struct Directory(std::ptr::NonNull<libc::DIR>);
+
+impl Directory {
+    /// opendir(3).
+    pub fn open(path: &Path) -> Sys<Self> {
+        let path = c(path);
+        // SAFETY: `path` is a valid C string for the length of the call.
+        let stream = unsafe { libc::opendir(path.as_ptr()) };
+        std::ptr::NonNull::new(stream)
+            .map(Self)
+            .ok_or_else(|| io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    }
+
+    /// readdir(3): the next name, `None` at the end.
+    pub fn next(&self) -> Option<String> {
+        // SAFETY: the stream is open, and used by one thread alone.
+        let entry = unsafe { libc::readdir(self.0.as_ptr()) };
+        let entry = std::ptr::NonNull::new(entry)?;
+        // SAFETY: an entry is valid until the next call, its name ends with NUL.
+        let name = unsafe { CStr::from_ptr((*entry.as_ptr()).d_name.as_ptr()) };
+        Some(name.to_string_lossy().into_owned())
+    }
+
+    /// telldir(3).
+    pub fn tell(&self) -> i64 {
+        // SAFETY: the stream is open.
+        unsafe { libc::telldir(self.0.as_ptr()) }
+    }
+
+    /// seekdir(3).
+    pub fn seek(&self, position: i64) {
+        // SAFETY: the stream is open; a position is any number.
+        unsafe { libc::seekdir(self.0.as_ptr(), position) }
+    }
+
+    /// rewinddir(3).
+    pub fn rewind(&self) {
+        // SAFETY: the stream is open.
+        unsafe { libc::rewinddir(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // SAFETY: the stream is open and not used again.
+        unsafe { libc::closedir(self.0.as_ptr()) };
+    }
+}
