@@ -154,19 +154,22 @@ impl Fs {
         }
         let replaced = there.as_ref().filter(|there| !flags.exchange && there.key != moving.key);
         let held = self.hold(replaced);
+        let swapped = there.as_ref().filter(|_| flags.exchange);
+        let carried = [Some(&moving), swapped].map(|found| self.carry(found));
         let whiteout = owner.filter(|_| flags.whiteout);
         let renamed = self.tree.with_room(|| {
             self.source.rename((&old_dir, old_name), (&new_dir, new_name), flags, whiteout)
         });
-        self.settle(held, renamed)?;
-        if let Some(number) = self.tree.known(&moving.key) {
-            self.tree.moved(number, to.0, new_name);
+        if renamed.is_ok() {
+            let places = [(Some(&moving), to.0, new_name), (swapped, from.0, old_name)];
+            for (found, parent, name) in places {
+                if let Some(number) = found.and_then(|found| self.tree.known(&found.key)) {
+                    self.tree.moved(number, parent, name);
+                }
+            }
         }
-        let swapped = there.filter(|_| flags.exchange);
-        if let Some(number) = swapped.and_then(|there| self.tree.known(&there.key)) {
-            self.tree.moved(number, from.0, old_name);
-        }
-        Ok(())
+        carried.into_iter().flatten().for_each(|number| self.tree.unpin(number));
+        self.settle(held, renamed)
     }
 
     /// Gives a file another name.
@@ -236,6 +239,14 @@ impl Fs {
             Err(error) if error.is(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Holds a directory open while it moves, if what is below it is reached by
+    /// names: until the new place is known, another request may ask for it.
+    fn carry(&self, found: Option<&Found>) -> Option<u64> {
+        let found = found.filter(|found| found.attr.kind.is_dir() && found.handle.is_none())?;
+        let number = self.tree.known(&found.key)?;
+        self.tree.pin(number).ok().map(|()| number)
     }
 
     /// Holds a file open that is about to lose this name, if the kernel still
