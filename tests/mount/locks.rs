@@ -10,7 +10,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 
 use crate::require;
 use crate::support::ours::Ours;
-use crate::support::{holds_within, raw, sandbox, str};
+use crate::support::{holds_within, raw, sandbox, str, wait_for};
 
 fn open(path: &Path) -> File {
     File::options().read(true).write(true).open(path).unwrap()
@@ -53,7 +53,7 @@ fn a_lock_excludes_on_the_source_and_in_a_second_mount() {
             let held = open(holding);
             // A lock of an open file ends with RELEASE, a moment after close.
             let taken = || set(&held, libc::F_WRLCK).is_ok();
-            assert!(holds_within(Duration::from_secs(2), taken), "{holding:?} is still locked");
+            wait_for(&format!("{holding:?} unlocked"), taken);
             for trying in &places {
                 let other = open(trying);
                 let found = set(&other, libc::F_WRLCK).map(|_| ());
@@ -69,10 +69,8 @@ fn a_lock_excludes_on_the_source_and_in_a_second_mount() {
             drop(held);
             for trying in &places {
                 let other = open(trying);
-                assert!(
-                    holds_within(Duration::from_secs(2), || set(&other, libc::F_WRLCK).is_ok()),
-                    "{holding:?} closed, {trying:?} asked"
-                );
+                let free = || set(&other, libc::F_WRLCK).is_ok();
+                wait_for(&format!("{holding:?} closed, {trying:?} free"), free);
             }
         }
     });
@@ -107,7 +105,7 @@ fn a_waiting_lock_is_granted_when_the_holder_ends() {
         for holding in [ours.at("f"), source.join("f")] {
             let (first, second) = (sandbox.path("first"), sandbox.path("second"));
             let a = holder(&holding, libc::F_SETLK, &first);
-            assert!(holds_within(Duration::from_secs(5), || first.exists()));
+            wait_for("a holder", || first.exists());
             let waiting: Vec<_> = (0..20)
                 .map(|n| {
                     holder(&ours.at("f"), libc::F_SETLKW, &second.with_extension(n.to_string()))
@@ -120,7 +118,7 @@ fn a_waiting_lock_is_granted_when_the_holder_ends() {
             assert_eq!(granted(), 0, "granted while held");
             assert_eq!(fs::read_to_string(ours.at("f")).unwrap(), "0123456789");
             end(a);
-            assert!(holds_within(Duration::from_secs(5), || granted() == 1), "nobody was granted");
+            wait_for("one that is granted", || granted() == 1);
             for pid in waiting {
                 end(pid);
             }
@@ -177,7 +175,7 @@ fn a_waiting_process_can_be_killed() {
         drop(held);
         // Nor does the dead one hold it now.
         let file = open(&ours.at("f"));
-        assert!(holds_within(Duration::from_secs(3), || set(&file, libc::F_WRLCK).is_ok()));
+        wait_for("a free lock", || set(&file, libc::F_WRLCK).is_ok());
         assert!(!told.exists());
     });
 }
@@ -193,7 +191,7 @@ fn close_of_any_descriptor_drops_posix_locks() {
         let other = open(&source.join("f"));
         assert_eq!(set(&other, libc::F_WRLCK).map(|_| ()), Err(libc::EAGAIN));
         drop(two);
-        assert!(holds_within(Duration::from_secs(2), || set(&other, libc::F_WRLCK).is_ok()));
+        wait_for("a free lock", || set(&other, libc::F_WRLCK).is_ok());
     });
 }
 
@@ -235,7 +233,7 @@ fn who_meets_a_lease_of_the_host_waits_alone() {
             }
         })
         .unwrap();
-        assert!(holds_within(Duration::from_secs(5), || leased.exists()));
+        wait_for("a lease", || leased.exists());
         let cut: Vec<_> = (0..12)
             .map(|n| {
                 let cut = || match n % 2 {

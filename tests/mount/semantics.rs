@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -13,7 +13,7 @@ use nix::sys::wait::waitpid;
 use crate::require;
 use crate::support::image::Ext4;
 use crate::support::ours::Ours;
-use crate::support::{holds_within, raw, sandbox, sh_as, str, try_sh_as};
+use crate::support::{holds_within, raw, sandbox, sh_as, str, try_sh_as, wait_for};
 
 const MAP: [&str; 2] = ["--map", "0:100000:1000"];
 
@@ -130,7 +130,7 @@ fn an_open_without_access_time_leaves_it_alone() {
         quiet.read_at(&mut [0; 8], 0).unwrap();
         assert_eq!(atime(), (1000, 0));
         fs::read(ours.at("f")).unwrap();
-        assert!(holds_within(Duration::from_secs(2), || atime() != (1000, 0)));
+        wait_for("an access time", || atime() != (1000, 0));
         // By somebody else it is refused.
         let refused = format!("dd if={} of=/dev/null iflag=noatime", str(&ours.at("f")));
         assert!(!try_sh_as(6, 6, &[], &refused).status.success());
@@ -181,15 +181,16 @@ fn a_deadlock_of_locks_lasts_until_one_is_killed() {
             .unwrap()
         };
         let [first, second] = [crossing(0), crossing(1)];
+        let held = |told: &PathBuf| fs::read_to_string(told).is_ok_and(|text| text == "held");
+        wait_for("a lock in each process", || told.iter().all(held));
         let ends = told.each_ref().map(|told| told.with_extension("end"));
         let ended = || ends.iter().any(|end| end.exists());
         assert!(!holds_within(Duration::from_millis(700), ended), "a wait has ended");
         kill(first, Signal::SIGKILL).unwrap();
         waitpid(first, None).unwrap();
-        assert!(holds_within(Duration::from_secs(5), || ends[1].exists()));
+        wait_for("the other's lock", || ends[1].exists());
         kill(second, Signal::SIGKILL).unwrap();
         waitpid(second, None).unwrap();
-        assert!(told.iter().all(|told| fs::read_to_string(told).unwrap() == "held"));
     });
 }
 
@@ -213,14 +214,13 @@ fn leases_are_between_the_callers_of_a_mount() {
             }
         })
         .unwrap();
-        assert!(holds_within(Duration::from_secs(5), || told.exists()));
+        wait_for("a lease", || fs::read_to_string(&told).is_ok_and(|text| text == "leased"));
         let write = |path: &Path| raw::open(path, libc::O_WRONLY | libc::O_NONBLOCK, 0).map(drop);
         assert_eq!(write(&source.join("f")), Ok(()), "the host knows of it");
         assert_eq!(write(&path), Err(libc::EAGAIN));
         kill(holder, Signal::SIGKILL).unwrap();
         waitpid(holder, None).unwrap();
-        assert!(holds_within(Duration::from_secs(5), || write(&path) == Ok(())));
-        assert_eq!(fs::read_to_string(&told).unwrap(), "leased");
+        wait_for("the end of the lease", || write(&path) == Ok(()));
     });
 }
 

@@ -253,13 +253,17 @@ pub fn wait_for(what: &str, holds: impl FnMut() -> bool) {
 }
 
 /// Waits until something holds, for at most this long.
+///
+/// The last look begins when the time is up: on a busy machine one look may
+/// take longer than all of it, and what it saw is from before the end.
 pub fn holds_within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
     loop {
+        let last = Instant::now() >= end;
         if holds() {
             return true;
         }
-        if Instant::now() > end {
+        if last {
             return false;
         }
         std::thread::sleep(Duration::from_millis(3));
