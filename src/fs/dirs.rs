@@ -24,6 +24,9 @@ pub(super) struct OpenDir {
     _share: Share,
 }
 
+/// The errors of a server that has no descriptors or memory left.
+const LACKS: [i32; 3] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+
 /// The two names of a directory that every listing has.
 #[derive(Clone, Copy)]
 enum Dot {
@@ -71,11 +74,16 @@ impl Fs {
         let open = self.dirs.get(handle)?;
         let parent = self.parent(open.number);
         let own = self.present(self.source.getattr(&open.node)?, open.number);
+        let mut failed = None;
         open.dir.read(offset, &mut |entry| match Dot::of(&entry) {
             Some(Dot::Own) => dot(&entry, own, each),
             Some(Dot::Parent) => dot(&entry, Attr { ino: parent, ..own }, each),
-            None => self.listed(&open, &entry, each),
-        })
+            None => self.listed(&open, &entry, each).unwrap_or_else(|error| {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }),
+        })?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Closes a directory.
@@ -92,22 +100,27 @@ impl Fs {
     }
 
     /// Passes an entry on with its file.
+    ///
+    /// # Errors
+    /// What says nothing of the file, but that the server lacks something: it
+    /// must not look as if there were no such name.
     fn listed(
         &self,
         open: &OpenDir,
         entry: &DirEntry<'_>,
         each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+    ) -> Result<ControlFlow<()>> {
         let found = Name::new(entry.name).and_then(|name| {
             Ok((name, self.tree.with_room(|| self.source.lookup(&open.node, name))?))
         });
         let (name, found) = match found {
             Ok(found) => found,
+            Err(error) if LACKS.iter().any(|errno| error.is(*errno)) => return Err(error),
             Err(error) => {
                 if !error.is(libc::ENOENT) {
                     log::debug!("{:?} is left out of a listing: {error}", entry.name);
                 }
-                return ControlFlow::Continue(());
+                return Ok(ControlFlow::Continue(()));
             }
         };
         let file = self.entry(open.number, name, &found);
@@ -115,7 +128,7 @@ impl Fs {
         if flow.is_break() {
             self.tree.forget(file.node, 1);
         }
-        flow
+        Ok(flow)
     }
 
     /// Returns the number of a directory's parent; the root is its own.

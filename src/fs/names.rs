@@ -254,8 +254,9 @@ impl Fs {
     /// returns its number.
     ///
     /// Without it the removal goes on all the same: the file is then `ESTALE`.
-    /// So it is for files that nobody has open where many are held already: a
-    /// caller may know any number by `O_PATH`.
+    /// So it is where many are held already, but for those who have it open: a
+    /// caller may know any number of files by `O_PATH`, and the kernel by names
+    /// that the host has changed.
     fn hold(&self, found: Option<&Found>) -> Option<u64> {
         let found = found?;
         let last = found.attr.nlink <= 1 || found.attr.kind.is_dir();
@@ -263,8 +264,13 @@ impl Fs {
             return None;
         }
         let number = self.tree.known(&found.key)?;
-        let many = || self.tree.pins() >= self.config.descriptors / 8;
-        if self.opens.any(number).is_none() && many() {
+        if self.tree.pins() >= self.config.descriptors / 8 {
+            // Whoever has it open keeps the file through that.
+            if self.opens.any(number).is_some()
+                && let Ok(node) = self.tree.node(number)
+            {
+                self.opens.adopt(number, &node);
+            }
             return None;
         }
         match self.tree.with_room(|| self.tree.pin(number)) {

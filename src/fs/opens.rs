@@ -45,7 +45,7 @@ pub(super) struct Open {
     /// What it was opened for.
     pub access: Access,
     /// Its node, which may outlive all its names; a file that was made and
-    /// opened in one step has none.
+    /// opened in one step has none until it loses a name.
     pub node: OnceLock<Node>,
     /// Its descriptors.
     _share: Share,
@@ -152,6 +152,15 @@ impl Opens {
     /// Returns the node by which some open file of an inode was opened.
     pub(super) fn node(&self, number: u64) -> Option<Node> {
         self.find(number, |open| open.node.get().is_some())?.node.get().cloned()
+    }
+
+    /// Gives those open files of an inode a node that have none.
+    pub(super) fn adopt(&self, number: u64, node: &Node) {
+        if let Some(inode) = lock(&self.inodes).get(&number) {
+            for (_, open) in &inode.handles {
+                open.node.get_or_init(|| node.clone());
+            }
+        }
     }
 
     /// Returns a lock owner of an inode, if it has any locks.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::source::wrap::Call;
 use std::ops::ControlFlow::{Break, Continue};
 
 /// Makes a directory with files `a0`, `a1`, and so on.
@@ -146,4 +147,21 @@ fn what_is_mounted_below_has_numbers_of_its_own() {
         [(".".into(), below.node), ("..".into(), world.root()), ("inside".into(), inside.node)];
     assert_eq!(all, expected);
     assert_ne!(inside.node, world.look("file").unwrap().node);
+}
+
+/// A server without descriptors has not seen that a name is gone.
+#[test]
+fn a_listing_fails_rather_than_leave_names_out() {
+    let (world, wrap) = World::wrapped(IDENTITY);
+    let dir = full(&world, 3);
+    let handle = world.fs.opendir(dir.node).unwrap();
+    for (errno, fails) in [(libc::EMFILE, true), (libc::ENOMEM, true), (libc::EIO, false)] {
+        for _ in 0..9 {
+            wrap.fail(Call::Lookup, os(errno));
+        }
+        let result = world.fs.readdirplus(handle, 0, &mut |_, _| Continue(()));
+        assert_eq!(result.is_err_and(|error| error.is(errno)), fails, "{errno}");
+        while world.look("d").is_err() {}
+    }
+    assert_eq!(list(&world, handle, 9).len(), 5);
 }

@@ -113,6 +113,35 @@ fn an_open_file_outlives_its_names() {
     }
 }
 
+/// The kernel may know removed files for as long as it likes, by names that
+/// the host has changed: they must not take all descriptors.
+#[test]
+fn removed_files_hold_few_descriptors_and_open_ones_still_work() {
+    let mut world = World::with(IDENTITY, |source| source.handles = false);
+    world.fs.config.descriptors = 16;
+    let (by, root) = (caller(1, 1), world.root());
+    let files: Vec<_> = (0..6)
+        .map(|i| {
+            let name = format!("f{i}");
+            let made = world.fs.create(&by, root, name.as_ref(), 0o644, 0, libc::O_RDWR).unwrap();
+            world.fs.unlink(&by, root, name.as_ref()).unwrap();
+            made
+        })
+        .collect();
+    while world.fs.tree.shrink() > 0 {}
+    assert_eq!(world.fs.tree.pins(), 2);
+    for (file, handle) in &files {
+        for handle in [None, Some(*handle)] {
+            let size = SetAttr { size: Some(2), ..SetAttr::default() };
+            let attr = world.fs.setattr(&by, file.node, handle, &size).unwrap();
+            assert_eq!((attr.ino, attr.size, attr.nlink), (file.node, 2, 0));
+        }
+        assert!(world.fs.getxattr(file.node, name("user.a")).unwrap_err().is(libc::ENODATA));
+    }
+    files.iter().for_each(|(_, handle)| world.fs.release(*handle, None));
+    assert_eq!(world.fs.tree.counts().1, 3);
+}
+
 #[test]
 fn a_file_replaced_on_the_host_is_stale_and_never_the_other() {
     let world = World::with(IDENTITY, |source| source.handles = false);
