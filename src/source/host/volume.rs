@@ -223,15 +223,8 @@ impl Volume {
     pub fn open(&self, handle: &FileHandle) -> Result<OwnedFd> {
         let opener = self.opener.as_ref().ok_or(Error::Unsupported)?;
         let handle = Handle::new(handle.kind, &handle.bytes).ok_or(Error::Invalid)?;
-        handle::open(opener.mount.as_fd(), &handle, opener.reach.flags()).map_err(|errno| {
-            match (errno, opener.reach) {
-                (Errno::ESTALE | Errno::ENOENT, _) => Error::Stale,
-                (Errno::ENOTDIR | Errno::EPERM | Errno::EACCES, Reach::Directories) => {
-                    Error::Unsupported
-                }
-                (errno, _) => errno.into(),
-            }
-        })
+        handle::open(opener.mount.as_fd(), &handle, opener.reach.flags())
+            .map_err(|errno| opener.reach.refusal(errno))
     }
 }
 
@@ -284,6 +277,20 @@ impl Reach {
             Self::Directories => OFlag::O_RDONLY | OFlag::O_DIRECTORY,
         }
     }
+
+    /// Returns what an error of open_by_handle_at(2) says of the file.
+    ///
+    /// `ENOMEM` comes also where the number is just being given to a new file
+    /// (`iget_locked` of fs/inode.c has one answer for both).
+    fn refusal(self, errno: Errno) -> Error {
+        match (errno, self) {
+            (Errno::ESTALE | Errno::ENOENT | Errno::ENOMEM, _) => Error::Stale,
+            (Errno::ENOTDIR | Errno::EPERM | Errno::EACCES, Self::Directories) => {
+                Error::Unsupported
+            }
+            (errno, _) => errno.into(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -301,6 +308,17 @@ mod tests {
             let tag = Place { dir: &dir, name: OsStr::new(&name) }.tag();
             assert!((1..=TAG_MASK).contains(&tag));
         }
+    }
+
+    #[test]
+    fn a_handle_that_does_not_open_says_why() {
+        for gone in [Errno::ESTALE, Errno::ENOENT, Errno::ENOMEM] {
+            assert_eq!(Reach::All.refusal(gone), Error::Stale, "{gone}");
+            assert_eq!(Reach::Directories.refusal(gone), Error::Stale, "{gone}");
+        }
+        assert_eq!(Reach::Directories.refusal(Errno::EPERM), Error::Unsupported);
+        assert!(Reach::All.refusal(Errno::EPERM).is(libc::EPERM));
+        assert!(Reach::All.refusal(Errno::EMFILE).is(libc::EMFILE));
     }
 
     #[test]
