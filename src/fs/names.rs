@@ -273,7 +273,13 @@ impl Fs {
             }
             return None;
         }
-        match self.tree.with_room(|| self.tree.pin(number)) {
+        // The node of an open file is within its share of descriptors; another
+        // one of the same file would not be.
+        let pin = || match self.opens.node(number) {
+            Some(node) => self.tree.pin_open(number, node),
+            None => self.tree.pin(number),
+        };
+        match self.tree.with_room(pin) {
             Ok(()) => Some(number),
             Err(error) => {
                 log::debug!("inode {number} is not held for its last users: {error}");

@@ -182,7 +182,24 @@ impl Tree {
         }
         let key = self.key(number)?;
         let node = self.node(number)?;
-        if !self.table.pin(number, &key, node) {
+        self.pin_node(number, &key, node)
+    }
+
+    /// As [`Tree::pin`], by a node of the file that is open for other reasons:
+    /// this takes no descriptor more.
+    ///
+    /// # Errors
+    /// `Unknown` for a number that was not given out, `Stale` if it has come
+    /// to stand for another file.
+    pub fn pin_open(&self, number: u64, node: Node) -> Result<()> {
+        if number == self.root.number {
+            return Ok(());
+        }
+        self.pin_node(number, &self.key(number)?, node)
+    }
+
+    fn pin_node(&self, number: u64, key: &Key, node: Node) -> Result<()> {
+        if !self.table.pin(number, key, node) {
             return Err(Error::Stale);
         }
         self.nodes.remove(number);

@@ -190,3 +190,17 @@ fn a_moved_file_and_what_is_below_it_are_found_again() {
         assert_eq!(world.look("other").unwrap().node, dir.node);
     }
 }
+
+/// What is open takes no more descriptors for having lost its name.
+#[test]
+fn an_open_file_without_a_name_is_held_by_the_node_it_was_opened_by() {
+    let world = World::new(IDENTITY);
+    let file = world.file("a", (1, 1), 0o644);
+    world.open(file.node, libc::O_RDWR).unwrap();
+    // The cache lets go; the open file has its node still.
+    while world.fs.tree.shrink() > 0 {}
+    world.fs.unlink(&caller(0, 0), world.root(), name("a")).unwrap();
+    let node = world.fs.opens.node(file.node).unwrap();
+    assert_eq!((world.fs.tree.pins(), node.users()), (1, 3), "open, pinned, and here");
+    assert_eq!(world.fs.getattr(file.node, None).unwrap().nlink, 0);
+}
