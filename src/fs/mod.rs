@@ -220,6 +220,11 @@ impl Fs {
         self.tree.shrink();
     }
 
+    /// Returns how many inodes the kernel knows.
+    pub fn known(&self) -> usize {
+        self.tree.counts().0
+    }
+
     /// Takes lookups back.
     pub fn forget(&self, node: u64, count: u64) {
         self.tree.forget(node, count);

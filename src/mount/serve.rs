@@ -20,11 +20,15 @@ use crate::policy::{Pipeline, Policy as _, Server};
 use crate::source::Source;
 use crate::source::host::{Host, HostOptions};
 use crate::sys::cred::own_ids;
-use crate::sys::daemon;
 use crate::sys::signal::Signals;
+use crate::sys::{daemon, memory};
 
 /// How often nodes are let go that nobody has used for long.
 const TIDY: Duration = Duration::from_secs(5);
+
+/// How many inodes take enough memory that it is given back when half of them
+/// are forgotten.
+const MANY: usize = 1 << 15;
 
 /// How long the last users of a mount that was taken away are still served.
 const GRACE: Duration = Duration::from_secs(1);
@@ -85,7 +89,7 @@ pub(super) fn open_source(options: &Options, source: &Path) -> Result<Arc<dyn So
     Ok(Arc::new(source))
 }
 
-/// Starts the thread that lets nodes go, for as long as the file system is
+/// Starts the thread that lets nodes and memory go, for as long as the file system is
 /// there.
 ///
 /// # Errors
@@ -93,10 +97,17 @@ pub(super) fn open_source(options: &Options, source: &Path) -> Result<Arc<dyn So
 pub(super) fn keep_tidy(fs: &Arc<Fs>) -> Result<(), MountError> {
     let fs = Arc::downgrade(fs);
     let tidy = move || {
+        let mut most = 0_usize;
         loop {
             thread::sleep(TIDY);
             let Some(fs) = fs.upgrade() else { return };
             fs.tidy();
+            let known = fs.known();
+            most = most.max(known);
+            if most >= MANY && known <= most / 2 {
+                memory::give_back();
+                most = known;
+            }
         }
     };
     let started = thread::Builder::new().name("tidy".to_owned()).spawn(tidy);

@@ -11,6 +11,7 @@ pub mod file;
 pub mod handle;
 pub mod id_map;
 pub mod inode_flags;
+pub mod memory;
 pub mod mount;
 pub mod mountinfo;
 pub mod process;
