@@ -30,6 +30,7 @@ mod mount {
     mod pjdfstest;
     mod rights;
     mod semantics;
+    mod systemd;
     mod user;
     mod verify;
 }

@@ -64,11 +64,17 @@ fn syslog() -> std::io::Result<UnixDatagram> {
 }
 
 impl log::Log for Logger {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+    /// What libraries say is for those who look for faults: the transport calls
+    /// it an error that a caller was killed before it had its reply.
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with(env!("CARGO_PKG_NAME"))
+            || log::max_level() >= LevelFilter::Debug
     }
 
     fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
         let text = escape(&record.args().to_string());
         let word = word(record.level());
         // A log that cannot be written is no reason to stop serving.
@@ -116,7 +122,11 @@ mod tests {
     use log::Log as _;
 
     fn say(sink: Sink, text: std::fmt::Arguments<'_>) {
-        Logger { sink }.log(&Record::builder().level(Level::Warn).args(text).build());
+        let from =
+            |target, text| Record::builder().target(target).level(Level::Warn).args(text).build();
+        let logger = Logger { sink };
+        logger.log(&from("idmapfs::fuse", text));
+        logger.log(&from("a_library", format_args!("unasked")));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Feature {
     CapTools,
     /// setquota, and ext4 with the quota feature.
     Quota,
+    /// systemd, which need not run here, and cgroup2 for it.
+    Systemd,
     /// pjdfstest, built by `tests/run.sh`.
     Pjdfstest,
 }
@@ -102,6 +104,14 @@ fn probe(feature: Feature) -> Answer {
         Feature::Quota => tool("setquota").and_then(|()| {
             in_sandbox(|sandbox| image::Ext4::try_new(sandbox, 16, "-O quota").map(drop))
         }),
+        Feature::Systemd => {
+            if !Path::new("/lib/systemd/systemd").exists() {
+                return Err("no /lib/systemd/systemd".into());
+            }
+            let command = ["-mC", "mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"];
+            let probe = output("unshare", &command);
+            probe.status.success().then_some(()).ok_or_else(|| super::text(&probe))
+        }
         Feature::Pjdfstest => {
             let program = pjdfstest();
             program.is_file().then_some(()).ok_or(format!("no {}", program.display()))
