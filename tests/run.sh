@@ -35,6 +35,8 @@ section_packages() {
                 "${missing[@]}" >/dev/null || return
     fi
     ((EUID)) && return 0
+    # fusermount3 asks for it; systemd makes it, but not every machine runs systemd.
+    [[ -e /etc/mtab ]] || ln -s ../proc/self/mounts /etc/mtab || return
     [[ -e /dev/fuse ]] || modprobe fuse 2>/dev/null || mknod -m 666 /dev/fuse c 10 229
     [[ -e /dev/loop-control ]] || modprobe loop 2>/dev/null || mknod /dev/loop-control c 10 237
 }
