@@ -42,13 +42,18 @@ impl HostLocks {
     pub fn open(context: Arc<Context>, file: BorrowedFd<'_>, writable: bool) -> Result<Self> {
         context.as_server(SetId::Unaffected)?;
         let reopen = |flags| context.procfs.reopen(file, flags);
-        let fd = match reopen(flags(writable)) {
+        let opened = match reopen(flags(writable)) {
             // A file that the server may write but not read.
             Err(Errno::EACCES) if writable => reopen(OFlag::O_WRONLY),
             // One that may only be appended to.
             Err(Errno::EPERM) if writable => reopen(OFlag::O_RDWR | OFlag::O_APPEND),
             opened => opened,
-        }?;
+        };
+        let (fd, writable) = match opened {
+            // One that has become immutable: shared locks are possible still.
+            Err(Errno::EPERM) if writable => (reopen(flags(false))?, false),
+            opened => (opened?, writable),
+        };
         Ok(Self { context, state: Mutex::new(State { fd, writable, shared: Vec::new() }) })
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::*;
-use crate::source::{Lock, LockKind, Locks};
+use crate::source::{InodeFlags, Lock, LockKind, Locks};
 
 const END: u64 = u64::MAX >> 1;
 
@@ -65,4 +65,20 @@ fn a_reader_that_comes_to_write_keeps_its_locks() {
     };
     assert!(blocked(0) && blocked(10) && blocked(39) && blocked(50) && blocked(99));
     assert!(!blocked(40) && !blocked(49) && !blocked(100));
+}
+
+#[test]
+fn a_file_that_has_become_immutable_can_be_locked_by_readers() {
+    const IMMUTABLE: u32 = 0x10;
+    let Some(fixture) = Fixture::ext4() else { return };
+    fs::write(fixture.at("f"), "").unwrap();
+    let host = fixture.host();
+    let file = host.open(&walk(&host, "f").0, libc::O_RDWR).unwrap();
+    file.set_inode_flags(&InodeFlags::Flags(IMMUTABLE)).unwrap();
+    let locks = file.locks().unwrap();
+    assert_eq!(locks.set(&lock(LockKind::Shared, 0, 9)), Ok(()));
+    assert_eq!(locks.test(&lock(LockKind::Exclusive, 0, 9)), Ok(None));
+    assert!(locks.set(&lock(LockKind::Exclusive, 20, 29)).unwrap_err().is(libc::EPERM));
+    file.set_inode_flags(&InodeFlags::Flags(0)).unwrap();
+    assert_eq!(locks.set(&lock(LockKind::Exclusive, 20, 29)), Ok(()));
 }
