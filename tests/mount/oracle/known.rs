@@ -32,6 +32,9 @@ pub enum Known {
     /// fchown decides on the owner that the client saw last, before a change on
     /// the disk.
     OwnerAsLastSeen,
+    /// The server does not hear of descriptors opened with O_PATH, and lets a file
+    /// go that was deleted on the disk.
+    PathOfDeleted,
     /// The client keeps no times of a fifo that is written to.
     FifoTimes,
     /// The client moves positions in directories by itself.
@@ -50,6 +53,9 @@ pub enum Known {
 
 /// What marks the birth time in a line.
 pub const BTIME: &str = " btime";
+
+/// How `exec` shows that a descriptor's file is gone.
+const STALE: &str = "fstat errno 116";
 
 /// What marks a file capability in a line.
 pub const CAPABILITY: &str = " security.capability=";
@@ -86,6 +92,12 @@ pub fn of_outcomes(op: &Op, kernel: &Outcome, ours: &Outcome, locked: bool) -> O
             if name.starts_with("system.posix_acl") && stand_in(&kernel.value) == ours.value =>
         {
             Some(Known::StandInId)
+        }
+        _ if (kernel.errno, &kernel.value) == (ours.errno, &ours.value)
+            && kernel.after.contains(" nlink 0 ")
+            && ours.after.contains(STALE) =>
+        {
+            Some(Known::PathOfDeleted)
         }
         // Whether there was a capability is seen when the file is looked at.
         _ if op.writes()
