@@ -1,0 +1,76 @@
+//! `[ids]`: the stages that translate.
+
+use toml::Spanned;
+
+use super::text::{Scalar, Source};
+use crate::policy::error::{Code, PolicyError};
+use crate::policy::options::unmapped;
+use crate::policy::spec::Spec;
+use crate::policy::text::{self, Names};
+
+/// The stages that translate ids, in the order in which they are asked.
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Ids {
+    map: Option<Spanned<Vec<Spanned<Scalar>>>>,
+    table: Option<Spanned<Vec<Spanned<Scalar>>>>,
+    collapse: Option<Spanned<Collapse>>,
+    unmapped: Option<Spanned<Scalar>>,
+}
+
+/// The stage that shows all the rest as one owner.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Collapse {
+    present_as: Option<Spanned<Scalar>>,
+    store_as: Option<Spanned<Scalar>>,
+}
+
+impl Source<'_> {
+    /// Reads the stages.
+    ///
+    /// # Errors
+    /// The first value that cannot be read.
+    pub(super) fn ids(&self, ids: &Ids, names: &dyn Names) -> Result<Spec, PolicyError> {
+        let mut spec = Spec::default();
+        for value in self.list("map", ids.map.as_ref())? {
+            let (at, text) = self.value(value)?;
+            text::add_extent(&mut spec, &at, text)?;
+        }
+        for value in self.list("table", ids.table.as_ref())? {
+            let (at, text) = self.value(value)?;
+            text::add_entry(&mut spec, &at, text, names)?;
+        }
+        if let Some(collapse) = &ids.collapse {
+            self.collapse(&mut spec, collapse, names)?;
+        }
+        if let Some(value) = &ids.unmapped {
+            let (at, text) = self.value(value)?;
+            unmapped(&mut spec, &at, text, names)?;
+        }
+        Ok(spec)
+    }
+
+    fn collapse(
+        &self,
+        spec: &mut Spec,
+        collapse: &Spanned<Collapse>,
+        names: &dyn Names,
+    ) -> Result<(), PolicyError> {
+        let Collapse { present_as, store_as } = collapse.get_ref();
+        if present_as.is_none() && store_as.is_none() {
+            let at = self.at(collapse.span().start);
+            return Err(PolicyError::new(Code::Value, at, "`collapse` says nothing")
+                .hint("write present-as or store-as into it, or leave it out"));
+        }
+        if let Some(value) = present_as {
+            let (at, text) = self.value(value)?;
+            spec.set_present(&at, text::owner(&at, text, names)?)?;
+        }
+        if let Some(value) = store_as {
+            let (at, text) = self.value(value)?;
+            spec.set_store(&at, text::owner(&at, text, names)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! The policy file: TOML, read in one go, with errors that name their place.
+
+mod ids;
+mod text;
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, Visitor};
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::error::{Code, PolicyError};
+use super::spec::Spec;
+use super::text::{Names, quote};
+use ids::Ids;
+use text::Source;
+
+/// The largest policy file that is read, in bytes.
+pub const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// The only version of the language so far.
+const VERSION: &str = "1";
+
+/// The whole file.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    /// Read before all else: see [`Source::version`].
+    #[serde(rename = "version")]
+    _version: IgnoredAny,
+    #[serde(default)]
+    ids: Ids,
+    rules: Option<Spanned<Reserved>>,
+    changes: Option<Spanned<Reserved>>,
+}
+
+/// What a later version will read: whether it is empty is all that matters.
+struct Reserved {
+    empty: bool,
+}
+
+impl<'de> Deserialize<'de> for Reserved {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Reserved;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table or an array")
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<Reserved, A::Error> {
+                let mut empty = true;
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    empty = false;
+                }
+                Ok(Reserved { empty })
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Reserved, A::Error> {
+                let mut empty = true;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    empty = false;
+                }
+                Ok(Reserved { empty })
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// Parses a policy file; `path` is for messages only.
+///
+/// # Errors
+/// The first thing wrong with the file, with its line and column.
+pub fn parse(path: &str, text: &str, names: &dyn Names) -> Result<Spec, PolicyError> {
+    let source = Source::new(path, text);
+    if text.len() > MAX_BYTES {
+        let what = format!("{} bytes, but at most {MAX_BYTES} are read", text.len());
+        return Err(PolicyError::new(Code::Limit, source.at(0), what));
+    }
+    let table = DeTable::parse(text).map_err(|error| source.error(&error))?;
+    source.version(&table)?;
+    let document = Document::deserialize(toml::de::Deserializer::from(table))
+        .map_err(|error| source.error(&error))?;
+    source.reserved("rules", document.rules.as_ref())?;
+    source.reserved("changes", document.changes.as_ref())?;
+    source.ids(&document.ids, names)?.finish()
+}
+
+impl Source<'_> {
+    /// Checks the version before anything that a later one may have added.
+    fn version(&self, table: &Spanned<DeTable<'_>>) -> Result<(), PolicyError> {
+        let hint = "write `version = 1` at the top";
+        let Some(value) = table.get_ref().get("version") else {
+            return Err(PolicyError::new(Code::Version, self.at(0), "no version").hint(hint));
+        };
+        let written = self.text.get(value.span()).unwrap_or_default();
+        if written == VERSION {
+            return Ok(());
+        }
+        let at = self.at(value.span().start);
+        let what = format!("version {} is not supported", quote(written));
+        Err(PolicyError::new(Code::Version, at, what).hint(hint))
+    }
+
+    /// Refuses a part of the language that this version cannot do.
+    fn reserved(&self, key: &str, part: Option<&Spanned<Reserved>>) -> Result<(), PolicyError> {
+        match part {
+            Some(part) if !part.get_ref().empty => {
+                let at = self.at(part.span().start);
+                let what = format!("`{key}` is not supported by this version");
+                Err(PolicyError::new(Code::Reserved, at, what).hint("leave it out"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
