@@ -24,7 +24,7 @@ impl Fs {
     ///
     /// # Errors
     /// As statx(2); `Unknown` or `Stale` for a file that is not there.
-    pub fn getattr(&self, node: u64, handle: Option<u64>) -> Result<Attr<View>> {
+    pub fn getattr(&self, caller: &Caller, node: u64, handle: Option<u64>) -> Result<Attr<View>> {
         let attr = match handle {
             Some(handle) => self.opens.get(handle)?.file.getattr()?,
             None => match self.node(node) {
@@ -34,7 +34,7 @@ impl Fs {
                 Err(error) => return Err(error),
             },
         };
-        Ok(self.present(attr, node))
+        Ok(self.present(caller, attr, node))
     }
 
     /// Changes attributes and returns the new ones.
@@ -57,7 +57,7 @@ impl Fs {
         let open = handle.map(|handle| self.opens.get(handle)).transpose()?;
         let target = Target { number: node, node: self.node_of(node, open.as_deref())?, open };
         let attr = self.change(caller, &target, change)?;
-        Ok(self.present(attr, target.number))
+        Ok(self.present(caller, attr, target.number))
     }
 
     /// Does the same; `done` is given the new attributes, perhaps later and on
@@ -134,7 +134,7 @@ impl Fs {
             // Set-id bits go by a change of mode, which nobody may make of a
             // file whose owner is unmapped (`setattr_prepare`); the FUSE client
             // leaves that change to us.
-            if Self::loses_setid(&attr, rights) && !self.is_owned(&attr) {
+            if Self::loses_setid(&attr, rights) && !self.is_owned(caller, &attr) {
                 return Err(Error::Denied);
             }
             rights
@@ -195,7 +195,8 @@ impl Fs {
         dyn crate::policy::Policy: Translate<K>,
     {
         let Some(view) = wanted else { return Ok(None) };
-        let policy = self.policy.as_ref();
+        let policy = self.policy();
+        let policy = policy.as_ref();
         if now.is_some() && Translate::<K>::present(policy, now) == Some(view) {
             return Ok(now);
         }

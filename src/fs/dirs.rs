@@ -8,7 +8,7 @@ use super::budget::Share;
 use super::{Entry, Fs, Listed};
 use crate::attr::{Attr, Name};
 use crate::error::Result;
-use crate::id::View;
+use crate::id::{Caller, View};
 use crate::source::{Dir, DirEntry, Node};
 
 /// An open directory.
@@ -67,18 +67,19 @@ impl Fs {
     /// As getdents(2).
     pub fn readdirplus(
         &self,
+        caller: &Caller,
         handle: u64,
         offset: u64,
         each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
     ) -> Result<()> {
         let open = self.dirs.get(handle)?;
         let parent = self.parent(open.number);
-        let own = self.present(self.source.getattr(&open.node)?, open.number);
+        let own = self.present(caller, self.source.getattr(&open.node)?, open.number);
         let mut failed = None;
         open.dir.read(offset, &mut |entry| match Dot::of(&entry) {
             Some(Dot::Own) => dot(&entry, own, each),
             Some(Dot::Parent) => dot(&entry, Attr { ino: parent, ..own }, each),
-            None => self.listed(&open, &entry, each).unwrap_or_else(|error| {
+            None => self.listed(caller, &open, &entry, each).unwrap_or_else(|error| {
                 failed = Some(error);
                 ControlFlow::Break(())
             }),
@@ -106,6 +107,7 @@ impl Fs {
     /// must not look as if there were no such name.
     fn listed(
         &self,
+        caller: &Caller,
         open: &OpenDir,
         entry: &DirEntry<'_>,
         each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
@@ -123,7 +125,7 @@ impl Fs {
                 return Ok(ControlFlow::Continue(()));
             }
         };
-        let file = self.entry(open.number, name, &found);
+        let file = self.entry(caller, open.number, name, &found);
         let flow = each(Listed { name: entry.name, next: entry.next }, &file);
         if flow.is_break() {
             self.tree.forget(file.node, 1);

@@ -32,7 +32,7 @@ mod xattrs;
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use crate::attr::{Attr, Name};
@@ -40,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::id::{Caller, Disk, Group, Id, Owner, User, View};
 use crate::policy::Policy;
 use crate::source::{Found, Lock, Node, SetTime, Source};
+use crate::sync::read;
 use crate::tree::{Handles, Tree};
 
 use budget::Budget;
@@ -167,7 +168,7 @@ pub type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
 #[derive(Debug)]
 pub struct Fs {
     source: Arc<dyn Source>,
-    policy: Arc<dyn Policy>,
+    policy: RwLock<Arc<dyn Policy>>,
     processes: Arc<dyn Processes>,
     tree: Tree,
     config: Config,
@@ -191,6 +192,7 @@ impl Fs {
         let tree = Tree::new(Arc::clone(&source), config.nodes)?;
         let budget = Budget::new(config.descriptors);
         let waits = Arc::new(Waits::new(Arc::clone(&processes)));
+        let policy = RwLock::new(policy);
         let (opens, dirs) = (Arc::new(Opens::new(Arc::clone(&budget))), Handles::new());
         Ok(Self { source, policy, processes, tree, config, budget, opens, dirs, waits })
     }
@@ -204,9 +206,9 @@ impl Fs {
     ///
     /// # Errors
     /// As statx(2).
-    pub fn root(&self) -> Result<Entry> {
+    pub fn root(&self, caller: &Caller) -> Result<Entry> {
         let root = self.tree.root();
-        let attr = self.getattr(root.number, None)?;
+        let attr = self.getattr(caller, root.number, None)?;
         Ok(Entry { node: root.number, generation: root.generation, attr })
     }
 
@@ -241,18 +243,28 @@ impl Fs {
         }
     }
 
-    /// Returns what callers see of a file.
-    fn present(&self, attr: Attr<Disk>, number: u64) -> Attr<View> {
-        attr.presented(self.policy.present_owner(attr.owner), number)
+    /// Returns the policy in force.
+    fn policy(&self) -> Arc<dyn Policy> {
+        Arc::clone(&read(&self.policy))
+    }
+
+    /// Returns the owner that a caller sees of a file.
+    fn shown(&self, _caller: &Caller, attr: &Attr<Disk>) -> Owner<View> {
+        self.policy().present_owner(attr.owner)
+    }
+
+    /// Returns what a caller sees of a file.
+    fn present(&self, caller: &Caller, attr: Attr<Disk>, number: u64) -> Attr<View> {
+        attr.presented(self.shown(caller, &attr), number)
     }
 
     /// Counts a lookup of what a name led to.
-    fn entry(&self, parent: u64, name: Name<'_>, found: &Found) -> Entry {
+    fn entry(&self, caller: &Caller, parent: u64, name: Name<'_>, found: &Found) -> Entry {
         let identity = self.tree.remember(parent, name, found);
         Entry {
             node: identity.number,
             generation: identity.generation,
-            attr: self.present(found.attr, identity.number),
+            attr: self.present(caller, found.attr, identity.number),
         }
     }
 }

@@ -4,9 +4,9 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::{Capability, Entry, Fs};
-use crate::attr::{FileKind, Mode, Name};
+use crate::attr::{Attr, FileKind, Mode, Name};
 use crate::error::{Errno, Error, Result};
-use crate::id::{Caller, Disk, Ids, Owner};
+use crate::id::{Caller, Disk, Ids};
 use crate::source::{File, Found, New, NewKind, Node, RenameFlags};
 
 /// The error of a name that is taken.
@@ -29,11 +29,11 @@ impl Fs {
     /// # Errors
     /// `ENOENT` where there is none; as [`Name::new`], `Tree::node` and
     /// `Source::lookup`.
-    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry> {
+    pub fn lookup(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<Entry> {
         let name = Name::new(name)?;
         let dir = self.node(parent)?;
         let found = self.tree.with_room(|| self.source.lookup(&dir, name))?;
-        Ok(self.entry(parent, name, &found))
+        Ok(self.entry(caller, parent, name, &found))
     }
 
     /// Makes a file, fifo, socket or device; `mode` holds the kind, and 0 for
@@ -145,7 +145,7 @@ impl Fs {
         if let Some(there) = &there {
             self.may_remove(caller, &new_dir, there)?;
         }
-        let owner = self.policy.create_owner(caller);
+        let owner = self.policy().create_owner(caller);
         // What is exchanged adds no name; a whiteout is a new file. (The kernel
         // makes one over an existing name too, and stores no id at all for it.)
         let adds = flags.whiteout || (there.is_none() && !flags.exchange);
@@ -181,7 +181,7 @@ impl Fs {
         let (file, dir) = (self.node(node)?, self.node(parent)?);
         self.birth(caller, &dir, name)?;
         let found = self.tree.with_room(|| self.source.link(&file, &dir, name))?;
-        Ok(self.entry(parent, name, &found))
+        Ok(self.entry(caller, parent, name, &found))
     }
 
     /// Makes a name and what it leads to; the name is counted.
@@ -198,7 +198,7 @@ impl Fs {
         let mode = self.own_setid(caller, owner, Mode::new(wanted.mode));
         let new = New { what: wanted.what, owner, mode, umask: Mode::new(wanted.umask).bits() };
         let created = self.tree.with_room(|| self.source.create(&dir, name, &new))?;
-        Ok((self.entry(parent, name, &created.found), created.file))
+        Ok((self.entry(caller, parent, name, &created.found), created.file))
     }
 
     /// Checks a sticky directory (`check_sticky` of fs/namei.c) on what is there.
@@ -207,17 +207,17 @@ impl Fs {
     /// have made a file of that name on the host since.
     fn may_remove(&self, caller: &Caller, dir: &Node, found: &Found) -> Result<()> {
         let dir = self.source.getattr(dir)?;
-        let own = |owner: Owner<Disk>| {
-            let shown = self.policy.present_owner(owner).uid;
+        let own = |attr: &Attr<Disk>| {
+            let shown = self.shown(caller, attr).uid;
             shown.is_some() && shown == caller.uid
         };
         let may = !dir.mode.has(Mode::STICKY)
-            || own(found.attr.owner)
-            || own(dir.owner)
+            || own(&found.attr)
+            || own(&dir)
             || self.processes.capable_over(
                 caller,
                 Capability::Fowner,
-                self.policy.present_owner(found.attr.owner),
+                self.shown(caller, &found.attr),
             ) != Some(false);
         if may { Ok(()) } else { Err(Error::Denied) }
     }
@@ -225,7 +225,7 @@ impl Fs {
     /// Returns what the caller's new files belong to; a name that is taken
     /// comes first, as in `may_create` of fs/namei.c.
     fn birth(&self, caller: &Caller, dir: &Node, name: Name<'_>) -> Result<Ids<Disk>> {
-        if let Some(owner) = self.policy.create_owner(caller) {
+        if let Some(owner) = self.policy().create_owner(caller) {
             return Ok(owner);
         }
         let taken = self.existing(dir, name)?.is_some();

@@ -91,21 +91,21 @@ impl Fs {
         if !mode.has(SETID) || is_root(caller) {
             return mode;
         }
-        let shown = self.policy.present_owner(owner.into());
+        let shown = self.policy().present_owner(owner.into());
         let user = if shown.uid == caller.uid { 0 } else { Mode::SETUID };
         let group = if shown.gid == caller.gid { 0 } else { Mode::SETGID };
         mode.without(user | group)
     }
 
     /// Reports whether any caller is shown as the owner of the file.
-    pub(super) fn is_owned(&self, attr: &Attr<Disk>) -> bool {
-        self.policy.present_owner(attr.owner).uid.is_some()
+    pub(super) fn is_owned(&self, caller: &Caller, attr: &Attr<Disk>) -> bool {
+        self.shown(caller, attr).uid.is_some()
     }
 
     /// Reports whether the caller may do what only the owner may
     /// (`inode_owner_or_capable` of fs/inode.c).
     pub(super) fn acts_as_owner(&self, caller: &Caller, attr: &Attr<Disk>) -> bool {
-        let shown = self.policy.present_owner(attr.owner);
+        let shown = self.shown(caller, attr);
         let user = Owner { gid: None, ..shown };
         shown.uid.is_some()
             && (shown.uid == caller.uid || self.has(caller, Capability::Fowner, user))
@@ -114,7 +114,7 @@ impl Fs {
     /// Reports whether the caller may have `S_ISGID` on a file
     /// (`in_group_or_capable` of fs/inode.c).
     fn may_set_gid(&self, caller: &Caller, attr: &Attr<Disk>) -> bool {
-        let shown = self.policy.present_owner(attr.owner);
+        let shown = self.shown(caller, attr);
         shown.gid.is_some_and(|group| self.processes.in_group(caller, group))
             || shown.uid.is_some()
                 && shown.gid.is_some()

@@ -44,10 +44,11 @@ impl Fs {
     ///
     /// # Errors
     /// As getxattr(2): `ENODATA`.
-    pub fn getxattr(&self, node: u64, name: &OsStr) -> Result<Vec<u8>> {
+    pub fn getxattr(&self, _caller: &Caller, node: u64, name: &OsStr) -> Result<Vec<u8>> {
         let kind = Kind::of(name)?;
         let node = self.node(node)?;
-        let policy = self.policy.as_ref();
+        let policy = self.policy();
+        let policy = policy.as_ref();
         match kind {
             Kind::Acl(kind) => {
                 let acl = self.tree.with_room(|| self.source.acl(&node, kind))?.ok_or(ABSENT)?;
@@ -96,7 +97,8 @@ impl Fs {
         value: &[u8],
         flags: i32,
     ) -> Result<()> {
-        let policy = self.policy.as_ref();
+        let policy = self.policy();
+        let policy = policy.as_ref();
         match Kind::of(name)? {
             Kind::Acl(kind) => {
                 let acl = Acl::from_wire(value, self.config.stand_in)?;
@@ -140,7 +142,7 @@ impl Fs {
     ///
     /// The change itself takes the capability on the host, if it is made.
     fn is_about_to_change(&self, caller: &Caller, node: &Node) -> Result<bool> {
-        let shown = self.policy.present_owner(self.source.getattr(node)?.owner);
+        let shown = self.shown(caller, &self.source.getattr(node)?);
         Ok(shown.uid.is_none()
             || shown.gid.is_none()
             || self.processes.capable_over(caller, Privilege::Setfcap, shown) == Some(false))

@@ -129,7 +129,7 @@ impl Adapter {
     /// Answers with the root, the one child of node 1.
     pub(super) fn look_up_in_anchor(&self, req: &Request, name: &OsStr, reply: ReplyEntry) {
         let answer = attempt("lookup of the root", req, || {
-            if name == VIEW { self.fs.root() } else { Err(Error::Denied) }
+            if name == VIEW { self.fs.root(&convert::caller(req)) } else { Err(Error::Denied) }
         });
         match answer {
             Ok(root) => reply.entry_with_ttls(
@@ -151,11 +151,12 @@ impl Adapter {
     /// Looks a name up in any directory but node 1 of an anchored session.
     pub(super) fn look_up(&self, req: &Request, parent: u64, name: &OsStr, reply: ReplyEntry) {
         let negative = self.fs.ttl().negative;
-        let answer = attempt("lookup", req, || match self.fs.lookup(parent, name) {
-            Ok(entry) => Ok(Some(entry)),
-            Err(error) if error.is(libc::ENOENT) && !negative.is_zero() => Ok(None),
-            Err(error) => Err(error),
-        });
+        let answer =
+            attempt("lookup", req, || match self.fs.lookup(&convert::caller(req), parent, name) {
+                Ok(entry) => Ok(Some(entry)),
+                Err(error) if error.is(libc::ENOENT) && !negative.is_zero() => Ok(None),
+                Err(error) => Err(error),
+            });
         match answer {
             Ok(Some(entry)) => self.entry(reply, Ok(entry)),
             // Node id 0 is "no such file, and remember that".
@@ -204,7 +205,7 @@ impl Adapter {
         let ttl = self.fs.ttl().positive;
         let mut listed = false;
         let answer = attempt("readdirplus", req, || {
-            self.fs.readdirplus(handle, offset, &mut |line, entry| {
+            self.fs.readdirplus(&convert::caller(req), handle, offset, &mut |line, entry| {
                 let full = reply.add(
                     INodeNo(entry.node),
                     line.next,

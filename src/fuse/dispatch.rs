@@ -34,10 +34,13 @@ const MAX_COPY: u64 = 32 << 20;
 const IOC_WRITE: u32 = 1 << 30;
 
 impl Filesystem for Adapter {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+    fn init(&mut self, req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         capabilities::negotiate(config, &self.options)?;
         // The count of this lookup is never taken back: the root stays.
-        let root = self.fs.root().map_err(|error| io::Error::from_raw_os_error(error.errno().0))?;
+        let root = self
+            .fs
+            .root(&convert::caller(req))
+            .map_err(|error| io::Error::from_raw_os_error(error.errno().0))?;
         self.root = root.node;
         Ok(())
     }
@@ -60,8 +63,9 @@ impl Filesystem for Adapter {
         if let Some(anchor) = self.anchor(ino) {
             return reply.attr(&FOREVER, &convert::attr(&anchor));
         }
-        let answer =
-            attempt("getattr", req, || self.fs.getattr(self.node(ino)?, fh.map(u64::from)));
+        let answer = attempt("getattr", req, || {
+            self.fs.getattr(&convert::caller(req), self.node(ino)?, fh.map(u64::from))
+        });
         self.attr(reply, answer);
     }
 
@@ -400,7 +404,7 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let answer = attempt("getxattr", req, || match self.anchor(ino) {
-            None => self.fs.getxattr(self.node(ino)?, name),
+            None => self.fs.getxattr(&convert::caller(req), self.node(ino)?, name),
             Some(_) => Err(Error::Os(Errno(libc::ENODATA))),
         });
         xattr(reply, size, answer);

@@ -27,10 +27,10 @@ fn owners_are_presented() {
         let world = World::new(options);
         let file = world.file("a", disk, 0o644);
         assert_eq!(numbers(&file.attr), view, "{disk:?}");
-        let attr = world.fs.getattr(file.node, None).unwrap();
+        let attr = world.fs.getattr(&caller(0, 0), file.node, None).unwrap();
         assert_eq!(attr, file.attr);
         let handle = world.open(file.node, libc::O_RDONLY).unwrap();
-        assert_eq!(world.fs.getattr(file.node, Some(handle)).unwrap(), attr);
+        assert_eq!(world.fs.getattr(&caller(0, 0), file.node, Some(handle)).unwrap(), attr);
     }
 }
 
@@ -216,12 +216,12 @@ fn sizes_and_times() {
 #[test]
 fn the_root_and_its_totals() {
     let world = World::new(MAP);
-    let root = world.fs.root().unwrap();
+    let root = world.fs.root(&caller(0, 0)).unwrap();
     assert_eq!(numbers(&root.attr), (Some(100_000), Some(200_000)));
     assert_eq!(root.attr.kind, FileKind::Directory);
     world.fs.forget(root.node, 1_000);
-    assert_eq!(world.fs.root().unwrap().attr, root.attr);
+    assert_eq!(world.fs.root(&caller(0, 0)).unwrap().attr, root.attr);
     assert_eq!(world.fs.statfs(root.node).unwrap().namelen, 255);
-    let handle = world.fs.getattr(root.node, Some(99));
+    let handle = world.fs.getattr(&caller(0, 0), root.node, Some(99));
     assert_eq!(handle.unwrap_err(), Error::Unknown);
 }

@@ -5,7 +5,10 @@ use std::ops::ControlFlow::{Break, Continue};
 /// Makes a directory with files `a0`, `a1`, and so on.
 fn full(world: &World, files: u32) -> Entry {
     let dir = world.dir("d", (1, 1), 0o755);
-    let inside = world.disk.lookup(world.disk.root().unwrap().node, name("d")).unwrap();
+    let inside = world
+        .disk
+        .lookup(&caller(0, 0), world.disk.root(&caller(0, 0)).unwrap().node, name("d"))
+        .unwrap();
     for i in 0..files {
         let name = format!("a{i}");
         let by = caller(i, i);
@@ -32,7 +35,7 @@ fn list(world: &World, handle: u64, step: usize) -> Vec<(String, u64)> {
             all.push((name, entry.node));
             Continue(())
         };
-        world.fs.readdirplus(handle, from, &mut each).unwrap();
+        world.fs.readdirplus(&caller(0, 0), handle, from, &mut each).unwrap();
         if got == 0 {
             return all;
         }
@@ -50,7 +53,7 @@ fn listings_go_on_where_they_stopped() {
     assert_eq!(all[0], (".".into(), dir.node));
     assert_eq!(all[1], ("..".into(), world.root()));
     for (name, ino) in &all[2..] {
-        assert_eq!(world.fs.lookup(dir.node, name.as_ref()).unwrap().node, *ino);
+        assert_eq!(world.fs.lookup(&caller(0, 0), dir.node, name.as_ref()).unwrap().node, *ino);
     }
     let root = world.fs.opendir(world.root()).unwrap();
     assert_eq!(
@@ -59,7 +62,7 @@ fn listings_go_on_where_they_stopped() {
     );
     world.fs.fsyncdir(handle, true).unwrap();
     world.fs.releasedir(handle);
-    let gone = world.fs.readdirplus(handle, 0, &mut |_, _| Continue(()));
+    let gone = world.fs.readdirplus(&caller(0, 0), handle, 0, &mut |_, _| Continue(()));
     assert_eq!(gone.unwrap_err(), Error::Unknown);
 }
 
@@ -83,14 +86,14 @@ fn files_that_come_with_a_listing_are_counted_once() {
         nodes.push(entry.node);
         Continue(())
     };
-    world.fs.readdirplus(handle, 0, &mut each).unwrap();
+    world.fs.readdirplus(&caller(0, 0), handle, 0, &mut each).unwrap();
     // `.`, `..` and three files: the fourth was refused.
     assert_eq!(nodes[..2], [dir.node, world.root()]);
     assert_eq!(world.fs.tree.counts().0, before + 3);
     for node in &nodes[2..] {
-        world.fs.getattr(*node, None).unwrap();
+        world.fs.getattr(&caller(0, 0), *node, None).unwrap();
         world.fs.forget(*node, 1);
-        assert_eq!(world.fs.getattr(*node, None).unwrap_err(), Error::Unknown);
+        assert_eq!(world.fs.getattr(&caller(0, 0), *node, None).unwrap_err(), Error::Unknown);
     }
     assert_eq!(world.fs.tree.counts().0, before);
 }
@@ -109,7 +112,7 @@ fn a_listing_survives_removals() {
         }
         Continue(())
     };
-    world.fs.readdirplus(handle, 0, &mut each).unwrap();
+    world.fs.readdirplus(&caller(0, 0), handle, 0, &mut each).unwrap();
     assert_eq!(removed, 200);
     world.fs.rmdir(&caller(0, 0), world.root(), name("d")).unwrap();
 }
@@ -119,7 +122,11 @@ fn a_name_that_is_gone_is_left_out() {
     let world = World::new(IDENTITY);
     let dir = full(&world, 3);
     let handle = world.fs.opendir(dir.node).unwrap();
-    let inside = world.disk.lookup(world.disk.root().unwrap().node, name("d")).unwrap().node;
+    let inside = world
+        .disk
+        .lookup(&caller(0, 0), world.disk.root(&caller(0, 0)).unwrap().node, name("d"))
+        .unwrap()
+        .node;
     let mut names = Vec::new();
     let mut each = |line: Listed<'_>, _: &Entry| {
         if line.name == "a0" {
@@ -128,7 +135,7 @@ fn a_name_that_is_gone_is_left_out() {
         names.push(line.name.to_str().unwrap().to_owned());
         Continue(())
     };
-    world.fs.readdirplus(handle, 0, &mut each).unwrap();
+    world.fs.readdirplus(&caller(0, 0), handle, 0, &mut each).unwrap();
     assert_eq!(names, [".", "..", "a0", "a2"]);
 }
 
@@ -159,7 +166,7 @@ fn a_listing_fails_rather_than_leave_names_out() {
         for _ in 0..9 {
             wrap.fail(Call::Lookup, os(errno));
         }
-        let result = world.fs.readdirplus(handle, 0, &mut |_, _| Continue(()));
+        let result = world.fs.readdirplus(&caller(0, 0), handle, 0, &mut |_, _| Continue(()));
         assert_eq!(result.is_err_and(|error| error.is(errno)), fails, "{errno}");
         while world.look("d").is_err() {}
     }

@@ -19,7 +19,7 @@ fn reads_and_writes_through_a_handle() {
     assert_eq!(fs.lseek(handle, 0, libc::SEEK_END).unwrap_err(), Error::Invalid);
     assert!(fs.lseek(handle, 7, libc::SEEK_DATA).unwrap_err().is(libc::ENXIO));
     fs.fallocate(&by, handle, 0, 0, 100).unwrap();
-    assert_eq!(fs.getattr(file.node, None).unwrap().size, 100);
+    assert_eq!(fs.getattr(&caller(0, 0), file.node, None).unwrap().size, 100);
     fs.release(handle, None);
     fs.release(handle, None);
     assert_eq!(fs.read(handle, 0, &mut buf).unwrap_err(), Error::Unknown);

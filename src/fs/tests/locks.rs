@@ -44,8 +44,8 @@ struct Opened {
 fn opened() -> Opened {
     let world = World::new(IDENTITY);
     let file = world.file("a", (1, 1), 0o644);
-    let root = world.disk.root().unwrap().node;
-    let on_disk = world.disk.lookup(root, name("a")).unwrap();
+    let root = world.disk.root(&caller(0, 0)).unwrap().node;
+    let on_disk = world.disk.lookup(&caller(0, 0), root, name("a")).unwrap();
     let host = open(&world.disk, on_disk.node, libc::O_RDWR).unwrap();
     let [read, write, both] = [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR]
         .map(|flags| world.open(file.node, flags).unwrap());

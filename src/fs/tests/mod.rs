@@ -141,11 +141,11 @@ impl World {
     }
 
     fn root(&self) -> u64 {
-        self.fs.root().unwrap().node
+        self.fs.root(&caller(0, 0)).unwrap().node
     }
 
     fn look(&self, name: &str) -> Result<Entry> {
-        self.fs.lookup(self.root(), name.as_ref())
+        self.fs.lookup(&caller(0, 0), self.root(), name.as_ref())
     }
 
     /// Makes a file on disk, and returns it as the mount knows it.
@@ -155,7 +155,7 @@ impl World {
     }
 
     fn disk_file(&self, name: &str, owner: (u32, u32), mode: u32) {
-        let root = self.disk.root().unwrap().node;
+        let root = self.disk.root(&caller(0, 0)).unwrap().node;
         let by = caller(owner.0, owner.1);
         let made = self.disk.mknod(&by, root, name.as_ref(), libc::S_IFREG, 0, 0).unwrap();
         let mode = SetAttr { mode: Some(mode), ..SetAttr::default() };
@@ -164,7 +164,7 @@ impl World {
     }
 
     fn dir(&self, name: &str, owner: (u32, u32), mode: u32) -> Entry {
-        let root = self.disk.root().unwrap().node;
+        let root = self.disk.root(&caller(0, 0)).unwrap().node;
         let by = caller(owner.0, owner.1);
         let made = self.disk.mkdir(&by, root, name.as_ref(), 0o755, 0).unwrap();
         let mode = SetAttr { mode: Some(mode), ..SetAttr::default() };
@@ -175,9 +175,9 @@ impl World {
 
     /// Returns a file as it is on disk; the name is below the root.
     fn on_disk(&self, name: &str) -> Attr<View> {
-        let mut at = vec![self.disk.root().unwrap()];
+        let mut at = vec![self.disk.root(&caller(0, 0)).unwrap()];
         for part in name.split('/') {
-            at.push(self.disk.lookup(at[at.len() - 1].node, part.as_ref()).unwrap());
+            at.push(self.disk.lookup(&caller(0, 0), at[at.len() - 1].node, part.as_ref()).unwrap());
         }
         at[1..].iter().for_each(|entry| self.disk.forget(entry.node, 1));
         at[at.len() - 1].attr

@@ -156,7 +156,7 @@ fn names_are_checked() {
         assert_eq!(made.unwrap_err(), error);
     }
     assert!(world.look("none").unwrap_err().is(libc::ENOENT));
-    assert_eq!(world.fs.lookup(99, name("a")).unwrap_err(), Error::Unknown);
+    assert_eq!(world.fs.lookup(&caller(0, 0), 99, name("a")).unwrap_err(), Error::Unknown);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn hard_links_are_one_file() {
     let b = world.fs.link(&by, a.node, world.root(), name("b")).unwrap();
     assert_eq!((b.node, b.attr.nlink), (a.node, 2));
     world.fs.unlink(&caller(0, 0), world.root(), name("a")).unwrap();
-    assert_eq!(world.fs.getattr(a.node, None).unwrap().nlink, 1);
+    assert_eq!(world.fs.getattr(&caller(0, 0), a.node, None).unwrap().nlink, 1);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_moved_file_and_what_is_below_it_are_found_again() {
         world.fs.rename(&by, pair.0, pair.1, exchange).unwrap();
         while world.fs.tree.shrink() > 0 {}
         for node in [dir.node, below.node, other.node] {
-            assert_eq!(world.fs.getattr(node, None).unwrap().ino, node, "{handles}");
+            assert_eq!(world.fs.getattr(&caller(0, 0), node, None).unwrap().ino, node, "{handles}");
         }
         assert_eq!(world.look("other").unwrap().node, dir.node);
     }
@@ -202,5 +202,5 @@ fn an_open_file_without_a_name_is_held_by_the_node_it_was_opened_by() {
     world.fs.unlink(&caller(0, 0), world.root(), name("a")).unwrap();
     let node = world.fs.opens.node(file.node).unwrap();
     assert_eq!((world.fs.tree.pins(), node.users()), (1, 3), "open, pinned, and here");
-    assert_eq!(world.fs.getattr(file.node, None).unwrap().nlink, 0);
+    assert_eq!(world.fs.getattr(&caller(0, 0), file.node, None).unwrap().nlink, 0);
 }

@@ -15,9 +15,9 @@ fn populate(world: &World) {
     world.file("f0", (1, 1), 0o644);
     world.dir("f1", (2, 2), 0o2777);
     world.file("f2", (3, 3), 0o6755);
-    let root = world.disk.root().unwrap().node;
+    let root = world.disk.root(&caller(0, 0)).unwrap().node;
     for (file, name) in [("f1", kind(true).xattr()), ("f2", kind(false).xattr())] {
-        let node = world.disk.lookup(root, file.as_ref()).unwrap().node;
+        let node = world.disk.lookup(&caller(0, 0), root, file.as_ref()).unwrap().node;
         let acl = super::xattrs::acl(&[UNMAPPED], &[1]);
         world.disk.setxattr(&caller(0, 0), node, name.as_ref(), &acl, 0).unwrap();
         world.disk.forget(node, 1);
@@ -148,7 +148,7 @@ fn send(world: &World, by: &Caller, op: &Op) -> Result<()> {
         Op::Reread(a, default) => {
             // What was read is set again.
             let name = kind(default).xattr().as_ref();
-            let value = fs.getxattr(node(a)?, name)?;
+            let value = fs.getxattr(&caller(0, 0), node(a)?, name)?;
             fs.setxattr(by, node(a)?, name, &value, 0)
         }
     }

@@ -35,7 +35,7 @@ fn a_number_does_not_come_back_while_the_kernel_knows_the_file() {
             let case = format!("{what} {handles}");
             let next = world.file("next", (1, 1), 0o644);
             assert_ne!(next.node, file.node, "{case}");
-            let attr = world.fs.getattr(file.node, None).unwrap();
+            let attr = world.fs.getattr(&caller(0, 0), file.node, None).unwrap();
             assert_eq!((attr.ino, attr.nlink), (file.node, 0), "{case}");
             world.fs.forget(file.node, 1);
             // Nothing holds it any more: this is the number again.
@@ -51,7 +51,7 @@ fn a_removed_directory_is_held_too() {
     let dir = world.dir("d", (1, 1), 0o755);
     world.fs.rmdir(&caller(0, 0), world.root(), name("d")).unwrap();
     assert_ne!(world.file("next", (1, 1), 0o644).node, dir.node);
-    assert!(world.fs.getattr(dir.node, None).is_ok());
+    assert!(world.fs.getattr(&caller(0, 0), dir.node, None).is_ok());
     let made = world.fs.mkdir(&caller(1, 1), dir.node, name("x"), 0o755, 0);
     assert!(made.unwrap_err().is(libc::ENOENT));
 }
@@ -73,12 +73,12 @@ fn another_link_is_reached_without_handles() {
     for handles in [true, false] {
         let world = World::with(IDENTITY, |source| source.handles = handles);
         let file = world.file("a", (1, 1), 0o644);
-        let root = world.disk.root().unwrap().node;
-        let on_disk = world.disk.lookup(root, name("a")).unwrap();
+        let root = world.disk.root(&caller(0, 0)).unwrap().node;
+        let on_disk = world.disk.lookup(&caller(0, 0), root, name("a")).unwrap();
         world.disk.link(&caller(1, 1), on_disk.node, root, name("b")).unwrap();
         world.fs.unlink(&caller(0, 0), world.root(), name("a")).unwrap();
         while world.fs.tree.shrink() > 0 {}
-        assert_eq!(world.fs.getattr(file.node, None).unwrap().nlink, 1, "{handles}");
+        assert_eq!(world.fs.getattr(&caller(0, 0), file.node, None).unwrap().nlink, 1, "{handles}");
     }
 }
 
@@ -94,11 +94,14 @@ fn an_open_file_outlives_its_names() {
             let file = world.file("a", (1, 1), 0o644);
             (file, world.open(file.node, libc::O_RDWR).unwrap())
         };
-        world.disk.unlink(&caller(0, 0), world.disk.root().unwrap().node, name("a")).unwrap();
+        world
+            .disk
+            .unlink(&caller(0, 0), world.disk.root(&caller(0, 0)).unwrap().node, name("a"))
+            .unwrap();
         while world.fs.tree.shrink() > 0 {}
         assert_eq!(world.fs.write(&by, handle, 0, b"data", true).unwrap(), 4);
         for handle in [None, Some(handle)] {
-            let attr = world.fs.getattr(file.node, handle).unwrap();
+            let attr = world.fs.getattr(&caller(0, 0), file.node, handle).unwrap();
             assert_eq!((attr.ino, attr.size, attr.nlink), (file.node, 4, 0), "{made}");
         }
         if !made {
@@ -109,7 +112,7 @@ fn an_open_file_outlives_its_names() {
             }
         }
         world.fs.release(handle, None);
-        assert_eq!(world.fs.getattr(file.node, None).unwrap_err(), Error::Stale);
+        assert_eq!(world.fs.getattr(&caller(0, 0), file.node, None).unwrap_err(), Error::Stale);
     }
 }
 
@@ -136,7 +139,13 @@ fn removed_files_hold_few_descriptors_and_open_ones_still_work() {
             let attr = world.fs.setattr(&by, file.node, handle, &size).unwrap();
             assert_eq!((attr.ino, attr.size, attr.nlink), (file.node, 2, 0));
         }
-        assert!(world.fs.getxattr(file.node, name("user.a")).unwrap_err().is(libc::ENODATA));
+        assert!(
+            world
+                .fs
+                .getxattr(&caller(0, 0), file.node, name("user.a"))
+                .unwrap_err()
+                .is(libc::ENODATA)
+        );
     }
     files.iter().for_each(|(_, handle)| world.fs.release(*handle, None));
     assert_eq!(world.fs.tree.counts().1, 3);
@@ -146,13 +155,13 @@ fn removed_files_hold_few_descriptors_and_open_ones_still_work() {
 fn a_file_replaced_on_the_host_is_stale_and_never_the_other() {
     let world = World::with(IDENTITY, |source| source.handles = false);
     let file = world.file("a", (1, 1), 0o644);
-    let root = world.disk.root().unwrap().node;
+    let root = world.disk.root(&caller(0, 0)).unwrap().node;
     world.disk.unlink(&caller(0, 0), root, name("a")).unwrap();
     world.disk_file("a", (2, 2), 0o600);
     let (done, result) = reply();
     world.fs.open(&caller(1, 1), file.node, libc::O_RDWR, done);
     assert_eq!(result.recv().unwrap().unwrap_err(), Error::Stale);
-    assert_eq!(world.fs.getattr(file.node, None).unwrap_err(), Error::Stale);
+    assert_eq!(world.fs.getattr(&caller(0, 0), file.node, None).unwrap_err(), Error::Stale);
 }
 
 #[test]
@@ -161,7 +170,7 @@ fn descriptors_that_nothing_needs_are_given_up_for_a_caller() {
     let files: Vec<_> = (0..6).map(|i| world.file(&format!("f{i}"), (1, 1), 0o644)).collect();
     while world.disk.tree.shrink() > 0 {}
     for file in &files {
-        world.fs.getattr(file.node, None).unwrap();
+        world.fs.getattr(&caller(0, 0), file.node, None).unwrap();
     }
     world.memory.limit(world.memory.opened());
     let handle = world.open(files[0].node, libc::O_RDWR).unwrap();
@@ -217,7 +226,7 @@ fn a_name_that_cannot_be_looked_at_hides_no_other() {
         names.push(line.name.to_str().unwrap().to_owned());
         Continue(())
     };
-    world.fs.readdirplus(handle, 0, &mut each).unwrap();
+    world.fs.readdirplus(&caller(0, 0), handle, 0, &mut each).unwrap();
     assert_eq!(names, [".", "..", "b", "c"]);
     source.fail(Call::Lookup, os(libc::ENOTCONN));
     assert!(world.look("a").unwrap_err().is(libc::ENOTCONN));

@@ -20,7 +20,7 @@ fn a_collapse_plants_no_setid_file() {
     for (options, by, mode) in cases {
         let world = World::new(options);
         let (root, by) = (world.root(), caller(by.0, by.1));
-        if world.fs.policy.create_owner(&by).is_none() {
+        if world.fs.policy().create_owner(&by).is_none() {
             panic!("{by:?} creates nothing");
         }
         let fs = &world.fs;

@@ -40,13 +40,13 @@ fn act(world: &World, dice: &mut Dice, by: &Caller) -> Result<()> {
             fs.rename(by, (root, a), (root, b), flags)?;
         }
         5 => {
-            let found = fs.lookup(root, a)?;
+            let found = fs.lookup(&caller(0, 0), root, a)?;
             let linked = fs.link(by, found.node, root, b);
             fs.forget(found.node, 1);
             fs.forget(linked?.node, 1);
         }
         6 => {
-            let found = fs.lookup(root, a)?;
+            let found = fs.lookup(&caller(0, 0), root, a)?;
             let opened = open(fs, found.node, libc::O_RDWR);
             if let Ok(handle) = opened {
                 lock_and_read(world, found.node, handle, dice.roll(100))?;
@@ -56,14 +56,14 @@ fn act(world: &World, dice: &mut Dice, by: &Caller) -> Result<()> {
             opened?;
         }
         7 => {
-            let found = fs.lookup(root, a)?;
-            let attr = fs.getattr(found.node, None);
+            let found = fs.lookup(&caller(0, 0), root, a)?;
+            let attr = fs.getattr(&caller(0, 0), found.node, None);
             fs.forget(found.node, 1);
             assert_eq!(attr?.ino, found.node);
         }
         _ => {
             let handle = fs.opendir(root)?;
-            fs.readdirplus(handle, 0, &mut |line, entry| {
+            fs.readdirplus(&caller(0, 0), handle, 0, &mut |line, entry| {
                 if line.name != "." && line.name != ".." {
                     fs.forget(entry.node, 1);
                 }
@@ -82,7 +82,7 @@ fn lock_and_read(world: &World, node: u64, handle: u64, owner: u64) -> Result<()
     let (done, result) = reply();
     world.fs.setlk(request, true, done);
     result.recv_timeout(Duration::from_secs(20)).unwrap()?;
-    let attr = world.fs.getattr(node, Some(handle))?;
+    let attr = world.fs.getattr(&caller(0, 0), node, Some(handle))?;
     assert_eq!(attr.ino, node);
     world.fs.read(handle, 0, &mut [0; 8])?;
     world.fs.flush(handle, owner)

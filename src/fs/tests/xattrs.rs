@@ -36,18 +36,18 @@ impl World {
     }
 
     fn get(&self, file: &str, attribute: &str) -> Result<Vec<u8>> {
-        self.fs.getxattr(self.look(file).unwrap().node, attribute.as_ref())
+        self.fs.getxattr(&caller(0, 0), self.look(file).unwrap().node, attribute.as_ref())
     }
 
     fn get_disk(&self, file: &str, attribute: &str) -> Result<Vec<u8>> {
-        let root = self.disk.root().unwrap().node;
-        let node = self.disk.lookup(root, file.as_ref()).unwrap().node;
-        self.disk.getxattr(node, attribute.as_ref())
+        let root = self.disk.root(&caller(0, 0)).unwrap().node;
+        let node = self.disk.lookup(&caller(0, 0), root, file.as_ref()).unwrap().node;
+        self.disk.getxattr(&caller(0, 0), node, attribute.as_ref())
     }
 
     fn set_disk(&self, file: &str, attribute: &str, value: &[u8]) {
-        let root = self.disk.root().unwrap().node;
-        let node = self.disk.lookup(root, file.as_ref()).unwrap().node;
+        let root = self.disk.root(&caller(0, 0)).unwrap().node;
+        let node = self.disk.lookup(&caller(0, 0), root, file.as_ref()).unwrap().node;
         self.disk.setxattr(&caller(0, 0), node, attribute.as_ref(), value, 0).unwrap();
     }
 }
@@ -95,7 +95,7 @@ fn unmapped_entries_are_shown_and_inherited_but_never_set() {
     let mut inherited = shown.clone();
     let mask = inherited.len() - 16;
     inherited[mask + 2] = 6;
-    assert_eq!(world.fs.getxattr(made.node, ACCESS.as_ref()).unwrap(), inherited);
+    assert_eq!(world.fs.getxattr(&caller(0, 0), made.node, ACCESS.as_ref()).unwrap(), inherited);
     for (users, groups) in [
         (&[STAND_IN][..], &[][..]),
         (&[], &[STAND_IN]),
