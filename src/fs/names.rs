@@ -157,9 +157,9 @@ impl Fs {
         let swapped = there.as_ref().filter(|_| flags.exchange);
         let carried = [Some(&moving), swapped].map(|found| self.carry(found));
         let whiteout = owner.filter(|_| flags.whiteout);
-        let renamed = self.tree.with_room(|| {
-            self.source.rename((&old_dir, old_name), (&new_dir, new_name), flags, whiteout)
-        });
+        let (old, new) = ((&old_dir, old_name), (&new_dir, new_name));
+        let rights = Self::rights(caller, false);
+        let renamed = self.tree.with_room(|| self.source.rename(old, new, flags, whiteout, rights));
         if renamed.is_ok() {
             let places = [(Some(&moving), to.0, new_name), (swapped, from.0, old_name)];
             for (found, parent, name) in places {
@@ -180,7 +180,8 @@ impl Fs {
         let name = Name::new(name)?;
         let (file, dir) = (self.node(node)?, self.node(parent)?);
         self.birth(caller, &dir, name)?;
-        let found = self.tree.with_room(|| self.source.link(&file, &dir, name))?;
+        let rights = Self::rights(caller, false);
+        let found = self.tree.with_room(|| self.source.link(&file, &dir, name, rights))?;
         Ok(self.entry(caller, parent, name, &found))
     }
 

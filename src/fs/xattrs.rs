@@ -99,6 +99,7 @@ impl Fs {
     ) -> Result<()> {
         let policy = self.policy();
         let policy = policy.as_ref();
+        let rights = Self::rights(caller, false);
         match Kind::of(name)? {
             Kind::Acl(kind) => {
                 let acl = Acl::from_wire(value, self.config.stand_in)?;
@@ -110,11 +111,11 @@ impl Fs {
                 let capability = Capability::decode(value)?.store(policy)?;
                 let node = self.node(node)?;
                 self.check(&node, how)?;
-                self.tree.with_room(|| self.source.set_capability(&node, Some(&capability)))
+                self.tree.with_room(|| self.source.set_capability(&node, Some(&capability), rights))
             }
             Kind::Plain => {
                 let (how, node) = (how(flags)?, self.node(node)?);
-                self.tree.with_room(|| self.source.set_xattr(&node, name, Some(value), how))
+                self.tree.with_room(|| self.source.set_xattr(&node, name, Some(value), how, rights))
             }
         }
     }
@@ -126,13 +127,17 @@ impl Fs {
     pub fn removexattr(&self, caller: &Caller, node: u64, name: &OsStr) -> Result<()> {
         let kind = Kind::of(name)?;
         let node = self.node(node)?;
+        // An attribute that files share takes room when one of them changes it.
+        let rights = Self::rights(caller, false);
         match kind {
             Kind::Acl(kind) => self.set_acl(caller, &node, kind, None),
             Kind::Capability if self.is_about_to_change(caller, &node)? => Ok(()),
-            Kind::Capability => self.tree.with_room(|| self.source.set_capability(&node, None)),
-            Kind::Plain => {
-                self.tree.with_room(|| self.source.set_xattr(&node, name, None, XattrSet::Any))
+            Kind::Capability => {
+                self.tree.with_room(|| self.source.set_capability(&node, None, rights))
             }
+            Kind::Plain => self
+                .tree
+                .with_room(|| self.source.set_xattr(&node, name, None, XattrSet::Any, rights)),
         }
     }
 

@@ -7,6 +7,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod host;
+mod lock;
 #[cfg(test)]
 pub(crate) mod memory;
 #[cfg(test)]
@@ -23,6 +24,8 @@ use crate::acl::{Acl, AclKind, Capability};
 use crate::attr::{Attr, FileKind, Mode, Name, Time};
 use crate::error::Result;
 use crate::id::{Disk, Group, Id, Ids, User};
+
+pub use lock::{Lock, LockKind, Locks};
 
 /// What a source can do; decided once, when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +178,7 @@ pub struct Rights {
     /// (`CAP_FSETID` over the file, or membership of its group).
     pub keep_setid: bool,
     /// Whether blocks reserved for root may be used: the caller is root of the
-    /// host.
+    /// host, whatever its files belong to on disk.
     pub reserve: bool,
 }
 
@@ -235,30 +238,6 @@ pub struct DirEntry<'a> {
     pub kind: Option<FileKind>,
     /// Where a later read goes on after this entry.
     pub next: u64,
-}
-
-/// A range lock of a file, as in fcntl(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lock {
-    /// Shared, exclusive, or none.
-    pub kind: LockKind,
-    /// First byte.
-    pub start: u64,
-    /// Last byte, inclusive; `u64::MAX >> 1` is the end of the file.
-    pub end: u64,
-    /// The process that holds it, as far as the host can tell; 0 if not.
-    pub pid: u32,
-}
-
-/// The kind of a range lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockKind {
-    /// `F_RDLCK`.
-    Shared,
-    /// `F_WRLCK`.
-    Exclusive,
-    /// `F_UNLCK`.
-    None,
 }
 
 /// Inode flags and extended flags that ioctl(2) reads and sets.
@@ -348,7 +327,7 @@ pub trait Source: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As link(2).
-    fn link(&self, node: &Node, dir: &Node, name: Name<'_>) -> Result<Found>;
+    fn link(&self, node: &Node, dir: &Node, name: Name<'_>, rights: Rights) -> Result<Found>;
 
     /// Removes a name of a file that is no directory.
     ///
@@ -372,6 +351,7 @@ pub trait Source: Send + Sync + fmt::Debug {
         to: (&Node, Name<'_>),
         flags: RenameFlags,
         owner: Option<Ids<Disk>>,
+        rights: Rights,
     ) -> Result<()>;
 
     /// Opens a regular file with flags as in open(2); never waits: a lease
@@ -423,7 +403,12 @@ pub trait Source: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As setxattr(2).
-    fn set_capability(&self, node: &Node, capability: Option<&Capability<Disk>>) -> Result<()>;
+    fn set_capability(
+        &self,
+        node: &Node,
+        capability: Option<&Capability<Disk>>,
+        rights: Rights,
+    ) -> Result<()>;
 
     /// Returns an extended attribute that carries no ids; ACLs and
     /// `security.capability` have calls of their own and are refused here.
@@ -449,6 +434,7 @@ pub trait Source: Send + Sync + fmt::Debug {
         name: &OsStr,
         value: Option<&[u8]>,
         how: XattrSet,
+        rights: Rights,
     ) -> Result<()>;
 }
 
@@ -543,21 +529,6 @@ pub trait File: Send + Sync + fmt::Debug {
 
     /// Returns what a source put in, for its own [`File::copy_to`].
     fn as_any(&self) -> &dyn Any;
-}
-
-/// The range locks of one owner on one file; all go when it is dropped.
-pub trait Locks: Send + Sync + fmt::Debug {
-    /// Sets or removes a lock without waiting.
-    ///
-    /// # Errors
-    /// `EAGAIN` if another owner's lock is in the way; as fcntl(2).
-    fn set(&self, lock: &Lock) -> Result<()>;
-
-    /// Returns the lock that is in the way of this one, if any.
-    ///
-    /// # Errors
-    /// As fcntl(2).
-    fn test(&self, lock: &Lock) -> Result<Option<Lock>>;
 }
 
 /// An open directory.

@@ -169,9 +169,9 @@ impl Source for Wrap {
         Ok(Created { found, file: file.map(|file| self.file(file)) })
     }
 
-    fn link(&self, node: &Node, dir: &Node, name: Name<'_>) -> Result<Found> {
+    fn link(&self, node: &Node, dir: &Node, name: Name<'_>, rights: Rights) -> Result<Found> {
         self.ledger.enter(Call::Link)?;
-        self.inner.link(node, dir, name)
+        self.inner.link(node, dir, name, rights)
     }
 
     fn unlink(&self, dir: &Node, name: Name<'_>) -> Result<()> {
@@ -190,9 +190,10 @@ impl Source for Wrap {
         to: (&Node, Name<'_>),
         flags: RenameFlags,
         owner: Option<Ids<Disk>>,
+        rights: Rights,
     ) -> Result<()> {
         self.ledger.enter(Call::Rename)?;
-        self.inner.rename(from, to, flags, owner)
+        self.inner.rename(from, to, flags, owner, rights)
     }
 
     fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
@@ -232,9 +233,14 @@ impl Source for Wrap {
         self.inner.capability(node)
     }
 
-    fn set_capability(&self, node: &Node, capability: Option<&Capability<Disk>>) -> Result<()> {
+    fn set_capability(
+        &self,
+        node: &Node,
+        capability: Option<&Capability<Disk>>,
+        rights: Rights,
+    ) -> Result<()> {
         self.ledger.enter(Call::SetCapability)?;
-        self.inner.set_capability(node, capability)
+        self.inner.set_capability(node, capability, rights)
     }
 
     fn xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>> {
@@ -253,9 +259,10 @@ impl Source for Wrap {
         name: &OsStr,
         value: Option<&[u8]>,
         how: XattrSet,
+        rights: Rights,
     ) -> Result<()> {
         self.ledger.enter(Call::SetXattr)?;
-        self.inner.set_xattr(node, name, value, how)
+        self.inner.set_xattr(node, name, value, how, rights)
     }
 }
 

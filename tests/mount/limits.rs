@@ -152,37 +152,6 @@ fn a_create_that_fails_leaves_nothing() {
     });
 }
 
-/// Names and attributes take room too, and not of the reserve.
-#[test]
-fn names_and_attributes_leave_the_reserve_alone() {
-    require!(Root, Fuse, Ext4Loop);
-    sandbox(|sandbox| {
-        let image = Ext4::with(sandbox, 32, "-m 25 -N 4096");
-        raw::chmod(&image.root, 0o777).unwrap();
-        let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &MAP);
-        let fill = "touch f; mkdir d; for size in 64k 1k; do \
-             dd if=/dev/zero of=big$size bs=$size count=1000 2>/dev/null || true; done; sync .";
-        sh_as(100_005, 100_005, &[], &format!("cd {}; {fill}", str(&ours.point)));
-        let free = || -> u64 {
-            let free = run("stat", &["-f", "-c", "%f", str(&image.root)]);
-            free.trim().parse().unwrap()
-        };
-        let before = free();
-        let name = "x".repeat(200);
-        let made = format!(
-            "cd {}; n=0; while [ $n -lt 300 ] && ln f d/{name}$n; do n=$((n + 1)); done; echo $n",
-            str(&ours.point)
-        );
-        let made = sh_as(100_005, 100_005, &[], &format!("({made}) 2>&1"));
-        assert!(made.contains("No space left"), "all were made: {made}");
-        let value = "y".repeat(3000);
-        let set = format!("setfattr -n user.a -v {value} {}", str(&ours.at("f")));
-        let set = text(&try_sh_as(100_005, 100_005, &[], &set));
-        assert!(set.contains("No space left"), "{set}");
-        assert!(before < free() + 8, "{before} blocks were free, now {}", free());
-    });
-}
-
 #[test]
 fn a_file_deleted_on_the_host_gives_its_room_back() {
     require!(Root, Fuse);

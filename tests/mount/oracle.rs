@@ -11,6 +11,7 @@ mod exec;
 mod generate;
 mod known;
 mod ops;
+mod reserve;
 mod world;
 
 use std::collections::BTreeMap;

@@ -151,7 +151,7 @@ fn capability(g: &Ground) {
     }
     let (node, file) = g.open_new("file", 0);
     assert_eq!(g.source.capability(&node).unwrap(), None);
-    assert_eq!(errno(g.source.set_capability(&node, None)), libc::ENODATA);
+    assert_eq!(errno(g.source.set_capability(&node, None, PLAIN)), libc::ENODATA);
     let set = |rootid| {
         let capability = Capability {
             rootid,
@@ -160,14 +160,14 @@ fn capability(g: &Ground) {
             inheritable: 2,
             names_root: false,
         };
-        g.source.set_capability(&node, Some(&capability)).unwrap();
+        g.source.set_capability(&node, Some(&capability), PLAIN).unwrap();
         assert_eq!(g.source.capability(&node).unwrap(), Some(capability));
         assert!(lists(g, &node, CAPABILITY_XATTR));
     };
     let gone = |why: &str| assert_eq!(g.source.capability(&node).unwrap(), None, "{why}");
     set(Id::new(0));
     set(Id::new(100_000));
-    g.source.set_capability(&node, None).unwrap();
+    g.source.set_capability(&node, None, PLAIN).unwrap();
     gone("removed");
     set(Id::new(0));
     file.write(0, b"x", KEEP).unwrap();
@@ -188,13 +188,13 @@ fn capability(g: &Ground) {
         inheritable: 0,
         names_root: false,
     };
-    assert_eq!(errno(g.source.set_capability(&node, Some(&nowhere))), libc::EINVAL);
+    assert_eq!(errno(g.source.set_capability(&node, Some(&nowhere), PLAIN)), libc::EINVAL);
 }
 
 fn xattrs(g: &Ground) {
     let file = g.make_file("file", 0o640);
     let name = OsStr::new("user.test");
-    let set = |value: Option<&[u8]>, how| errno(g.source.set_xattr(&file, name, value, how));
+    let set = |value: Option<&[u8]>, how| errno(g.source.set_xattr(&file, name, value, how, PLAIN));
     let get = || g.source.xattr(&file, name);
     if set(Some(b"one"), XattrSet::Any) == libc::EOPNOTSUPP {
         println!("SKIP: the source's file system has no user attributes");
@@ -213,7 +213,7 @@ fn xattrs(g: &Ground) {
     assert_eq!(get(), Ok(vec![0, 255]));
 
     let fifo = g.make(&g.root, "fifo", NewKind::Special(FileKind::Fifo, 0), 0o600);
-    let on_fifo = g.source.set_xattr(&fifo, name, Some(b"x"), XattrSet::Any);
+    let on_fifo = g.source.set_xattr(&fifo, name, Some(b"x"), XattrSet::Any, PLAIN);
     assert_eq!(errno(on_fifo), libc::EPERM);
     assert_eq!(errno(g.source.xattr(&file, OsStr::new("nonsense.x"))), libc::EOPNOTSUPP);
 }
@@ -223,8 +223,8 @@ fn with_ids(g: &Ground) {
     for name in [AclKind::Access.xattr(), AclKind::Default.xattr(), CAPABILITY_XATTR] {
         let name = OsStr::new(name);
         g.source.xattr(&file, name).unwrap_err();
-        g.source.set_xattr(&file, name, Some(b"x"), XattrSet::Any).unwrap_err();
-        g.source.set_xattr(&file, name, None, XattrSet::Any).unwrap_err();
+        g.source.set_xattr(&file, name, Some(b"x"), XattrSet::Any, PLAIN).unwrap_err();
+        g.source.set_xattr(&file, name, None, XattrSet::Any, PLAIN).unwrap_err();
     }
     assert_eq!(g.mode(&file), 0o640);
 }

@@ -136,7 +136,7 @@ impl Ground {
 
     fn rename(&self, from: (&Node, &str), to: (&Node, &str), flags: RenameFlags) -> Result<()> {
         let (from, to) = ((from.0, n(from.1)), (to.0, n(to.1)));
-        self.source.rename(from, to, flags, Some(self.owner))
+        self.source.rename(from, to, flags, Some(self.owner), PLAIN)
     }
 }
 

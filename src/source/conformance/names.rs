@@ -100,7 +100,7 @@ fn missing(g: &Ground) {
     for what in [NewKind::Regular(None), NewKind::Directory, NewKind::Symlink(OsStr::new("x"))] {
         assert_eq!(errno(g.create(&dir, "no", what, 0o600)), libc::ENOENT, "{what:?}");
     }
-    assert_eq!(errno(g.source.link(&file, &dir, n("no"))), libc::ENOENT);
+    assert_eq!(errno(g.source.link(&file, &dir, n("no"), PLAIN)), libc::ENOENT);
 }
 
 fn umask(g: &Ground) {
@@ -178,7 +178,7 @@ fn link(g: &Ground) {
     ] {
         let node = g.make(&g.root, name, what, 0o600);
         let before = g.attr(&node);
-        let found = g.source.link(&node, &dir, n(name)).unwrap();
+        let found = g.source.link(&node, &dir, n(name), PLAIN).unwrap();
         assert_eq!(found.key, g.key(&g.root, name), "{name}");
         assert_eq!(found.key, g.key(&dir, name), "{name}");
         assert_eq!(found.attr.nlink, 2, "{name}");
@@ -192,11 +192,11 @@ fn link(g: &Ground) {
 fn link_refused(g: &Ground) {
     let file = g.make_file("file", 0o644);
     let dir = g.make_dir(&g.root, "dir");
-    assert_eq!(errno(g.source.link(&file, &g.root, n("dir"))), libc::EEXIST);
-    assert_eq!(errno(g.source.link(&dir, &g.root, n("other"))), libc::EPERM);
-    assert_eq!(errno(g.source.link(&file, &file, n("other"))), libc::ENOTDIR);
+    assert_eq!(errno(g.source.link(&file, &g.root, n("dir"), PLAIN)), libc::EEXIST);
+    assert_eq!(errno(g.source.link(&dir, &g.root, n("other"), PLAIN)), libc::EPERM);
+    assert_eq!(errno(g.source.link(&file, &file, n("other"), PLAIN)), libc::ENOTDIR);
     g.source.unlink(&g.root, n("file")).unwrap();
-    assert_eq!(errno(g.source.link(&file, &g.root, n("other"))), libc::ENOENT);
+    assert_eq!(errno(g.source.link(&file, &g.root, n("other"), PLAIN)), libc::ENOENT);
 }
 
 fn remove(g: &Ground) {

@@ -37,7 +37,7 @@ fn moves(g: &Ground) {
     g.rename((&g.root, "dir"), (&g.root, "empty"), REPLACE).unwrap();
     assert_eq!(errno(g.lookup(&g.root, "dir")), libc::ENOENT);
 
-    g.source.link(&file, &g.root, n("d")).unwrap();
+    g.source.link(&file, &g.root, n("d"), PLAIN).unwrap();
     g.rename((&g.root, "c"), (&g.root, "d"), REPLACE).unwrap();
     assert_eq!(g.key(&g.root, "c"), key, "a rename onto the same file does nothing");
     assert_eq!(g.key(&g.root, "d"), key);

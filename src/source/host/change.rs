@@ -34,9 +34,10 @@ impl Host {
         }
         if let Some(mode) = change.mode {
             // The caller's kernel has taken the set-group-id bit out where the
-            // caller may not set it.
-            self.context.as_server(SetId::Keep)?;
-            self.context.procfs.chmod(node.fd(), mode.bits())?;
+            // caller may not set it. An ACL that files share takes room when one
+            // of them changes it.
+            let chmod = || self.context.procfs.chmod(node.fd(), mode.bits());
+            self.context.for_caller(rights, SetId::Keep, chmod)?;
         }
         if let Some(size) = change.size {
             self.truncate(node, file, size, rights)?;

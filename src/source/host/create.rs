@@ -14,7 +14,7 @@ use super::{Host, nix_mode, open_beneath};
 use crate::attr::{FileKind, Mode};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Ids};
-use crate::source::{Created, File, Found, New, NewKind, RenameFlags};
+use crate::source::{Created, File, Found, New, NewKind, RenameFlags, Rights};
 use crate::sys::cred::{SetId, Who};
 use crate::sys::stat::stat;
 
@@ -67,9 +67,15 @@ impl Host {
     }
 
     /// Gives a file another name.
-    pub(super) fn add_name(&self, node: &Held, dir: &Held, name: &OsStr) -> Result<Found> {
+    pub(super) fn add_name(
+        &self,
+        node: &Held,
+        dir: &Held,
+        name: &OsStr,
+        rights: Rights,
+    ) -> Result<Found> {
         let link = || self.context.procfs.link(node.fd(), dir.fd(), name);
-        self.context.without_reserve(link)?;
+        self.context.for_caller(rights, SetId::Unaffected, link)?;
         let stat = stat(node.fd(), OsStr::new(""))?;
         let volume = self.volume_of(dir, name, node.fd(), &stat)?;
         self.found(&volume, node.fd(), OsStr::new(""), &stat)
@@ -82,6 +88,7 @@ impl Host {
         to: (&Held, &OsStr),
         flags: RenameFlags,
         owner: Option<Ids<Disk>>,
+        rights: Rights,
     ) -> Result<()> {
         let mut host = HostRename::empty();
         host.set(HostRename::RENAME_NOREPLACE, flags.no_replace);
@@ -93,7 +100,7 @@ impl Host {
                 self.become_owner(from.0, owner)?;
                 Ok(rename()?)
             }
-            _ => self.context.without_reserve(rename),
+            _ => self.context.for_caller(rights, SetId::Unaffected, rename),
         }
     }
 }

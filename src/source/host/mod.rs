@@ -228,19 +228,25 @@ impl Context {
     }
 
     /// Does what may take room on the disk besides a file's contents (an entry,
-    /// an attribute), without the blocks that are reserved for root.
+    /// an attribute), with the blocks that are reserved for root or without.
     ///
     /// Servers of network file systems know nothing of our capabilities: what
     /// one refuses to nobody is tried as the server.
-    fn without_reserve<T>(&self, call: impl Fn() -> nix::Result<T>) -> Result<T> {
-        self.credentials.assume(Who::Nobody, SetId::Unaffected)?;
-        match call() {
-            Err(Errno::EACCES | Errno::EPERM) => {
-                self.as_server(SetId::Unaffected)?;
-                Ok(call()?)
+    fn for_caller<T>(
+        &self,
+        rights: Rights,
+        set_id: SetId,
+        call: impl Fn() -> nix::Result<T>,
+    ) -> Result<T> {
+        if !rights.reserve {
+            self.credentials.assume(Who::Nobody, set_id)?;
+            match call() {
+                Err(Errno::EACCES | Errno::EPERM) => {}
+                done => return Ok(done?),
             }
-            done => Ok(done?),
         }
+        self.as_server(set_id)?;
+        Ok(call()?)
     }
 
     /// Turns what statx(2) tells into attributes.

@@ -71,8 +71,9 @@ impl Source for Host {
         self.make(held(dir, Errno::EROFS)?, name.as_os_str(), new)
     }
 
-    fn link(&self, node: &Node, dir: &Node, name: Name<'_>) -> Result<Found> {
-        self.add_name(held(node, Errno::EPERM)?, held(dir, Errno::EROFS)?, name.as_os_str())
+    fn link(&self, node: &Node, dir: &Node, name: Name<'_>, rights: Rights) -> Result<Found> {
+        let (node, dir) = (held(node, Errno::EPERM)?, held(dir, Errno::EROFS)?);
+        self.add_name(node, dir, name.as_os_str(), rights)
     }
 
     fn unlink(&self, dir: &Node, name: Name<'_>) -> Result<()> {
@@ -93,10 +94,11 @@ impl Source for Host {
         to: (&Node, Name<'_>),
         flags: RenameFlags,
         owner: Option<Ids<Disk>>,
+        rights: Rights,
     ) -> Result<()> {
         let from = (held(from.0, Errno::ENOENT)?, from.1.as_os_str());
         let to = (held(to.0, Errno::EROFS)?, to.1.as_os_str());
-        self.move_name(from, to, flags, owner)
+        self.move_name(from, to, flags, owner, rights)
     }
 
     fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
@@ -146,8 +148,13 @@ impl Source for Host {
         self.read_capability(node)
     }
 
-    fn set_capability(&self, node: &Node, capability: Option<&Capability<Disk>>) -> Result<()> {
-        self.write_capability(held(node, Errno::EROFS)?, capability)
+    fn set_capability(
+        &self,
+        node: &Node,
+        capability: Option<&Capability<Disk>>,
+        rights: Rights,
+    ) -> Result<()> {
+        self.write_capability(held(node, Errno::EROFS)?, capability, rights)
     }
 
     fn xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>> {
@@ -164,8 +171,9 @@ impl Source for Host {
         name: &OsStr,
         value: Option<&[u8]>,
         how: XattrSet,
+        rights: Rights,
     ) -> Result<()> {
-        self.write_xattr(held(node, Errno::EROFS)?, name, value, how)
+        self.write_xattr(held(node, Errno::EROFS)?, name, value, how, rights)
     }
 }
 

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 
-use super::Host;
 use super::node::{Held, HostNode, inner};
+use super::{Host, set_id};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
 use crate::error::{Error, Result};
 use crate::id::Disk;
@@ -33,17 +33,15 @@ impl Host {
         acl: Option<&Acl<Disk>>,
         rights: Rights,
     ) -> Result<()> {
-        self.context.as_writer(rights)?;
         let name = OsStr::new(kind.xattr());
-        match acl {
-            Some(acl) => xattr::set(node.fd(), name, &acl.encode(), 0)?,
+        self.context.for_caller(rights, set_id(rights), || match acl {
+            Some(acl) => xattr::set(node.fd(), name, &acl.encode(), 0),
             None => match xattr::remove(node.fd(), name) {
                 // There is none, which is what was asked for.
-                Ok(()) | Err(Errno::ENODATA) => {}
-                Err(errno) => return Err(errno.into()),
+                Err(Errno::ENODATA) => Ok(()),
+                done => done,
             },
-        }
-        Ok(())
+        })
     }
 
     /// Reads the file capability.
@@ -58,14 +56,13 @@ impl Host {
         &self,
         node: &Held,
         capability: Option<&Capability<Disk>>,
+        rights: Rights,
     ) -> Result<()> {
-        self.context.as_server(SetId::Unaffected)?;
         let name = OsStr::new(CAPABILITY_XATTR);
-        let done = match capability {
+        self.context.for_caller(rights, SetId::Unaffected, || match capability {
             Some(capability) => xattr::set(node.fd(), name, &capability.encode(), 0),
             None => xattr::remove(node.fd(), name),
-        };
-        Ok(done?)
+        })
     }
 
     /// Reads an attribute that holds ids; `None` if it is not set.
@@ -102,6 +99,7 @@ impl Host {
         name: &OsStr,
         value: Option<&[u8]>,
         how: XattrSet,
+        rights: Rights,
     ) -> Result<()> {
         refuse_special(name)?;
         let flags = match how {
@@ -109,7 +107,7 @@ impl Host {
             XattrSet::Create => libc::XATTR_CREATE,
             XattrSet::Replace => libc::XATTR_REPLACE,
         };
-        self.context.without_reserve(|| match value {
+        self.context.for_caller(rights, SetId::Unaffected, || match value {
             Some(value) => xattr::set(node.fd(), name, value, flags),
             None => xattr::remove(node.fd(), name),
         })

@@ -234,7 +234,7 @@ impl Source for Memory {
         Ok(Created { found, file: Some(file) })
     }
 
-    fn link(&self, node: &Node, dir: &Node, name: Name<'_>) -> Result<Found> {
+    fn link(&self, node: &Node, dir: &Node, name: Name<'_>, _rights: Rights) -> Result<Found> {
         let (serial, dir) = (self.serial(node)?, self.serial(dir)?);
         let mut state = self.shared.lock();
         state.link(serial, dir, name)?;
@@ -257,6 +257,7 @@ impl Source for Memory {
         to: (&Node, Name<'_>),
         flags: RenameFlags,
         owner: Option<Ids<Disk>>,
+        _rights: Rights,
     ) -> Result<()> {
         let from = (self.serial(from.0)?, from.1);
         let to = (self.serial(to.0)?, to.1);
@@ -307,7 +308,12 @@ impl Source for Memory {
         Ok(self.shared.lock().inode(serial)?.capability)
     }
 
-    fn set_capability(&self, node: &Node, capability: Option<&Capability<Disk>>) -> Result<()> {
+    fn set_capability(
+        &self,
+        node: &Node,
+        capability: Option<&Capability<Disk>>,
+        _rights: Rights,
+    ) -> Result<()> {
         let serial = self.serial(node)?;
         self.shared.lock().set_capability(serial, capability)
     }
@@ -328,6 +334,7 @@ impl Source for Memory {
         name: &OsStr,
         value: Option<&[u8]>,
         how: XattrSet,
+        _rights: Rights,
     ) -> Result<()> {
         let serial = self.serial(node)?;
         self.shared.lock().set_xattr(serial, name, value, how)

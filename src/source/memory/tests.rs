@@ -83,10 +83,10 @@ fn volumes_are_grafted() {
     let file = open(&memory, &root, "file");
     let flags = RenameFlags::default();
     for (result, errno) in [
-        (memory.rename((&root, n("file")), (&mnt, n("x")), flags, None), libc::EXDEV),
-        (memory.link(&file, &mnt, n("x")).map(drop), libc::EXDEV),
+        (memory.rename((&root, n("file")), (&mnt, n("x")), flags, None, RIGHTS), libc::EXDEV),
+        (memory.link(&file, &mnt, n("x"), RIGHTS).map(drop), libc::EXDEV),
         (memory.rmdir(&root, n("mnt")), libc::EBUSY),
-        (memory.rename((&root, n("mnt")), (&root, n("x")), flags, None), libc::EBUSY),
+        (memory.rename((&root, n("mnt")), (&root, n("x")), flags, None, RIGHTS), libc::EBUSY),
         (memory.graft(&root, n("mnt"), 8).map(drop), libc::EEXIST),
     ] {
         assert_eq!(result.unwrap_err().errno().0, errno);
@@ -154,9 +154,13 @@ fn immutable_files_stay_as_they_are() {
         file.write(0, b"x", RIGHTS).unwrap_err(),
         memory.open(&node, libc::O_WRONLY).unwrap_err(),
         memory.unlink(&root, n("a")).unwrap_err(),
-        memory.link(&node, &root, n("b")).unwrap_err(),
-        memory.set_xattr(&node, OsStr::new("user.a"), Some(b""), XattrSet::Any).unwrap_err(),
-        memory.rename((&root, n("a")), (&root, n("b")), RenameFlags::default(), None).unwrap_err(),
+        memory.link(&node, &root, n("b"), RIGHTS).unwrap_err(),
+        memory
+            .set_xattr(&node, OsStr::new("user.a"), Some(b""), XattrSet::Any, RIGHTS)
+            .unwrap_err(),
+        memory
+            .rename((&root, n("a")), (&root, n("b")), RenameFlags::default(), None, RIGHTS)
+            .unwrap_err(),
     ] {
         assert!(error.is(libc::EPERM), "{error:?}");
     }

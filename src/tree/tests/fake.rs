@@ -223,7 +223,7 @@ impl Source for Fake {
     fn create(&self, dir: &Node, name: Name<'_>, new: &New<'_>) -> Result<Created> {
         Err(Error::Unsupported)
     }
-    fn link(&self, node: &Node, dir: &Node, name: Name<'_>) -> Result<Found> {
+    fn link(&self, node: &Node, dir: &Node, name: Name<'_>, rights: Rights) -> Result<Found> {
         Err(Error::Unsupported)
     }
     fn unlink(&self, dir: &Node, name: Name<'_>) -> Result<()> {
@@ -238,6 +238,7 @@ impl Source for Fake {
         to: (&Node, Name<'_>),
         flags: RenameFlags,
         owner: Option<Ids<Disk>>,
+        rights: Rights,
     ) -> Result<()> {
         Err(Error::Unsupported)
     }
@@ -265,7 +266,12 @@ impl Source for Fake {
     fn capability(&self, node: &Node) -> Result<Option<Capability<Disk>>> {
         Err(Error::Unsupported)
     }
-    fn set_capability(&self, node: &Node, capability: Option<&Capability<Disk>>) -> Result<()> {
+    fn set_capability(
+        &self,
+        node: &Node,
+        capability: Option<&Capability<Disk>>,
+        rights: Rights,
+    ) -> Result<()> {
         Err(Error::Unsupported)
     }
     fn xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>> {
@@ -280,6 +286,7 @@ impl Source for Fake {
         name: &OsStr,
         value: Option<&[u8]>,
         how: XattrSet,
+        rights: Rights,
     ) -> Result<()> {
         Err(Error::Unsupported)
     }

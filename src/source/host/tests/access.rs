@@ -170,7 +170,7 @@ fn symbolic_links_have_attributes_of_their_own() {
     let mode = Change { mode: Some(Mode::new(0o600)), ..Change::default() };
     assert!(host.setattr(&link, None, &mode, PLAIN).unwrap_err().is(libc::EOPNOTSUPP));
     assert_eq!(on_disk(&fixture.at("f")).0, 0);
-    let twin = host.link(&link, &root(&host), name("twin")).unwrap();
+    let twin = host.link(&link, &root(&host), name("twin"), PLAIN).unwrap();
     assert_eq!((twin.attr.kind, twin.attr.nlink), (FileKind::Symlink, 2));
 }
 
@@ -182,15 +182,19 @@ fn attributes_with_names() {
     let (node, _) = walk(&host, "f");
     let key = OsStr::new("user.key");
     let big = vec![b'x'; 2000];
-    match host.set_xattr(&node, key, Some(&big), XattrSet::Replace) {
+    match host.set_xattr(&node, key, Some(&big), XattrSet::Replace, PLAIN) {
         Err(error) if error.is(libc::EOPNOTSUPP) => return eprintln!("SKIP: no user xattrs here"),
         done => assert!(done.unwrap_err().is(libc::ENODATA)),
     }
-    host.set_xattr(&node, key, Some(&big), XattrSet::Create).unwrap();
-    assert!(host.set_xattr(&node, key, Some(b""), XattrSet::Create).unwrap_err().is(libc::EEXIST));
+    host.set_xattr(&node, key, Some(&big), XattrSet::Create, PLAIN).unwrap();
+    assert!(
+        host.set_xattr(&node, key, Some(b""), XattrSet::Create, PLAIN)
+            .unwrap_err()
+            .is(libc::EEXIST)
+    );
     assert_eq!(host.xattr(&node, key).unwrap(), big);
     assert_eq!(host.xattrs(&node).unwrap(), [key]);
-    host.set_xattr(&node, key, None, XattrSet::Any).unwrap();
+    host.set_xattr(&node, key, None, XattrSet::Any, PLAIN).unwrap();
     assert!(host.xattr(&node, key).unwrap_err().is(libc::ENODATA));
     for special in ["system.posix_acl_access", "security.capability"] {
         assert_eq!(host.xattr(&node, OsStr::new(special)), Err(Error::Unsupported));

@@ -208,8 +208,9 @@ fn names_move() {
     }
     let key = |entry| host.lookup(&top, name(entry)).unwrap().key;
     let (a, b) = (key("a"), key("b"));
-    let rename =
-        |from, to, flags, owner| host.rename((&top, name(from)), (&top, name(to)), flags, owner);
+    let rename = |from, to, flags, owner| {
+        host.rename((&top, name(from)), (&top, name(to)), flags, owner, PLAIN)
+    };
     let none = RenameFlags::default();
     let no_replace = RenameFlags { no_replace: true, ..none };
     assert!(rename("a", "b", no_replace, None).unwrap_err().is(libc::EEXIST));

@@ -68,11 +68,11 @@ fn names_of_one_file_have_one_key() {
     let host = fixture.host();
     let (node, found) = walk(&host, "a");
     let (dir, _) = walk(&host, "d");
-    let linked = host.link(&node, &dir, name("b")).unwrap();
+    let linked = host.link(&node, &dir, name("b"), PLAIN).unwrap();
     assert_eq!((&linked.key, linked.attr.nlink), (&found.key, 2));
     assert_eq!(walk(&host, "d/b").1.key, found.key);
     host.unlink(&root(&host), name("a")).unwrap();
     host.unlink(&dir, name("b")).unwrap();
     assert_eq!(host.getattr(&node).unwrap().nlink, 0);
-    assert!(host.link(&node, &dir, name("c")).unwrap_err().is(libc::ENOENT));
+    assert!(host.link(&node, &dir, name("c"), PLAIN).unwrap_err().is(libc::ENOENT));
 }

@@ -71,6 +71,6 @@ fn attempt(host: &Host) -> bool {
     open.write(0, b"public", PLAIN).unwrap();
     let mode = Change { mode: Some(Mode::new(0o640)), ..Change::default() };
     host.setattr(&node, None, &mode, PLAIN).unwrap();
-    let _ = host.set_xattr(&node, OsStr::new("user.seen"), Some(b"1"), XattrSet::Any);
+    let _ = host.set_xattr(&node, OsStr::new("user.seen"), Some(b"1"), XattrSet::Any, PLAIN);
     true
 }

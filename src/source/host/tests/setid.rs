@@ -135,13 +135,13 @@ fn capabilities_are_kept_apart_and_go_with_a_write() {
             inheritable: 0,
             names_root: false,
         };
-        host.set_capability(&node, Some(&capability)).unwrap();
+        host.set_capability(&node, Some(&capability), PLAIN).unwrap();
         assert_eq!(host.capability(&node), Ok(Some(capability)));
     }
     assert_eq!(host.xattrs(&node).unwrap(), ["security.capability"]);
     host.open(&node, libc::O_WRONLY).unwrap().write(0, b"x", KEEPING).unwrap();
     assert_eq!(host.capability(&node), Ok(None));
-    assert!(host.set_capability(&node, None).unwrap_err().is(libc::ENODATA));
+    assert!(host.set_capability(&node, None, PLAIN).unwrap_err().is(libc::ENODATA));
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn hidden_mounts_are_empty_and_read_only() {
     assert!(change.unwrap_err().is(libc::EROFS));
     assert!(host.rmdir(&root(&host), name("m")).unwrap_err().is(libc::EBUSY));
     let (top, _) = walk(&host, "top");
-    assert!(host.link(&top, &mount, name("x")).unwrap_err().is(libc::EROFS));
+    assert!(host.link(&top, &mount, name("x"), PLAIN).unwrap_err().is(libc::EROFS));
     let again = open(&fixture, Submounts::Hide);
     assert_eq!(walk(&again, "m").1.key, found.key);
 }

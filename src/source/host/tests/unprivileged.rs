@@ -56,7 +56,7 @@ fn a_user_makes_files_of_its_own_only() {
     assert_eq!(file.read(0, &mut [0; 4]), Ok(1));
     let file = host.open(&own, libc::O_RDWR).unwrap();
     assert_eq!(file.write(0, b"abc", PLAIN), Ok(3));
-    let linked = host.link(&own, &top, name("h")).unwrap();
+    let linked = host.link(&own, &top, name("h"), PLAIN).unwrap();
     assert_eq!(linked.attr.nlink, 2);
 }
 
