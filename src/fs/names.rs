@@ -197,7 +197,9 @@ impl Fs {
         let dir = self.node(parent)?;
         let owner = self.birth(caller, &dir, name)?;
         let mode = self.own_setid(caller, owner, Mode::new(wanted.mode));
-        let new = New { what: wanted.what, owner, mode, umask: Mode::new(wanted.umask).bits() };
+        let umask = Mode::new(wanted.umask).bits();
+        let reserve = Self::rights(caller, false).reserve;
+        let new = New { what: wanted.what, owner, mode, umask, reserve };
         let created = self.tree.with_room(|| self.source.create(&dir, name, &new))?;
         Ok((self.entry(caller, parent, name, &created.found), created.file))
     }

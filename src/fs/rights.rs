@@ -24,6 +24,9 @@ fn marks_only(mode: Mode) -> bool {
 
 impl Fs {
     /// Returns rights with a decision on set-id bits that was made elsewhere.
+    ///
+    /// The reserve goes by who the caller is, not by what it is stored as
+    /// (`ext4_has_free_clusters` of fs/ext4/balloc.c).
     pub(super) fn rights(caller: &Caller, keep_setid: bool) -> Rights {
         Rights { keep_setid, reserve: is_root(caller) }
     }

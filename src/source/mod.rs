@@ -107,6 +107,8 @@ pub struct New<'a> {
     pub mode: Mode,
     /// The caller's umask: applied unless the directory has a default ACL.
     pub umask: u16,
+    /// Whether blocks reserved for root may be used, see [`Rights::reserve`].
+    pub reserve: bool,
 }
 
 /// The kind of a new directory entry.

@@ -26,7 +26,7 @@ use crate::sys::id_map::{IdMap, Line};
 /// Data written for callers is written as this, so that neither blocks
 /// reserved for root nor membership of root's group come into play. (65534
 /// will not do: administrators reserve blocks for it.)
-const NOBODY: u32 = NO_ID.wrapping_sub(1);
+pub const NOBODY: u32 = NO_ID.wrapping_sub(1);
 
 const CAP_CHOWN: u32 = 0;
 const CAP_DAC_OVERRIDE: u32 = 1;
@@ -142,6 +142,12 @@ impl Credentials {
     /// Reports whether this user namespace maps more than one user and group.
     pub fn knows_others(&self) -> bool {
         self.uids.is_plural() || self.gids.is_plural()
+    }
+
+    /// Reports whether this is root of the host, or all but: no id is missing
+    /// in this user namespace.
+    pub fn is_host_root(&self) -> bool {
+        self.any_owner && self.uid == 0 && self.nobody == (NOBODY, NOBODY)
     }
 
     /// Reports whether a uid is the server's own.

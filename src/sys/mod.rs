@@ -14,6 +14,7 @@ pub mod inode_flags;
 pub mod memory;
 pub mod mount;
 pub mod mountinfo;
+pub mod namespace;
 pub mod process;
 pub mod procfs;
 pub mod signal;

@@ -176,6 +176,18 @@ pub fn change_attributes(target: &Path, set: u64, clear: u64) -> io::Result<()> 
     mount_setattr(AT_FDCWD, target, 0, &attr)
 }
 
+/// Gives a mount that is attached nowhere the id map of a user namespace.
+///
+/// # Errors
+/// As mount_setattr(2): `EINVAL` for a file system that cannot, `EPERM` where
+/// the mount has a map already, or without `CAP_SYS_ADMIN` over both.
+pub fn idmap(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let userns_fd = namespace.as_raw_fd().cast_unsigned().into();
+    let attr_set = libc::MOUNT_ATTR_IDMAP;
+    let attr = libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd };
+    mount_setattr(mount, Path::new(""), libc::AT_EMPTY_PATH, &attr)
+}
+
 /// `flags` are `AT_*` flags.
 fn mount_setattr(
     dir: BorrowedFd<'_>,

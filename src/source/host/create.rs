@@ -24,13 +24,25 @@ impl Host {
     ///
     /// Where it cannot be looked at afterwards, it stays: nothing could tell
     /// it from another file of that name.
-    pub(super) fn make(&self, dir: &Held, name: &OsStr, new: &New<'_>) -> Result<Created> {
+    pub(super) fn make_as_owner(&self, dir: &Held, name: &OsStr, new: &New<'_>) -> Result<Created> {
         self.become_owner(dir, new.owner)?;
         self.context.credentials.umask(new.umask)?;
         if let NewKind::Regular(Some(flags)) = new.what {
             return self.make_open(dir, name, new.mode, flags);
         }
-        let kind = make_closed(dir.fd(), name, new)?;
+        self.make_closed(dir.fd(), dir, name, new)
+    }
+
+    /// Makes an entry without opening it; `through` is the directory on the
+    /// mount to make it through.
+    pub(super) fn make_closed(
+        &self,
+        through: BorrowedFd<'_>,
+        dir: &Held,
+        name: &OsStr,
+        new: &New<'_>,
+    ) -> Result<Created> {
+        let kind = add(through, name, new)?;
         let stat = stat(dir.fd(), name)?;
         if FileKind::from_mode(stat.mode) != Some(kind) {
             return Err(Error::Stale);
@@ -111,7 +123,7 @@ fn gives_group(dir: BorrowedFd<'_>) -> Result<bool> {
 }
 
 /// Makes an entry without opening it; returns its kind.
-fn make_closed(dir: BorrowedFd<'_>, name: &OsStr, new: &New<'_>) -> Result<FileKind> {
+fn add(dir: BorrowedFd<'_>, name: &OsStr, new: &New<'_>) -> Result<FileKind> {
     let node = |kind, rdev| -> Result<FileKind> {
         mknodat(dir, name, file_type(kind)?, nix_mode(new.mode), rdev)?;
         Ok(kind)

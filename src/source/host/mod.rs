@@ -17,6 +17,7 @@ mod hidden;
 mod locks;
 mod mounts;
 mod node;
+mod reserve;
 mod source;
 mod volume;
 mod xattr;
@@ -44,6 +45,7 @@ use crate::sys::stat::{Stat, stat};
 use crate::sys::{mount, xattr as sys_xattr};
 use crate::text::{plain, shown};
 
+use reserve::Exchanges;
 use volume::Volumes;
 
 /// What is shown of file systems that are mounted below the source.
@@ -108,6 +110,7 @@ pub struct Host {
     mount: u64,
     submounts: Submounts,
     volumes: Volumes,
+    exchanges: Exchanges,
     facts: Facts,
 }
 
@@ -148,7 +151,8 @@ impl Host {
             immutable: false,
         };
         let context = Arc::new(Context { procfs, credentials });
-        Ok(Self { context, root, mount: root_stat.mount, submounts, volumes, facts })
+        let exchanges = Exchanges::default();
+        Ok(Self { context, root, mount: root_stat.mount, submounts, volumes, exchanges, facts })
     }
 
     /// Returns what is shown of mounts below the directory: `Hide` also where

@@ -6,12 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::acl;
 use super::actor::{Actor, Caller};
 use super::compare;
-use super::ops::{Bytes, Op};
+use super::ops::{Bytes, Op, Outcome};
 use crate::require;
 use crate::support::idmap::{self, IdMap};
 use crate::support::image::Ext4;
@@ -74,6 +76,11 @@ fn plant(top: &Path, stored: u32) {
         fs::create_dir(top.join(dir)).unwrap();
         own(&top.join(dir), 0o777);
     }
+    let inherits = top.join("inherits");
+    fs::create_dir(&inherits).unwrap();
+    raw::chown(&inherits, stored, 7, false).unwrap();
+    raw::chmod(&inherits, 0o2777).unwrap();
+    raw::set_xattr(&inherits, "system.posix_acl_default", &large_acl(0, TIMES), 0).unwrap();
     file(top.join("full"), &[1; TIMES * 4096]);
     for name in ["linked", "written", "allocated", "cut", "copied"] {
         file(top.join(name), b"");
@@ -121,6 +128,24 @@ fn times(make: impl Fn(usize) -> Op) -> Vec<Op> {
 
 fn names(dir: &str, make: impl Fn(String) -> Op) -> Vec<Op> {
     (0..NAMES).map(|n| make(format!("{dir}/{}", long(n)))).collect()
+}
+
+/// What makes files.
+fn births(top: &str) -> Calls {
+    let at = |name: &str| format!("{top}/{name}");
+    let make = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
+    let create = |path| Op::Open { path, flags: make, mode: 0o600, slot: 1 };
+    let fifo = |path| Op::Mknod { path, mode: libc::S_IFIFO | 0o600, rdev: 0 };
+    let short = |path| Op::Symlink { target: "x".into(), path };
+    let symlink = |n| Op::Symlink { target: long(n), path: at(&format!("targets/{n}")) };
+    vec![
+        ("mkdir", times(|n| Op::Mkdir { path: at(&format!("dirs/{n}")), mode: 0o755 })),
+        ("symlink with a long target", times(symlink)),
+        ("symlink", names(&at("symlinks"), short)),
+        ("mknod", names(&at("nodes"), fifo)),
+        ("create", names(&at("files"), create)),
+        ("create with an inherited ACL", names(&at("inherits"), create)),
+    ]
 }
 
 /// What adds names to files, or changes their attributes; the caller calls the
@@ -171,6 +196,28 @@ fn contents(top: &str) -> Calls {
     ]
 }
 
+fn succeeded(outcome: &Outcome) -> bool {
+    outcome.errno == 0
+}
+
+/// Compares owner, mode and ACL of what is on both disks, below a directory.
+/// How many names a block takes is left to the disk.
+fn compare_births(roots: [&Path; 2], below: &Path) {
+    for entry in fs::read_dir(roots[0].join(below)).unwrap().flatten() {
+        let path = below.join(entry.file_name());
+        let seen = roots.map(|root| {
+            let stat = fs::symlink_metadata(root.join(&path)).ok()?;
+            let list = raw::get_xattr(&root.join(&path), c"system.posix_acl_access");
+            Some((stat.uid(), stat.gid(), stat.mode(), list.ok()))
+        });
+        let [Some(model), Some(ours)] = seen else { continue };
+        assert_eq!(model, ours, "{}", path.display());
+        if entry.file_type().unwrap().is_dir() {
+            compare_births(roots, &path);
+        }
+    }
+}
+
 #[test]
 fn the_reserve_is_for_those_of_the_model() {
     require!(Root, Fuse, Ext4Loop, Idmap);
@@ -194,9 +241,12 @@ fn the_reserve_is_for_those_of_the_model() {
         for (n, (caller, _)) in WHO.into_iter().enumerate() {
             let mut actor = Actor::start(caller, views.clone());
             let (top, base) = (n.to_string(), if caller.container { 0 } else { 100_000 });
-            let calls = [changes(&top, base), contents(&top)].concat();
+            let calls = [births(&top), changes(&top, base), contents(&top)].concat();
             for (name, ops) in calls {
                 let outcomes: Vec<_> = ops.iter().map(|op| actor.run(op).unwrap()).collect();
+                for [model, ours] in outcomes.iter().filter(|both| both.iter().all(succeeded)) {
+                    assert_eq!(model.after, ours.after, "{name} by {}", caller.name);
+                }
                 let [model, ours] = [0, 1].map(|side| {
                     let errors = outcomes.iter().map(|both| compare::error(both[side].errno));
                     errors.collect::<BTreeSet<_>>()
@@ -209,6 +259,35 @@ fn the_reserve_is_for_those_of_the_model() {
         }
         drop(ours);
         let _ = nix::mount::umount2(&views[0], nix::mount::MntFlags::MNT_DETACH);
+        let roots = images.each_ref().map(|image| image.root.as_path());
+        compare_births(roots, Path::new(""));
         assert!(differences.is_empty(), "call, model, ours:\n{}", differences.join("\n"));
+    });
+}
+
+/// The kernel lets root's stores use the reserve, at the fault. Here pages come
+/// without the one who changed them.
+#[test]
+fn stores_to_a_mapping_leave_the_reserve_alone() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = Ext4::with(sandbox, 48, "-b 4096 -m 25 -N 8192");
+        fill(&image);
+        let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &[]);
+        let free = || run("stat", &["-f", "-c", "%f", str(&image.root)]);
+        let store = |path: &Path| {
+            let file = raw::open(path, libc::O_RDWR | libc::O_CREAT, 0o600).unwrap();
+            raw::ftruncate(file.as_fd(), 4096).unwrap();
+            let mut page = raw::Page::map(file.as_fd(), true).unwrap();
+            page.set(0, 1);
+            (page.sync(), fs::File::from(file))
+        };
+        assert_eq!(store(&image.root.join("theirs")).0, Ok(0));
+        let before = free();
+        let (done, file) = store(&ours.at("ours"));
+        assert_eq!(done, Err(libc::ENOSPC));
+        assert_eq!(free(), before);
+        // The same bytes by write(2) are root's.
+        file.write_all_at(&[1; 4096], 0).unwrap();
     });
 }

@@ -11,6 +11,7 @@ mod handles;
 mod listing;
 mod locks;
 mod races;
+mod reserve;
 mod setid;
 mod submounts;
 mod unprivileged;
@@ -171,7 +172,7 @@ pub(super) fn ids(uid: u32, gid: u32) -> Ids<Disk> {
 
 /// Describes a new entry.
 pub(super) fn new(what: NewKind<'_>, owner: Ids<Disk>, mode: u32, umask: u16) -> New<'_> {
-    New { what, owner, mode: Mode::new(mode), umask }
+    New { what, owner, mode: Mode::new(mode), umask, reserve: false }
 }
 
 /// Makes an entry.
