@@ -14,4 +14,6 @@ mod pure {
     mod policy;
     mod policy_laws;
     mod policy_words;
+    mod rules;
+    mod rules_laws;
 }

@@ -9,15 +9,18 @@ mod error;
 pub mod explain;
 mod familiar;
 pub mod file;
+pub mod glob;
+pub mod mode;
 pub mod options;
 mod pipeline;
+pub mod rules;
 mod spec;
 mod stages;
 mod text;
 
 use std::fmt;
 
-pub use error::{Code, Origin, PolicyError};
+pub use error::{Code, Origin, PolicyError, Written};
 pub use familiar::Familiar;
 pub use pipeline::{Pipeline, Server};
 pub use spec::{Entry, Rules, Spec};
@@ -65,6 +68,11 @@ pub trait Translate<K: Kind> {
 pub trait Policy: Translate<User> + Translate<Group> + Send + Sync + fmt::Debug {
     /// Returns what the answers depend on besides the ids.
     fn inputs(&self) -> Inputs;
+
+    /// Returns the rules by path, name and attributes.
+    fn rules(&self) -> &rules::Rules {
+        rules::Rules::NONE
+    }
 }
 
 impl dyn Policy + '_ {

@@ -1,6 +1,7 @@
 //! The run-time form of a whole policy.
 
 use super::error::{Code, Origin, PolicyError};
+use super::rules;
 use super::spec::{Rules, Spec};
 use super::stages::Stages;
 use super::{Inputs, Policy, Translate};
@@ -21,6 +22,7 @@ pub struct Pipeline {
     pub(super) spec: Spec,
     pub(super) users: Stages<User>,
     pub(super) groups: Stages<Group>,
+    rules: rules::Rules,
 }
 
 impl Spec {
@@ -33,6 +35,7 @@ impl Spec {
         Ok(Pipeline {
             users: build(&self.users, server.ids.uid, server.privileged)?,
             groups: build(&self.groups, server.ids.gid, server.privileged)?,
+            rules: rules::Rules::new(&self.rules),
             spec: self.clone(),
         })
     }
@@ -133,6 +136,11 @@ impl Translate<Group> for Pipeline {
 impl Policy for Pipeline {
     fn inputs(&self) -> Inputs {
         // Extents, tables and collapses know nothing but the ids.
-        Inputs::default()
+        let path = self.spec.rules.iter().any(|rule| rule.value.looks_at_path());
+        Inputs { path, ..Inputs::default() }
+    }
+
+    fn rules(&self) -> &rules::Rules {
+        &self.rules
     }
 }

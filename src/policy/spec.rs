@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::error::{Code, Origin, PolicyError, Written};
+use super::rules::Rule;
 use super::stages::{Rest, Stages};
 use super::text::SomeIds;
 use crate::id::{Disk, Extent, Group, Id, Kind, Side, User, View};
@@ -163,6 +164,7 @@ impl<K: Kind> Rules<K> {
 pub struct Spec {
     pub(super) users: Rules<User>,
     pub(super) groups: Rules<Group>,
+    pub(super) rules: Vec<Written<Rule>>,
 }
 
 impl Spec {
@@ -176,7 +178,13 @@ impl Spec {
         &self.groups
     }
 
-    /// Reports whether every id is shown and stored as itself.
+    /// Returns the rules by path, name and attributes, in order.
+    pub fn rules(&self) -> &[Written<Rule>] {
+        &self.rules
+    }
+
+    /// Reports whether every id is shown and stored as itself, and no rule
+    /// says anything.
     pub fn is_identity(&self) -> bool {
         *self == Self::default()
     }
@@ -265,6 +273,7 @@ impl fmt::Display for Spec {
         words.extend(owner_word("present-as=", u.present_as(), g.present_as()));
         words.extend(owner_word("store-as=", u.store_as(), g.store_as()));
         words.extend(owner_word("unmapped=present-as=", u.unmapped_as(), g.unmapped_as()));
+        words.extend(self.rules.iter().map(|rule| rule.value.to_string()));
         f.write_str(&words.join(","))
     }
 }

@@ -1,0 +1,192 @@
+//! What the rules that match a place say of the file there.
+
+use super::automaton::Compiled;
+use super::rule::{Deny, Effect, Subject};
+use crate::id::{Owner, View};
+use crate::policy::mode::ModeExpr;
+
+/// Whether a name is hidden, as far as its place tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hide {
+    /// Whatever it is, it is shown.
+    No,
+    /// Whatever it is, it is hidden.
+    Always,
+    /// It depends on the file.
+    Depends,
+}
+
+/// The rules that decided, by their places in the list of rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct By {
+    /// The rule that hides or shows.
+    pub hide: Option<u16>,
+    /// The rule that protects, or does not.
+    pub read_only: Option<u16>,
+    /// The rule that gives the user.
+    pub user: Option<u16>,
+    /// The rule that gives the group.
+    pub group: Option<u16>,
+    /// The rule that changes the mode.
+    pub mode: Option<u16>,
+    /// The rule that denies, or does not.
+    pub deny: Option<u16>,
+}
+
+impl By {
+    /// Lets a rule decide these effects.
+    fn set(&mut self, effects: Effect, rule: u16) {
+        for (effect, slot) in [
+            (Effect::HIDE, &mut self.hide),
+            (Effect::READ_ONLY, &mut self.read_only),
+            (Effect::USER, &mut self.user),
+            (Effect::GROUP, &mut self.group),
+            (Effect::MODE, &mut self.mode),
+            (Effect::DENY, &mut self.deny),
+        ] {
+            if effects.has(effect) {
+                *slot = Some(rule);
+            }
+        }
+    }
+}
+
+/// What the rules say of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict<'r> {
+    /// Whether it is absent from the view.
+    pub hide: bool,
+    /// Whether it, and the names in it, cannot be changed.
+    pub read_only: bool,
+    /// The owner that it is shown with, in view ids; `None` leaves the user,
+    /// or the group, to the stages of the ids.
+    pub owner: Owner<View>,
+    /// How its mode is shown.
+    pub mode: Option<&'r ModeExpr>,
+    /// What is denied.
+    pub deny: Deny,
+    /// Which rules decided.
+    pub by: By,
+}
+
+impl Default for Verdict<'_> {
+    fn default() -> Self {
+        Self {
+            hide: false,
+            read_only: false,
+            owner: Owner { uid: None, gid: None },
+            mode: None,
+            deny: Deny::default(),
+            by: By::default(),
+        }
+    }
+}
+
+/// The rules that can decide something at a place.
+#[derive(Debug)]
+pub(super) struct Decision {
+    /// Sorted, and none that could not decide anything.
+    pub(super) rules: Box<[u16]>,
+    /// Whether nothing can hide it: the root.
+    pub(super) shown: bool,
+    pub(super) hide: Hide,
+    /// Who decides, where no rule looks at the file.
+    fixed: Option<By>,
+}
+
+impl Decision {
+    /// Takes the rules that [`prune`] left.
+    pub(super) fn new(all: &[Compiled], rules: &[u16], shown: bool) -> Self {
+        let looks = |rule: &u16| all.get(usize::from(*rule)).is_some_and(|rule| rule.conditional);
+        let depends = rules.iter().any(looks);
+        let mut decision =
+            Self { rules: rules.into(), shown, hide: hide(all, rules, shown), fixed: None };
+        decision.fixed = (!depends).then(|| decision.first(all, |_| true));
+        decision
+    }
+
+    /// Lets each effect be decided by the first rule that matches.
+    fn first(&self, all: &[Compiled], matches: impl Fn(&Compiled) -> bool) -> By {
+        let mut by = By::default();
+        let mut open = open(self.shown);
+        for at in &self.rules {
+            let Some(rule) = all.get(usize::from(*at)) else { continue };
+            let decides = rule.mentions.and(open);
+            if !decides.is_none() && matches(rule) {
+                by.set(decides, *at);
+                open = open.without(decides);
+            }
+        }
+        by
+    }
+
+    /// Returns what the rules say of a file at this place.
+    pub(super) fn verdict<'r>(&self, all: &'r [Compiled], subject: &Subject) -> Verdict<'r> {
+        let by = self.fixed.unwrap_or_else(|| self.first(all, |rule| rule.rule.meets(subject)));
+        let rule = |at: Option<u16>| Some(&all.get(usize::from(at?))?.rule);
+        Verdict {
+            hide: rule(by.hide).is_some_and(|rule| rule.hides()),
+            read_only: rule(by.read_only)
+                .and_then(|rule| rule.read_only.as_ref())
+                .is_some_and(|read_only| read_only.value),
+            owner: Owner {
+                uid: rule(by.user).and_then(|rule| Some(rule.present_user.as_ref()?.value)),
+                gid: rule(by.group).and_then(|rule| Some(rule.present_group.as_ref()?.value)),
+            },
+            mode: rule(by.mode).and_then(|rule| Some(&rule.present_mode.as_ref()?.value)),
+            deny: rule(by.deny)
+                .and_then(|rule| Some(rule.deny.as_ref()?.value))
+                .unwrap_or_default(),
+            by,
+        }
+    }
+}
+
+/// Returns the effects that are to be decided.
+const fn open(shown: bool) -> Effect {
+    if shown { Effect::ALL.without(Effect::HIDE) } else { Effect::ALL }
+}
+
+/// Returns whether rules hide whatever is at their place.
+fn hide(all: &[Compiled], rules: &[u16], shown: bool) -> Hide {
+    let (mut hidden, mut visible) = (false, true);
+    let mentioning = rules
+        .iter()
+        .filter_map(|at| all.get(usize::from(*at)))
+        .filter(|rule| !shown && rule.mentions.has(Effect::HIDE));
+    let mut exceptions = false;
+    for rule in mentioning {
+        let hides = rule.rule.hides();
+        hidden |= hides;
+        exceptions |= !hides;
+        if !rule.conditional {
+            visible = false;
+            break;
+        }
+    }
+    match (hidden, visible || exceptions) {
+        (false, _) => Hide::No,
+        (true, false) => Hide::Always,
+        (true, true) => Hide::Depends,
+    }
+}
+
+/// Leaves the rules, of those that match a place, that can decide something.
+pub(super) fn prune(all: &[Compiled], rules: &mut Vec<u16>, shown: bool) {
+    let mut open = open(shown);
+    rules.retain(|at| {
+        let Some(rule) = all.get(usize::from(*at)) else { return false };
+        let decides = rule.mentions.and(open);
+        if !rule.conditional {
+            open = open.without(decides);
+        }
+        !decides.is_none()
+    });
+    if hide(all, rules, shown) == Hide::Always {
+        // Of what is hidden nothing else is ever asked.
+        let hides = |at: &u16| {
+            all.get(usize::from(*at)).is_some_and(|rule| rule.mentions.has(Effect::HIDE))
+        };
+        rules.retain(hides);
+    }
+}
