@@ -1,12 +1,28 @@
-//! How many descriptors callers may hold of what the server may have.
+//! How many descriptors each caller may hold of what the server may have.
 //!
-//! Whoever opens files until there are no more descriptors is refused while
-//! some are left, so that others can still walk, look and list.
+//! Whoever opens more and more is refused while some are left for others: a
+//! caller, that is a uid of the view, may hold three times what it leaves
+//! free. So one alone gets three quarters, the next one three quarters of the
+//! rest, and so on; a few everyone may hold while there are any. With
+//! directories a caller may go a little further, and the last descriptors are
+//! for them alone: whoever is refused, or comes late, can still walk and list.
+//!
+//! Root of the view (uid 0) is a caller like others, since the descriptors end
+//! for it as well, but it may hold more: seven times what it leaves free, and
+//! the very last. It stands for the services of a whole system, and for all who
+//! come through an overlay on top of the view; and whatever others hold, an
+//! administrator must be able to look into it. So the kernel's own limit
+//! (`file-max`: `alloc_empty_file`, fs/file_table.c) does not bind
+//! `CAP_SYS_ADMIN`. Here the id decides, not the capability, which would have
+//! to be read in `/proc` at every open.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex};
 
 use crate::error::{Errno, Error, Result};
+use crate::id::{Caller, Id, User, View};
+use crate::sync::lock;
 
 /// What the server holds for itself: its devices, the root, `/proc`, its
 /// record and socket, and what a request opens for a moment.
@@ -19,85 +35,222 @@ pub(super) const DIRECTORY: usize = 2;
 /// The descriptor that holds the locks of one owner.
 pub(super) const LOCKS: usize = 1;
 
+/// How far a caller may go.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    /// How many times what is free after it a caller may hold.
+    times: usize,
+    /// How many quarters of the last descriptors must be free after it.
+    quarters: usize,
+}
+
+const FILES: Bound = Bound { times: 3, quarters: 4 };
+const FILES_OF_ROOT: Bound = Bound { times: 7, quarters: 3 };
+const DIRECTORIES: Bound = Bound { times: 4, quarters: 1 };
+const DIRECTORIES_OF_ROOT: Bound = Bound { times: 15, quarters: 0 };
+
+/// Who holds descriptors; all callers without an id in the view are one.
+type Uid = Option<Id<User, View>>;
+
 /// The descriptors that callers hold.
 #[derive(Debug)]
 pub(super) struct Budget {
-    used: AtomicUsize,
+    held: Mutex<Held>,
     /// How many all of them may be.
     most: usize,
-    /// How many may be used when something other than a directory is opened.
-    most_of_files: usize,
+    /// How many everyone may hold while there are any but the last.
+    few: usize,
+    /// How many the last are, which are for listing and for root.
+    last: usize,
+}
+
+/// How many descriptors are held.
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    /// By those who hold any, which add up to `all`.
+    by: HashMap<Uid, usize>,
 }
 
 impl Budget {
     /// Makes the budget of a server that may have so many descriptors.
     pub(super) fn new(descriptors: usize) -> Arc<Self> {
         let most = descriptors.saturating_sub(OWN).max(8);
-        let most_of_files = most.saturating_sub(most / 8);
-        Arc::new(Self { used: AtomicUsize::new(0), most, most_of_files })
+        let few = (most / 64).clamp(8, 32);
+        let last = (most / 32).min(few);
+        Arc::new(Self { held: Mutex::default(), most, few, last })
     }
 
     /// Takes what an open file or the locks of an owner need.
     ///
     /// # Errors
-    /// `ENFILE` if callers hold too much already.
-    pub(super) fn file(self: &Arc<Self>, count: usize) -> Result<Share> {
-        self.take(count, self.most_of_files)
+    /// `ENFILE` if the caller holds too much of what there is.
+    pub(super) fn file(self: &Arc<Self>, caller: &Caller, count: usize) -> Result<Share> {
+        self.take(caller.uid, count, if is_root(caller) { FILES_OF_ROOT } else { FILES })
     }
 
     /// Takes what an open directory needs.
     ///
     /// # Errors
     /// As [`Budget::file`].
-    pub(super) fn directory(self: &Arc<Self>) -> Result<Share> {
-        self.take(DIRECTORY, self.most)
+    pub(super) fn directory(self: &Arc<Self>, caller: &Caller) -> Result<Share> {
+        let bound = if is_root(caller) { DIRECTORIES_OF_ROOT } else { DIRECTORIES };
+        self.take(caller.uid, DIRECTORY, bound)
     }
 
-    fn take(self: &Arc<Self>, count: usize, most: usize) -> Result<Share> {
-        let more = |used: usize| used.checked_add(count).filter(|sum| *sum <= most);
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .map(|_before| Share { of: Arc::clone(self), count })
-            .map_err(|_full| Error::Os(Errno(libc::ENFILE)))
+    fn take(self: &Arc<Self>, uid: Uid, count: usize, bound: Bound) -> Result<Share> {
+        const FULL: Error = Error::Os(Errno(libc::ENFILE));
+        let mut held = lock(&self.held);
+        let all = held.all.saturating_add(count);
+        let own = held.by.get(&uid).copied().unwrap_or(0).saturating_add(count);
+        let free = self.most.checked_sub(all).ok_or(FULL)?;
+        let last = self.last.saturating_mul(bound.quarters) / 4;
+        if free < last || own > free.saturating_mul(bound.times).max(self.few) {
+            return Err(FULL);
+        }
+        held.all = all;
+        held.by.insert(uid, own);
+        drop(held);
+        Ok(Share { of: Arc::clone(self), uid, count })
     }
+
+    /// Returns how many descriptors a caller holds, and how many all do.
+    #[cfg(test)]
+    pub(super) fn held(&self, caller: &Caller) -> (usize, usize) {
+        let held = lock(&self.held);
+        (held.by.get(&caller.uid).copied().unwrap_or(0), held.all)
+    }
+}
+
+fn is_root(caller: &Caller) -> bool {
+    caller.uid.is_some_and(|uid| uid.raw() == 0)
 }
 
 /// A part of the budget, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     of: Arc<Budget>,
+    uid: Uid,
     count: usize,
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.of.used.fetch_sub(self.count, Ordering::Relaxed);
+        let mut held = lock(&self.of.held);
+        held.all = held.all.saturating_sub(self.count);
+        if let Entry::Occupied(mut own) = held.by.entry(self.uid) {
+            match own.get().saturating_sub(self.count) {
+                // There are more uids than there is memory for.
+                0 => drop(own.remove()),
+                left => drop(own.insert(left)),
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
+    const FULL: Error = Error::Os(Errno(libc::ENFILE));
+
+    fn user(uid: u32) -> Caller {
+        Caller { uid: Id::new(uid), gid: Id::new(1), pid: 1 }
+    }
+
+    /// Takes as much as there is.
+    fn all(take: impl Fn() -> Result<Share>) -> Vec<Share> {
+        std::iter::from_fn(|| take().ok()).collect()
+    }
+
     #[test]
-    fn a_share_is_given_back_and_directories_have_more() {
-        let budget = Budget::new(OWN + 16);
-        let files: Vec<_> = (0..7).map(|_| budget.file(FILE).unwrap()).collect();
-        assert_eq!(budget.file(FILE).err(), Some(Error::Os(Errno(libc::ENFILE))));
-        assert!(budget.file(LOCKS).is_err(), "files have taken all of theirs");
-        let dir = budget.directory().unwrap();
-        assert!(budget.directory().is_err());
-        drop((files, dir));
-        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    fn one_alone_gets_most_and_each_after_it_most_of_the_rest() {
+        let budget = Budget::new(OWN + 6400);
+        let mut kept = Vec::new();
+        for (uid, files) in [(1, 2400), (2, 600), (3, 150), (4, 34)] {
+            let shares = all(|| budget.file(&user(uid), FILE));
+            assert_eq!(shares.len(), files, "{uid}");
+            assert_eq!(budget.file(&user(uid), FILE).err(), Some(FULL));
+            kept.extend(shares);
+        }
+        kept.drain(..2400);
+        // The rest of what the others let go is for whoever comes.
+        assert_eq!(all(|| budget.file(&user(5), FILE)).len(), 1812);
+        kept.clear();
+        assert!(lock(&budget.held).by.is_empty(), "whoever holds nothing is not remembered");
+        assert_eq!(budget.held(&user(1)), (0, 0));
+        assert_eq!(all(|| budget.file(&user(3), FILE)).len(), 2400);
+    }
+
+    #[test]
+    fn everyone_may_have_a_few_and_the_last_are_for_listing_and_then_for_root() {
+        let budget = Budget::new(OWN + 512);
+        let few: Vec<_> = (1..=80).flat_map(|uid| all(|| budget.file(&user(uid), LOCKS))).collect();
+        let each: Vec<_> = (1..=5).map(|uid| budget.held(&user(uid)).0).collect();
+        assert_eq!(each, [384, 96, 24, 0, 0]);
+        let file = budget.file(&user(0), FILE).unwrap();
+        assert_eq!(budget.file(&user(0), LOCKS).err(), Some(FULL));
+        let listing = [6, 7].map(|uid| budget.directory(&user(uid)).unwrap());
+        assert_eq!(budget.directory(&user(8)).err(), Some(FULL));
+        let root = budget.directory(&user(0)).unwrap();
+        assert_eq!(budget.held(&user(0)), (4, 512));
+        drop((few, file, listing, root));
+        assert_eq!(budget.held(&user(0)), (0, 0));
+    }
+
+    #[test]
+    fn more_is_left_for_directories_and_for_root() {
+        let budget = Budget::new(OWN + 640);
+        let nobody = Caller { uid: None, ..user(1) };
+        for (caller, files, directories) in
+            [(user(1), 240, 16), (nobody, 240, 16), (user(0), 280, 20)]
+        {
+            let held = all(|| budget.file(&caller, FILE));
+            let listed = all(|| budget.directory(&caller));
+            assert_eq!((held.len(), listed.len()), (files, directories), "{caller:?}");
+            let other = all(|| budget.file(&user(2), FILE));
+            assert!(other.len() * 4 >= 38, "{}", other.len());
+        }
     }
 
     #[test]
     fn a_small_limit_leaves_something_for_everything() {
         for descriptors in [0, 20, 64, 256] {
-            let budget = Budget::new(descriptors);
-            let file = budget.file(FILE).unwrap();
-            assert!(budget.file(LOCKS).is_ok() && budget.directory().is_ok());
+            let (budget, by) = (Budget::new(descriptors), user(1));
+            let file = budget.file(&by, FILE).unwrap();
+            assert!(budget.file(&by, LOCKS).is_ok() && budget.directory(&by).is_ok());
             drop(file);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_held_adds_up(
+            descriptors in 0..400_usize,
+            steps in prop::collection::vec((0..5_u32, 0..3_u8, any::<prop::sample::Index>()), 1..400),
+        ) {
+            let budget = Budget::new(descriptors);
+            let mut shares: Vec<Share> = Vec::new();
+            for (uid, what, which) in steps {
+                let by = user(uid);
+                match what {
+                    0 if !shares.is_empty() => drop(shares.swap_remove(which.index(shares.len()))),
+                    1 => shares.extend(budget.directory(&by)),
+                    _ => shares.extend(budget.file(&by, FILE)),
+                }
+                let sum = |of: Option<u32>| -> usize {
+                    let fits = |s: &&Share| of.is_none() || s.uid == of.and_then(Id::new);
+                    shares.iter().filter(fits).map(|share| share.count).sum()
+                };
+                prop_assert_eq!(budget.held(&by), (sum(Some(uid)), sum(None)));
+                prop_assert!(sum(None) <= budget.most);
+                let holders: HashSet<_> = shares.iter().map(|share| share.uid).collect();
+                prop_assert_eq!(lock(&budget.held).by.len(), holders.len());
+            }
         }
     }
 }

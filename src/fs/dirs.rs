@@ -48,10 +48,10 @@ impl Fs {
     /// Opens a directory; the result is its handle.
     ///
     /// # Errors
-    /// As open(2); `ENFILE` if callers hold too many descriptors.
-    pub fn opendir(&self, node: u64) -> Result<u64> {
+    /// As open(2); `ENFILE` if the caller holds too many descriptors.
+    pub fn opendir(&self, caller: &Caller, node: u64) -> Result<u64> {
         let number = node;
-        let share = self.budget.directory()?;
+        let share = self.budget.directory(caller)?;
         let node = self.node(number)?;
         let dir = self.tree.with_room(|| self.source.opendir(&node))?;
         Ok(self.dirs.insert(Arc::new(OpenDir { number, node, dir, _share: share })))

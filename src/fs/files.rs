@@ -25,23 +25,24 @@ impl Fs {
     ///
     /// # Errors
     /// `done` is given `EAGAIN` for a leased file and `O_NONBLOCK`, `EINTR` if
-    /// the wait was interrupted, `ENFILE` if callers hold too many files; as
-    /// open(2).
+    /// the wait was interrupted, `ENFILE` if the caller holds too many files;
+    /// as open(2).
     pub fn open(&self, caller: &Caller, node: u64, flags: i32, done: Done<u64>) {
         let number = node;
         let node = match self.node(number) {
             Ok(node) => node,
             Err(error) => return done(Err(error)),
         };
-        let opened = self.opens.share().and_then(|share| {
+        let opened = self.opens.share(caller).and_then(|share| {
             let file = self.tree.with_room(|| self.source.open(&node, flags & FLAGS))?;
             Ok(self.opens.insert(Open::new(number, file, flags, Some(node.clone()), share)))
         });
         match opened {
             Err(error) if error.is(libc::EAGAIN) && flags & libc::O_NONBLOCK == 0 => {
                 let (source, opens) = (Arc::clone(&self.source), Arc::clone(&self.opens));
+                let caller = *caller;
                 let attempt = move || {
-                    let share = opens.share()?;
+                    let share = opens.share(&caller)?;
                     let file = source.open(&node, flags & FLAGS)?;
                     Ok(opens.insert(Open::new(number, file, flags, Some(node.clone()), share)))
                 };
@@ -58,9 +59,8 @@ impl Fs {
     ///
     /// # Errors
     /// `Stale` (`ESTALE`) if the name exists and `O_EXCL` is not set: the
-    /// kernel then looks again. `ENFILE` if callers hold too many files; as
-    /// open(2); `Unmapped` (`EOVERFLOW`) if the
-    /// caller has no id to store.
+    /// kernel then looks again. `ENFILE` if the caller holds too many files; as
+    /// open(2); `Unmapped` (`EOVERFLOW`) if the caller has no id to store.
     pub fn create(
         &self,
         caller: &Caller,
@@ -70,7 +70,7 @@ impl Fs {
         umask: u32,
         flags: i32,
     ) -> Result<(Entry, u64)> {
-        let share = self.opens.share()?;
+        let share = self.opens.share(caller)?;
         let what = NewKind::Regular(Some(flags & FLAGS));
         let made = self.make(caller, parent, name, Wanted { what, mode, umask });
         let (entry, file) = made.map_err(|error| {

@@ -67,7 +67,7 @@ fn set(opens: &Opens, request: &LockRequest) -> Result<()> {
         },
         LockKind::Shared | LockKind::Exclusive => {
             let owner = opens.owner_through(open.number, request.owner, request.handle);
-            let share = || opens.share_of_locks();
+            let share = || opens.share_of_locks(&request.caller);
             owner.set(&open, &request.lock, share, || opens.widest(open.number))
         }
     }

@@ -104,7 +104,7 @@ pub struct Config {
     pub ttl: Ttl,
     /// How many nodes may be held open that nothing else needs.
     pub nodes: usize,
-    /// How many descriptors the server may have; callers get a part of them.
+    /// How many descriptors the server may have; each caller gets a part.
     pub descriptors: usize,
     /// The view id that stands for an unmapped id in an ACL: mapped in the
     /// user namespace of the mount, outside of what the policy presents.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::budget::{Budget, FILE, LOCKS, Share};
 use super::owners::{Owner, Owners};
 use crate::error::Result;
+use crate::id::Caller;
 use crate::source::{File, Node};
 use crate::sync::lock;
 use crate::tree::Handles;
@@ -86,20 +87,20 @@ impl Opens {
         Self { budget, table: Handles::new(), inodes: Mutex::default() }
     }
 
-    /// Takes the descriptors of a file that is to be opened.
+    /// Takes the descriptors of a file that a caller is to open.
     ///
     /// # Errors
-    /// `ENFILE` if callers hold too many.
-    pub(super) fn share(&self) -> Result<Share> {
-        self.budget.file(FILE)
+    /// `ENFILE` if the caller holds too many.
+    pub(super) fn share(&self, caller: &Caller) -> Result<Share> {
+        self.budget.file(caller, FILE)
     }
 
-    /// Takes the descriptor of an owner's locks.
+    /// Takes the descriptor of the locks of an owner, on behalf of a caller.
     ///
     /// # Errors
-    /// `ENFILE` if callers hold too many.
-    pub(super) fn share_of_locks(&self) -> Result<Share> {
-        self.budget.file(LOCKS)
+    /// `ENFILE` if the caller holds too many.
+    pub(super) fn share_of_locks(&self, caller: &Caller) -> Result<Share> {
+        self.budget.file(caller, LOCKS)
     }
 
     /// Adds an open file and returns its handle.

@@ -320,7 +320,9 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match attempt("opendir", req, || self.fs.opendir(self.node(ino)?)) {
+        let opened =
+            attempt("opendir", req, || self.fs.opendir(&convert::caller(req), self.node(ino)?));
+        match opened {
             // No CACHE_DIR: a cached listing is good until the directory's
             // mtime changes, and nothing tells of a change on the host.
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),

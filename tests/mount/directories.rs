@@ -1,11 +1,13 @@
 //! Large directories, large trees, and directories that change meanwhile.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::Path;
 
 use crate::require;
 use crate::support::ours::Ours;
-use crate::support::{raw, sandbox, sh, str};
+use crate::support::{Sandbox, raw, sandbox, sh, str, wait_for};
 
 #[test]
 fn a_hundred_thousand_entries_are_listed_once_each() {
@@ -94,6 +96,15 @@ fn an_open_directory_that_was_removed_is_empty() {
     });
 }
 
+/// A mount whose server may have 256 descriptors.
+fn with_few_descriptors(sandbox: &Sandbox, source: &Path) -> Ours {
+    let (program, point) = (crate::support::ours::PROGRAM, sandbox.dir("mnt"));
+    let script = format!("ulimit -n 256; exec {program} -f {} {}", str(source), str(&point));
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", &script]);
+    Ours::start(command, &point, sandbox.path("log"))
+}
+
 /// More files than descriptors: the server must not keep one for each.
 #[test]
 fn a_walk_of_fifty_thousand_files_needs_few_descriptors() {
@@ -106,17 +117,13 @@ fn a_walk_of_fifty_thousand_files_needs_few_descriptors() {
                 fs::write(source.join(format!("{d}/{f}")), "x").unwrap();
             }
         }
-        let (program, point) = (crate::support::ours::PROGRAM, sandbox.dir("mnt"));
-        let script = format!("ulimit -n 256; exec {program} -f {} {}", str(&source), str(&point));
-        let mut command = std::process::Command::new("bash");
-        command.args(["-c", &script]);
-        let ours = Ours::start(command, &point, sandbox.path("log"));
-        let walk =
-            format!("cd {}; find . -type f -printf '%i %s\\n' | sort -u | wc -l", str(&point));
+        let ours = with_few_descriptors(sandbox, &source);
+        let at = str(&ours.point);
+        let walk = format!("cd {at}; find . -type f -printf '%i %s\\n' | sort -u | wc -l");
         assert_eq!(sh(&walk).trim(), "50000");
         assert_eq!(sh(&walk).trim(), "50000");
         // Every file read, and names again after the kernel forgot them all.
-        let read = format!("cd {}; find . -type f -exec cat {{}} + | wc -c", str(&point));
+        let read = format!("cd {at}; find . -type f -exec cat {{}} + | wc -c");
         assert_eq!(sh(&read).trim(), "50000");
         fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
         assert_eq!(sh(&walk).trim(), "50000");
@@ -124,8 +131,56 @@ fn a_walk_of_fifty_thousand_files_needs_few_descriptors() {
     });
 }
 
-/// Callers that open more than the server may: they get EMFILE or ENFILE, the
-/// others go on.
+/// Does something as an ordinary user.
+fn by<T>(uid: u32, what: impl FnOnce() -> T) -> T {
+    nix::unistd::setfsuid(uid.into());
+    let result = what();
+    nix::unistd::setfsuid(0.into());
+    result
+}
+
+/// Opens as many as a user gets; what refuses it is checked.
+fn as_many_as_there_are<T>(uid: u32, open: impl Fn(usize) -> raw::Sys<T>) -> Vec<T> {
+    let mut opened = Vec::new();
+    loop {
+        match by(uid, || open(opened.len())) {
+            Ok(file) => opened.push(file),
+            Err(errno) => {
+                assert!([libc::EMFILE, libc::ENFILE].contains(&errno), "{errno}");
+                return opened;
+            }
+        }
+    }
+}
+
+/// What everybody must still be able to do.
+fn goes_on(uid: u32, ours: &Ours) {
+    by(uid, || {
+        assert_eq!(fs::read_to_string(ours.at("399")).unwrap(), "x");
+        assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1);
+        let name = ours.at(&format!("new {uid}"));
+        fs::write(&name, "new").unwrap();
+        let (one, two) = (File::open(&name).unwrap(), File::options().write(true).open(&name));
+        raw::lock(one.as_fd(), libc::F_OFD_SETLK, libc::F_RDLCK, 0, 1).unwrap();
+        let locked = raw::lock(two.unwrap().as_fd(), libc::F_OFD_SETLK, libc::F_WRLCK, 0, 1);
+        assert_eq!(locked.map(|_| ()), Err(libc::EAGAIN));
+        fs::remove_file(name).unwrap();
+    });
+}
+
+fn for_greed(sandbox: &Sandbox) -> Ours {
+    let source = sandbox.dir("src");
+    for n in 0..400 {
+        fs::write(source.join(n.to_string()), "x").unwrap();
+        raw::chmod(&source.join(n.to_string()), 0o666).unwrap();
+    }
+    fs::create_dir_all(source.join("d/e")).unwrap();
+    raw::chmod(&source, 0o777).unwrap();
+    with_few_descriptors(sandbox, &source)
+}
+
+/// Callers that open more than the server may: they get EMFILE or ENFILE, and
+/// can still look, walk and list; the others go on.
 #[test]
 fn running_out_of_descriptors_hits_the_opener_alone() {
     require!(Root, Fuse);
@@ -135,11 +190,7 @@ fn running_out_of_descriptors_hits_the_opener_alone() {
             fs::write(source.join(n.to_string()), "x").unwrap();
             fs::create_dir_all(source.join(format!("d/{n}/e"))).unwrap();
         }
-        let (program, point) = (crate::support::ours::PROGRAM, sandbox.dir("mnt"));
-        let script = format!("ulimit -n 256; exec {program} -f {} {}", str(&source), str(&point));
-        let mut command = std::process::Command::new("bash");
-        command.args(["-c", &script]);
-        let ours = Ours::start(command, &point, sandbox.path("log"));
+        let ours = with_few_descriptors(sandbox, &source);
         let results: Vec<_> =
             (0..400).map(|n| raw::open(&ours.at(&n.to_string()), libc::O_RDWR, 0)).collect();
         let refused: Vec<i32> = results.iter().filter_map(|r| r.as_ref().err().copied()).collect();
@@ -151,11 +202,66 @@ fn running_out_of_descriptors_hits_the_opener_alone() {
             str(&ours.point)
         ));
         assert_eq!(seen, "801\n1\n");
+        by(1000, || {
+            assert_eq!(fs::read_to_string(ours.at("399")).unwrap(), "x");
+            assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 400);
+        });
         // No close fails, though a flush would take a descriptor.
         for file in results.into_iter().flatten() {
             let raw = std::os::fd::IntoRawFd::into_raw_fd(file);
             nix::unistd::close(raw).unwrap();
         }
         assert_eq!(fs::read_to_string(ours.at("399")).unwrap(), "x");
+    });
+}
+
+/// Users that open, list or lock more and more, one after the other: each is
+/// refused, and those who come after it are not.
+#[test]
+fn a_user_who_opens_too_much_leaves_some_for_others() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let ours = for_greed(sandbox);
+        let file = |n: usize| raw::open(&ours.at(&n.to_string()), libc::O_RDWR, 0);
+        let most = as_many_as_there_are(1001, file);
+        assert!(most.len() > 75, "{}", most.len());
+        goes_on(1002, &ours);
+        // Who is refused still walks and lists.
+        by(1001, || assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1));
+        let some = as_many_as_there_are(1002, file);
+        assert!(some.len() > 15, "{}", some.len());
+        goes_on(1003, &ours);
+        goes_on(0, &ours);
+        let few = as_many_as_there_are(1003, file);
+        assert!(!few.is_empty());
+        by(1004, || assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1));
+        assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1);
+        drop((most, some, few));
+        // The kernel tells of a close a moment after it.
+        wait_for("all of it", || as_many_as_there_are(1003, file).len() > 75);
+    });
+}
+
+#[test]
+fn open_directories_and_locks_count_for_who_has_them() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let ours = for_greed(sandbox);
+        let listings = as_many_as_there_are(1001, |_| raw::Directory::open(&ours.at("d")));
+        assert!(listings.len() > 75, "{}", listings.len());
+        goes_on(1002, &ours);
+        drop(listings);
+        // Each description is an owner of locks.
+        let locked = |n: usize| {
+            let file = raw::open(&ours.at("0"), libc::O_RDWR, 0)?;
+            let at = i64::try_from(n).unwrap();
+            raw::lock(file.as_fd(), libc::F_OFD_SETLK, libc::F_WRLCK, at, 1)?;
+            Ok(file)
+        };
+        wait_for("all of it", || as_many_as_there_are(1001, locked).len() > 50);
+        let locks = as_many_as_there_are(1001, locked);
+        goes_on(1002, &ours);
+        drop(locks);
+        wait_for("no lock", || as_many_as_there_are(1002, locked).len() > 50);
     });
 }

@@ -46,7 +46,7 @@ fn list(world: &World, handle: u64, step: usize) -> Vec<(String, u64)> {
 fn listings_go_on_where_they_stopped() {
     let world = World::new(MAP);
     let dir = full(&world, 10);
-    let handle = world.fs.opendir(dir.node).unwrap();
+    let handle = world.fs.opendir(&caller(0, 0), dir.node).unwrap();
     let all = list(&world, handle, 1000);
     assert_eq!(all.len(), 12);
     assert_eq!(list(&world, handle, 3), all);
@@ -55,7 +55,7 @@ fn listings_go_on_where_they_stopped() {
     for (name, ino) in &all[2..] {
         assert_eq!(world.fs.lookup(&caller(0, 0), dir.node, name.as_ref()).unwrap().node, *ino);
     }
-    let root = world.fs.opendir(world.root()).unwrap();
+    let root = world.fs.opendir(&caller(0, 0), world.root()).unwrap();
     assert_eq!(
         list(&world, root, 9)[..2],
         [(".".into(), world.root()), ("..".into(), world.root())]
@@ -70,7 +70,7 @@ fn listings_go_on_where_they_stopped() {
 fn files_that_come_with_a_listing_are_counted_once() {
     let world = World::new(MAP);
     let dir = full(&world, 4);
-    let handle = world.fs.opendir(dir.node).unwrap();
+    let handle = world.fs.opendir(&caller(0, 0), dir.node).unwrap();
     let before = world.fs.tree.counts().0;
     let mut nodes = Vec::new();
     let mut each = |line: Listed<'_>, entry: &Entry| {
@@ -102,7 +102,7 @@ fn files_that_come_with_a_listing_are_counted_once() {
 fn a_listing_survives_removals() {
     let world = World::new(IDENTITY);
     let dir = full(&world, 200);
-    let handle = world.fs.opendir(dir.node).unwrap();
+    let handle = world.fs.opendir(&caller(0, 0), dir.node).unwrap();
     let mut removed = 0;
     let mut each = |line: Listed<'_>, entry: &Entry| {
         if entry.attr.kind == FileKind::Regular {
@@ -121,7 +121,7 @@ fn a_listing_survives_removals() {
 fn a_name_that_is_gone_is_left_out() {
     let world = World::new(IDENTITY);
     let dir = full(&world, 3);
-    let handle = world.fs.opendir(dir.node).unwrap();
+    let handle = world.fs.opendir(&caller(0, 0), dir.node).unwrap();
     let inside = world
         .disk
         .lookup(&caller(0, 0), world.disk.root(&caller(0, 0)).unwrap().node, name("d"))
@@ -148,7 +148,7 @@ fn what_is_mounted_below_has_numbers_of_its_own() {
     world.file("file", (1, 1), 0o644);
     let by = caller(1, 1);
     let inside = world.fs.mknod(&by, below.node, name("inside"), libc::S_IFREG, 0, 0).unwrap();
-    let handle = world.fs.opendir(below.node).unwrap();
+    let handle = world.fs.opendir(&caller(0, 0), below.node).unwrap();
     let all = list(&world, handle, 9);
     let expected =
         [(".".into(), below.node), ("..".into(), world.root()), ("inside".into(), inside.node)];
@@ -161,7 +161,7 @@ fn what_is_mounted_below_has_numbers_of_its_own() {
 fn a_listing_fails_rather_than_leave_names_out() {
     let (world, wrap) = World::wrapped(IDENTITY);
     let dir = full(&world, 3);
-    let handle = world.fs.opendir(dir.node).unwrap();
+    let handle = world.fs.opendir(&caller(0, 0), dir.node).unwrap();
     for (errno, fails) in [(libc::EMFILE, true), (libc::ENOMEM, true), (libc::EIO, false)] {
         for _ in 0..9 {
             wrap.fail(Call::Lookup, os(errno));

@@ -78,7 +78,7 @@ fn copies_stay_within_the_source() {
         Arc::clone(&far.file),
         libc::O_RDWR,
         None,
-        world.fs.opens.share().unwrap(),
+        world.fs.opens.share(&by).unwrap(),
     );
     let far = world.fs.opens.insert(far);
     let copied = world.fs.copy_file_range(&by, (from, 0), (far, 0), 4);
@@ -109,7 +109,7 @@ fn inode_flags_are_for_the_owner_and_the_capable() {
             let world = World::new(MAP);
             lock(&world.processes.0).capable.insert(0);
             let handle = if directory {
-                world.fs.opendir(world.dir("d", (1, 1), 0o755).node).unwrap()
+                world.fs.opendir(&by, world.dir("d", (1, 1), 0o755).node).unwrap()
             } else {
                 world.open(world.file("a", (1, 1), 0o644).node, libc::O_RDONLY).unwrap()
             };

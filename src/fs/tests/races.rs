@@ -1,8 +1,8 @@
 //! Files that go away, numbers that come back, descriptors that run out.
 
 use super::*;
-use crate::source::RenameFlags;
 use crate::source::wrap::Call;
+use crate::source::{LockKind, RenameFlags};
 use std::ops::ControlFlow::Continue;
 
 /// A way to take the last name of `a` away.
@@ -182,6 +182,49 @@ fn descriptors_that_nothing_needs_are_given_up_for_a_caller() {
     world.fs.unlink(&caller(0, 0), world.root(), name("f1")).unwrap();
 }
 
+/// Whatever is open or locked is held by the one who asked for it, so that
+/// only that one is refused more; what was waited for too.
+#[test]
+fn who_holds_too_much_is_refused_alone() {
+    let (world, source) = World::wrapped(IDENTITY);
+    let file = world.file("a", (1, 1), 0o644);
+    let (greedy, other, root) = (caller(7, 7), caller(8, 8), world.root());
+    let open = |by: &Caller| {
+        let (done, result) = reply();
+        world.fs.open(by, file.node, libc::O_RDWR, done);
+        result.recv_timeout(Duration::from_secs(10)).unwrap()
+    };
+    let lock = |by: Caller, handle, kind| {
+        let (done, result) = reply();
+        let lock = Lock { kind, start: by.pid.into(), end: by.pid.into(), pid: 0 };
+        world.fs.setlk(LockRequest { caller: by, handle, owner: by.pid.into(), lock }, false, done);
+        result.recv().unwrap()
+    };
+    let held = |by: &Caller| world.fs.budget.held(by).0;
+    lease(&source, 3);
+    let waited = open(&greedy).unwrap();
+    let (_, made) = world.fs.create(&greedy, root, name("b"), 0o644, 0, libc::O_RDWR).unwrap();
+    let dir = world.fs.opendir(&greedy, root).unwrap();
+    assert_eq!(held(&greedy), 6);
+    let owner = |pid: &u32| Caller { pid: *pid, ..greedy };
+    let owners = (10..).take_while(|pid| lock(owner(pid), made, LockKind::Exclusive).is_ok());
+    assert_eq!((owners.count(), held(&greedy)), (744, 750));
+    assert!(open(&greedy).unwrap_err().is(libc::ENFILE));
+    let full = world.fs.create(&greedy, root, name("c"), 0o644, 0, libc::O_RDWR);
+    assert!(full.unwrap_err().is(libc::ENFILE));
+    assert!(world.look("c").unwrap_err().is(libc::ENOENT));
+    let mine = open(&other).unwrap();
+    lock(other, mine, LockKind::Shared).unwrap();
+    let listing = world.fs.opendir(&other, root).unwrap();
+    assert_eq!(held(&other), 5);
+    // A lock belongs to who locks, not to who has opened the file.
+    lock(Caller { pid: 9, ..other }, made, LockKind::Shared).unwrap();
+    assert_eq!((held(&greedy), held(&other)), (750, 6));
+    [waited, made, mine].into_iter().for_each(|handle| world.fs.release(handle, None));
+    [dir, listing].into_iter().for_each(|handle| world.fs.releasedir(handle));
+    assert_eq!(world.fs.budget.held(&other), (0, 0));
+}
+
 #[test]
 fn a_lease_is_waited_for_without_a_worker() {
     let (world, source) = World::wrapped(IDENTITY);
@@ -219,7 +262,7 @@ fn a_name_that_cannot_be_looked_at_hides_no_other() {
     for name in ["a", "b", "c"] {
         world.disk_file(name, (1, 1), 0o644);
     }
-    let handle = world.fs.opendir(world.root()).unwrap();
+    let handle = world.fs.opendir(&caller(0, 0), world.root()).unwrap();
     source.fail(Call::Lookup, os(libc::ENOTCONN));
     let mut names = Vec::new();
     let mut each = |line: Listed<'_>, _: &Entry| {

@@ -62,7 +62,7 @@ fn act(world: &World, dice: &mut Dice, by: &Caller) -> Result<()> {
             assert_eq!(attr?.ino, found.node);
         }
         _ => {
-            let handle = fs.opendir(root)?;
+            let handle = fs.opendir(by, root)?;
             fs.readdirplus(&caller(0, 0), handle, 0, &mut |line, entry| {
                 if line.name != "." && line.name != ".." {
                     fs.forget(entry.node, 1);
