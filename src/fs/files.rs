@@ -33,22 +33,27 @@ impl Fs {
             Ok(node) => node,
             Err(error) => return done(Err(error)),
         };
-        let opened = self.opens.share(caller).and_then(|share| {
-            let file = self.tree.with_room(|| self.source.open(&node, flags & FLAGS))?;
-            Ok(self.opens.insert(Open::new(number, file, flags, Some(node.clone()), share)))
-        });
-        match opened {
+        let share = match self.opens.share(caller) {
+            Ok(share) => share,
+            Err(error) => return done(Err(error)),
+        };
+        match self.tree.with_room(|| self.source.open(&node, flags & FLAGS)) {
+            Ok(file) => {
+                let open = Open::new(number, file, flags, Some(node), share);
+                done(Ok(self.opens.insert(open)));
+            }
             Err(error) if error.is(libc::EAGAIN) && flags & libc::O_NONBLOCK == 0 => {
                 let (source, opens) = (Arc::clone(&self.source), Arc::clone(&self.opens));
-                let caller = *caller;
+                // Who waits holds the node already.
+                let mut share = Some(share);
                 let attempt = move || {
-                    let share = opens.share(&caller)?;
                     let file = source.open(&node, flags & FLAGS)?;
+                    let share = share.take().ok_or(Error::Internal)?;
                     Ok(opens.insert(Open::new(number, file, flags, Some(node.clone()), share)))
                 };
                 self.waits.wait(number, caller.pid, attempt, done);
             }
-            result => done(result),
+            Err(error) => done(Err(error)),
         }
     }
 

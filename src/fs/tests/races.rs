@@ -241,8 +241,16 @@ fn a_lease_is_waited_for_without_a_worker() {
     let (done, result) = reply();
     world.fs.open(&caller(1, 1), file.node, libc::O_RDWR, done);
     assert!(result.recv_timeout(Duration::from_millis(20)).is_err());
+    assert_eq!(world.fs.budget.held(&caller(1, 1)).0, 4, "who waits holds descriptors");
     lock(&world.processes.0).interrupted.insert(1);
     assert!(result.recv_timeout(Duration::from_secs(10)).unwrap().unwrap_err().is(libc::EINTR));
+    world.fs.release(handle, None);
+    // The waiting thread lets go a moment after its answer.
+    let gone = (0..1000).any(|_| {
+        std::thread::sleep(Duration::from_millis(1));
+        world.fs.budget.held(&caller(1, 1)).0 == 0
+    });
+    assert!(gone);
 }
 
 #[test]
