@@ -3,9 +3,9 @@
 //! Whoever opens more and more is refused while some are left for others: a
 //! caller, that is a uid of the view, may hold three times what it leaves
 //! free. So one alone gets three quarters, the next one three quarters of the
-//! rest, and so on; a few everyone may hold while there are any. With
-//! directories a caller may go a little further, and the last descriptors are
-//! for them alone: whoever is refused, or comes late, can still walk and list.
+//! rest, and so on. A few files, and a few directories, everyone may hold while
+//! there are any descriptors but the last; and the last are for directories
+//! alone: whoever is refused, or comes late, can still walk and list.
 //!
 //! Root of the view (uid 0) is a caller like others, since the descriptors end
 //! for it as well, but it may hold more: seven times what it leaves free, and
@@ -35,6 +35,15 @@ pub(super) const DIRECTORY: usize = 2;
 /// The descriptor that holds the locks of one owner.
 pub(super) const LOCKS: usize = 1;
 
+/// What descriptors are held for.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    /// An open file, or the locks of an owner.
+    File,
+    /// An open directory.
+    Directory,
+}
+
 /// How far a caller may go.
 #[derive(Clone, Copy, Debug)]
 struct Bound {
@@ -46,6 +55,7 @@ struct Bound {
 
 const FILES: Bound = Bound { times: 3, quarters: 4 };
 const FILES_OF_ROOT: Bound = Bound { times: 7, quarters: 3 };
+// Somewhat more, so that whoever has opened all that it may still walks deep.
 const DIRECTORIES: Bound = Bound { times: 4, quarters: 1 };
 const DIRECTORIES_OF_ROOT: Bound = Bound { times: 15, quarters: 0 };
 
@@ -58,7 +68,7 @@ pub(super) struct Budget {
     held: Mutex<Held>,
     /// How many all of them may be.
     most: usize,
-    /// How many everyone may hold while there are any but the last.
+    /// How many of each kind everyone may hold while there are any but the last.
     few: usize,
     /// How many the last are, which are for listing and for root.
     last: usize,
@@ -69,7 +79,30 @@ pub(super) struct Budget {
 struct Held {
     all: usize,
     /// By those who hold any, which add up to `all`.
-    by: HashMap<Uid, usize>,
+    by: HashMap<Uid, Own>,
+    /// Those of removed files that are held for whoever knows them, in addition
+    /// to `all`; as last told, which may be more than there are by now.
+    removed: usize,
+}
+
+/// What one caller holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    files: usize,
+    directories: usize,
+}
+
+impl Own {
+    const fn part(&mut self, what: What) -> &mut usize {
+        match what {
+            What::File => &mut self.files,
+            What::Directory => &mut self.directories,
+        }
+    }
+
+    const fn sum(self) -> usize {
+        self.files.saturating_add(self.directories)
+    }
 }
 
 impl Budget {
@@ -86,7 +119,8 @@ impl Budget {
     /// # Errors
     /// `ENFILE` if the caller holds too much of what there is.
     pub(super) fn file(self: &Arc<Self>, caller: &Caller, count: usize) -> Result<Share> {
-        self.take(caller.uid, count, if is_root(caller) { FILES_OF_ROOT } else { FILES })
+        let bound = if is_root(caller) { FILES_OF_ROOT } else { FILES };
+        self.take(caller.uid, What::File, count, bound)
     }
 
     /// Takes what an open directory needs.
@@ -95,30 +129,49 @@ impl Budget {
     /// As [`Budget::file`].
     pub(super) fn directory(self: &Arc<Self>, caller: &Caller) -> Result<Share> {
         let bound = if is_root(caller) { DIRECTORIES_OF_ROOT } else { DIRECTORIES };
-        self.take(caller.uid, DIRECTORY, bound)
+        self.take(caller.uid, What::Directory, DIRECTORY, bound)
     }
 
-    fn take(self: &Arc<Self>, uid: Uid, count: usize, bound: Bound) -> Result<Share> {
+    /// Tells how many removed files are held, and reports whether there is room
+    /// for one more, which is then counted.
+    pub(super) fn one_more(&self, removed: usize) -> bool {
+        let mut held = lock(&self.held);
+        let sum = removed.saturating_add(1);
+        let room = held.all.saturating_add(sum).saturating_add(self.last) <= self.most;
+        held.removed = if room { sum } else { removed };
+        room
+    }
+
+    /// Tells how many removed files are held.
+    pub(super) fn removed(&self, count: usize) {
+        lock(&self.held).removed = count;
+    }
+
+    fn take(self: &Arc<Self>, uid: Uid, what: What, count: usize, bound: Bound) -> Result<Share> {
         const FULL: Error = Error::Os(Errno(libc::ENFILE));
         let mut held = lock(&self.held);
         let all = held.all.saturating_add(count);
-        let own = held.by.get(&uid).copied().unwrap_or(0).saturating_add(count);
-        let free = self.most.checked_sub(all).ok_or(FULL)?;
+        let mut own = held.by.get(&uid).copied().unwrap_or_default();
+        let part = own.part(what);
+        *part = part.saturating_add(count);
+        let few = *part <= self.few;
+        let used = all.saturating_add(held.removed);
+        let free = self.most.checked_sub(used).ok_or(FULL)?;
         let last = self.last.saturating_mul(bound.quarters) / 4;
-        if free < last || own > free.saturating_mul(bound.times).max(self.few) {
+        if free < last || !(few || own.sum() <= free.saturating_mul(bound.times)) {
             return Err(FULL);
         }
         held.all = all;
         held.by.insert(uid, own);
         drop(held);
-        Ok(Share { of: Arc::clone(self), uid, count })
+        Ok(Share { of: Arc::clone(self), uid, what, count })
     }
 
     /// Returns how many descriptors a caller holds, and how many all do.
     #[cfg(test)]
     pub(super) fn held(&self, caller: &Caller) -> (usize, usize) {
         let held = lock(&self.held);
-        (held.by.get(&caller.uid).copied().unwrap_or(0), held.all)
+        (held.by.get(&caller.uid).map_or(0, |own| own.sum()), held.all)
     }
 }
 
@@ -131,6 +184,7 @@ fn is_root(caller: &Caller) -> bool {
 pub(super) struct Share {
     of: Arc<Budget>,
     uid: Uid,
+    what: What,
     count: usize,
 }
 
@@ -139,10 +193,11 @@ impl Drop for Share {
         let mut held = lock(&self.of.held);
         held.all = held.all.saturating_sub(self.count);
         if let Entry::Occupied(mut own) = held.by.entry(self.uid) {
-            match own.get().saturating_sub(self.count) {
-                // There are more uids than there is memory for.
-                0 => drop(own.remove()),
-                left => drop(own.insert(left)),
+            let part = own.get_mut().part(self.what);
+            *part = part.saturating_sub(self.count);
+            // There are more uids than there is memory for.
+            if own.get().sum() == 0 {
+                own.remove();
             }
         }
     }
@@ -215,6 +270,19 @@ mod tests {
             let other = all(|| budget.file(&user(2), FILE));
             assert!(other.len() * 4 >= 38, "{}", other.len());
         }
+    }
+
+    #[test]
+    fn what_holds_removed_files_is_not_free() {
+        let budget = Budget::new(OWN + 512);
+        assert!(budget.one_more(63));
+        let held = all(|| budget.file(&user(1), FILE));
+        assert_eq!(held.len() * 2, (512 - 64) / 4 * 3);
+        assert!((64..160).all(|count| budget.one_more(count)));
+        assert!(!budget.one_more(168), "the last are for those who list");
+        assert_eq!(budget.held(&user(1)), (336, 336));
+        budget.removed(0);
+        assert_eq!(all(|| budget.file(&user(1), FILE)).len(), (384 - 336) / 2);
     }
 
     #[test]

@@ -220,6 +220,7 @@ impl Fs {
     /// long.
     pub fn tidy(&self) {
         self.tree.shrink();
+        self.budget.removed(self.tree.pins());
     }
 
     /// Returns how many inodes the kernel knows.

@@ -267,7 +267,8 @@ impl Fs {
             return None;
         }
         let number = self.tree.known(&found.key)?;
-        if self.tree.pins() >= self.config.descriptors / 8 {
+        let held = self.tree.pins();
+        if held >= self.config.descriptors / 8 || !self.budget.one_more(held) {
             // Whoever has it open keeps the file through that.
             if self.opens.any(number).is_some()
                 && let Ok(node) = self.tree.node(number)

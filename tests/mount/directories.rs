@@ -242,6 +242,29 @@ fn a_user_who_opens_too_much_leaves_some_for_others() {
     });
 }
 
+/// Files that are deleted through the mount and still known take descriptors
+/// too, which nobody else may count on.
+#[test]
+fn deleted_files_that_are_known_leave_enough_for_others() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let ours = for_greed(sandbox);
+        let known = |n: &usize| raw::open(&ours.at(&n.to_string()), libc::O_PATH, 0).unwrap();
+        let deleted: Vec<_> = (300..360).map(|n| by(1000, || known(&n))).collect();
+        (300..360).for_each(|n| fs::remove_file(ours.at(&n.to_string())).unwrap());
+        let file = |n: usize| raw::open(&ours.at(&n.to_string()), libc::O_RDWR, 0);
+        let held: Vec<_> = [1001, 1002, 0].map(|uid| as_many_as_there_are(uid, file)).into();
+        assert!(held[0].len() > 65, "{}", held[0].len());
+        for uid in [1003, 1001, 0] {
+            by(uid, || {
+                assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1);
+                assert_eq!(fs::metadata(ours.at("d/e/../../399")).unwrap().len(), 1);
+            });
+        }
+        drop((deleted, held));
+    });
+}
+
 #[test]
 fn open_directories_and_locks_count_for_who_has_them() {
     require!(Root, Fuse);
