@@ -208,7 +208,7 @@ fn who_holds_too_much_is_refused_alone() {
     assert_eq!(held(&greedy), 6);
     let owner = |pid: &u32| Caller { pid: *pid, ..greedy };
     let owners = (10..).take_while(|pid| lock(owner(pid), made, LockKind::Exclusive).is_ok());
-    assert_eq!((owners.count(), held(&greedy)), (744, 750));
+    assert_eq!((owners.count(), held(&greedy)), (650, 656));
     assert!(open(&greedy).unwrap_err().is(libc::ENFILE));
     let full = world.fs.create(&greedy, root, name("c"), 0o644, 0, libc::O_RDWR);
     assert!(full.unwrap_err().is(libc::ENFILE));
@@ -219,7 +219,7 @@ fn who_holds_too_much_is_refused_alone() {
     assert_eq!(held(&other), 5);
     // A lock belongs to who locks, not to who has opened the file.
     lock(Caller { pid: 9, ..other }, made, LockKind::Shared).unwrap();
-    assert_eq!((held(&greedy), held(&other)), (750, 6));
+    assert_eq!((held(&greedy), held(&other)), (656, 6));
     [waited, made, mine].into_iter().for_each(|handle| world.fs.release(handle, None));
     [dir, listing].into_iter().for_each(|handle| world.fs.releasedir(handle));
     assert_eq!(world.fs.budget.held(&other), (0, 0));
