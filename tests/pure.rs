@@ -13,6 +13,7 @@ mod pure {
     mod policies;
     mod policy;
     mod policy_laws;
+    mod policy_names;
     mod policy_words;
     mod rules;
     mod rules_laws;

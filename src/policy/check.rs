@@ -7,6 +7,8 @@ use serde::{Serialize, Serializer};
 
 use super::error::{Code, Origin, PolicyError};
 use super::file;
+use super::names::{Named, Paired};
+use super::parts::Word;
 use super::spec::{Rules, Spec};
 use super::text::Names;
 use crate::id::{Extent, Id, Kind, NO_ID};
@@ -104,7 +106,9 @@ impl Findings {
         self.add(Severity::Warning, code, at, what, hint);
     }
 
-    fn rules<K: Kind>(&mut self, rules: &Rules<K>) {
+    fn rules<K: Named>(&mut self, rules: &Rules<K>) {
+        self.names(rules);
+        self.shadowed(rules);
         self.mapped_root(rules);
         self.holes(rules);
         self.collapse(rules);
@@ -134,7 +138,11 @@ impl Findings {
             .table
             .iter()
             .map(|rule| (Extent::single(rule.value.disk, rule.value.view), &rule.at));
-        for (extent, at) in extents.chain(entries) {
+        let pairs = rules.names.iter().chain(&rules.prefix).flat_map(|stage| {
+            let pairs = stage.pairs.iter().map(|pair| pair.entry);
+            pairs.map(|entry| (Extent::single(entry.disk, entry.view), &stage.at))
+        });
+        for (extent, at) in extents.chain(entries).chain(pairs) {
             match view_root.and_then(|root| extent.store(root)) {
                 Some(disk) if !disk.is_root() => {
                     let what = format!("disk {word} {disk} is shown as root");
@@ -153,13 +161,50 @@ impl Findings {
         }
     }
 
+    /// What the lists of names made doubtful.
+    fn names<K: Kind>(&mut self, rules: &Rules<K>) {
+        for stage in rules.names.iter().chain(&rules.prefix) {
+            for doubt in &stage.doubts {
+                if doubt.code == Code::Hole && rules.present_as.is_some() {
+                    continue; // The collapse has all that is left.
+                }
+                let odd = matches!(doubt.code, Code::Duplicate | Code::Skipped | Code::Dead);
+                let severity = if odd { Severity::Warning } else { Severity::Note };
+                self.add(severity, doubt.code, &stage.at, doubt.what.clone(), doubt.hint);
+            }
+        }
+    }
+
+    /// Pairs that fall away, since an earlier stage has one of their ids.
+    fn shadowed<K: Kind>(&mut self, rules: &Rules<K>) {
+        for lost in rules.fallen() {
+            let stage = |stage: &Option<Paired<K>>| stage.as_ref().map(|stage| stage.at.clone());
+            let at = match lost.word {
+                Word::Map => rules.map.first().map(|rule| rule.at.clone()),
+                Word::Table => (rules.table.iter().find(|rule| rule.value == lost.first))
+                    .map(|rule| rule.at.clone()),
+                Word::Names => stage(&rules.names),
+                Word::Prefix => stage(&rules.prefix),
+            };
+            let (word, first) = (lost.word.as_str(), lost.first);
+            let what = match lost.count {
+                1 => format!("{first} of {word} falls away"),
+                many => format!("{many} pairs of {word} fall away, the first is {first}"),
+            };
+            let hint = "an earlier stage has the disk id or the view id";
+            self.note(Code::Shadowed, &at.unwrap_or(Origin::Whole), what, hint);
+        }
+    }
+
     /// Ids between two ranges that nothing covers, counted once for a kind.
     fn holes<K: Kind>(&mut self, rules: &Rules<K>) {
         if rules.present_as.is_some() {
             return;
         }
-        let mut single: Vec<u32> = rules.entries().map(|entry| entry.disk.raw()).collect();
+        let single = rules.entries().chain(rules.named());
+        let mut single: Vec<u32> = single.map(|entry| entry.disk.raw()).collect();
         single.sort_unstable();
+        single.dedup();
         let mut count: usize = 0;
         let mut first = None;
         for pair in rules.map.windows(2) {
@@ -244,11 +289,9 @@ impl Findings {
         self.dead(rules, at);
     }
 
-    /// A rule for the rest where map and table leave no rest.
+    /// A rule for the rest where the stages before it leave no rest.
     fn dead<K: Kind>(&mut self, rules: &Rules<K>, at: &Origin) {
-        let extents = rules.extents().map(|extent| u64::from(extent.count()));
-        let covered = extents.sum::<u64>().saturating_add(rules.table.len() as u64);
-        if rules.shows_identity() || covered >= u64::from(NO_ID) {
+        if rules.stages().covered() >= u64::from(NO_ID) {
             let what = format!(
                 "every disk {} is mapped: this is for those without a name in the \
                                 server's namespace alone",
@@ -263,5 +306,6 @@ impl Findings {
 fn first_place<K: Kind>(rules: &Rules<K>) -> Option<&Origin> {
     let map = rules.map.first().map(|rule| &rule.at);
     let table = || rules.table.first().map(|rule| &rule.at);
-    map.or_else(table).or_else(|| rules.present_as.as_ref().map(|rule| &rule.at))
+    let named = || rules.names.iter().chain(&rules.prefix).map(|stage| &stage.at).next();
+    map.or_else(table).or_else(named).or_else(|| rules.present_as.as_ref().map(|rule| &rule.at))
 }

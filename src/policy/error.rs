@@ -99,6 +99,16 @@ pub enum Code {
     Overflow,
     /// A rule that never decides anything.
     Dead,
+    /// A list of names that cannot be read.
+    File,
+    /// A list of names that was not at hand.
+    Unread,
+    /// Lines of a list of names that are no entries.
+    Skipped,
+    /// Two entries of a list have one name or one id.
+    Duplicate,
+    /// Pairs that fall away, since an earlier stage has one of their ids.
+    Shadowed,
 }
 
 impl Code {
@@ -124,6 +134,11 @@ impl Code {
             Self::Elsewhere => "elsewhere",
             Self::Overflow => "overflow",
             Self::Dead => "dead",
+            Self::File => "file",
+            Self::Unread => "unread",
+            Self::Skipped => "skipped",
+            Self::Duplicate => "duplicate",
+            Self::Shadowed => "shadowed",
         }
     }
 }

@@ -6,10 +6,13 @@ use std::fmt;
 use serde::Serialize;
 
 use super::error::Written;
+use super::names::{Named, Paired};
+use super::parts::{Hit, Word};
 use super::pipeline::Pipeline;
-use super::spec::Rules;
+use super::spec::{Entry, Rules};
 use super::stages::{Stages, Step};
-use crate::id::{Disk, Id, Ids, Kind, Owner, View};
+use crate::id::{Disk, Extent, Id, Ids, Kind, Owner, View};
+use crate::text::escape;
 
 /// What a policy is asked about an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -92,25 +95,25 @@ impl Pipeline {
     }
 }
 
-fn present<K: Kind>(stages: &Stages<K>, rules: &Rules<K>, id: Option<Id<K, Disk>>) -> Decision {
+fn present<K: Named>(stages: &Stages<K>, rules: &Rules<K>, id: Option<Id<K, Disk>>) -> Decision {
     let mut steps = Vec::new();
     let answer = stages.present(id, &mut steps).map(Id::raw);
     decision(Question::Present, rules, id.map(Id::raw), answer, &steps)
 }
 
-fn store<K: Kind>(stages: &Stages<K>, rules: &Rules<K>, id: Id<K, View>) -> Decision {
+fn store<K: Named>(stages: &Stages<K>, rules: &Rules<K>, id: Id<K, View>) -> Decision {
     let mut steps = Vec::new();
     let answer = stages.store(id, &mut steps).map(Id::raw);
     decision(Question::Store, rules, Some(id.raw()), answer, &steps)
 }
 
-fn create<K: Kind>(stages: &Stages<K>, rules: &Rules<K>, id: Id<K, View>) -> Decision {
+fn create<K: Named>(stages: &Stages<K>, rules: &Rules<K>, id: Id<K, View>) -> Decision {
     let mut steps = Vec::new();
     let answer = stages.create(id, &mut steps).map(Id::raw);
     decision(Question::Create, rules, Some(id.raw()), answer, &steps)
 }
 
-fn decision<K: Kind>(
+fn decision<K: Named>(
     question: Question,
     rules: &Rules<K>,
     id: Option<u32>,
@@ -122,7 +125,7 @@ fn decision<K: Kind>(
 }
 
 /// Puts a step into words and finds where its rule was written.
-fn reason<K: Kind>(question: Question, rules: &Rules<K>, step: Step<K>) -> Reason {
+fn reason<K: Named>(question: Question, rules: &Rules<K>, step: Step<K>) -> Reason {
     let word = K::WORD;
     let plain = |stage, text: String| Reason { stage, text, rule: None, at: None };
     match step {
@@ -131,21 +134,20 @@ fn reason<K: Kind>(question: Question, rules: &Rules<K>, step: Step<K>) -> Reaso
             at: place(rules.store_as.as_ref()),
             ..plain("store-as", format!("whatever callers create belongs to disk {word} {disk}"))
         },
-        Step::NoExtent => plain("map", "no extent holds it".to_owned()),
-        Step::Extent(_) if rules.shows_identity() => {
+        Step::Passed(word) => plain(
+            word.as_str(),
+            match word {
+                Word::Map => "no extent holds it",
+                Word::Table => "no entry for it",
+                Word::Names => "no name of both sides is its",
+                Word::Prefix => "no name with and without the prefix is its",
+            }
+            .to_owned(),
+        ),
+        Step::Hit(..) if rules.shows_identity() => {
             plain("identity", format!("no rule for {word}s: each is itself"))
         }
-        Step::Extent(extent) => Reason {
-            rule: Some(extent.to_string()),
-            at: place(rules.map.iter().find(|rule| rule.value == extent)),
-            ..plain("map", format!("in extent {extent}"))
-        },
-        Step::NoEntry => plain("table", "no entry for it".to_owned()),
-        Step::Entry(entry) => Reason {
-            rule: Some(entry.to_string()),
-            at: place(rules.table.iter().find(|rule| rule.value == entry)),
-            ..plain("table", format!("entry {entry}"))
-        },
+        Step::Hit(part, by) => hit(rules, part, by),
         Step::Shown(_) | Step::Sink(..) | Step::NotShown(_) => Reason {
             at: place(rules.present_as.as_ref()),
             ..plain("present-as", collapsed(question, step))
@@ -163,6 +165,54 @@ fn reason<K: Kind>(question: Question, rules: &Rules<K>, step: Step<K>) -> Reaso
             .to_owned(),
         ),
     }
+}
+
+/// Puts what a part translates one to one into words.
+fn hit<K: Named>(rules: &Rules<K>, part: Word, by: Hit<K>) -> Reason {
+    let of = |rule: String, text: String, at: Option<String>| Reason {
+        stage: part.as_str(),
+        text,
+        rule: Some(rule),
+        at,
+    };
+    match by {
+        Hit::Extent(piece) => {
+            // Of an extent with holes only a piece was asked.
+            let holds =
+                |rule: &&Written<Extent<K>>| rule.value.present(piece.disk()) == Some(piece.view());
+            let rule = rules.map.iter().find(holds);
+            let extent = rule.map_or(piece, |rule| rule.value);
+            of(extent.to_string(), format!("in extent {extent}"), place(rule))
+        }
+        Hit::Entry(entry) => {
+            let stage = match part {
+                Word::Names => rules.names.as_ref(),
+                Word::Prefix => rules.prefix.as_ref(),
+                Word::Map | Word::Table => None,
+            };
+            match stage {
+                Some(stage) => {
+                    let at = Some(stage.at.to_string());
+                    of(entry.to_string(), named(stage, entry), at)
+                }
+                None => {
+                    let rule = rules.table.iter().find(|rule| rule.value == entry);
+                    of(entry.to_string(), format!("entry {entry}"), place(rule))
+                }
+            }
+        }
+    }
+}
+
+/// Says which names made a pair.
+fn named<K: Named>(stage: &Paired<K>, entry: Entry<K>) -> String {
+    let (noun, word, prefix) = (K::NOUN, K::WORD, &stage.prefix);
+    let Some(pair) = stage.pair(entry) else { return format!("pair {entry}") };
+    let (name, Entry { disk, view }) = (&pair.name, entry);
+    if prefix.is_empty() {
+        return escape(&format!("{noun} {name} is disk {word} {disk} and view {word} {view}"));
+    }
+    escape(&format!("disk {noun} {prefix}{name}, {word} {disk}, is {name}, view {word} {view}"))
 }
 
 /// Puts what the collapse said into words.

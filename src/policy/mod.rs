@@ -11,7 +11,9 @@ mod familiar;
 pub mod file;
 pub mod glob;
 pub mod mode;
+mod names;
 pub mod options;
+mod parts;
 mod pipeline;
 pub mod rules;
 mod spec;
@@ -22,6 +24,7 @@ use std::fmt;
 
 pub use error::{Code, Origin, PolicyError, Written};
 pub use familiar::Familiar;
+pub use names::{List, Place, Unread};
 pub use pipeline::{Pipeline, Server};
 pub use spec::{Entry, Rules, Spec};
 pub use text::{Names, NoNames};

@@ -2,18 +2,24 @@
 
 use super::error::{Code, Origin, PolicyError};
 use super::familiar::{self, Familiar};
+pub use super::names::absolute;
+use super::names::{ByName, Lists, side};
 use super::spec::{Rules, Spec};
 use super::text::{self, Names, quote};
-use crate::id::Kind;
+use crate::id::{Disk, Kind, Side as _, View};
 
 /// The names of our own policy options, without dashes.
-const OWN: &[&str] = &["map", "present-as", "store-as", "unmapped"];
+const OWN: &[&str] = &["map", "names", "prefix", "present-as", "store-as", "unmapped"];
 
 /// The policy options as typed; nothing in them has been checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// The values of `--map`: `[u:|g:]disk:view:count`.
     pub map: Vec<String>,
+    /// The values of `--names`: `disk=LIST` and `view=LIST`.
+    pub names: Vec<String>,
+    /// The value of `--prefix`.
+    pub prefix: Option<String>,
     /// The value of `--present-as`: `USER[:GROUP]`.
     pub present_as: Option<String>,
     /// The value of `--store-as`: `USER[:GROUP]`.
@@ -49,6 +55,11 @@ impl Options {
             "present-as" => &mut self.present_as,
             "store-as" => &mut self.store_as,
             "unmapped" => &mut self.unmapped,
+            "prefix" => &mut self.prefix,
+            "names" => {
+                self.names.push(value.to_owned());
+                return Ok(true);
+            }
             _ => {
                 self.map.push(value.to_owned());
                 return Ok(true);
@@ -66,6 +77,8 @@ impl Options {
     pub fn first_given(&self) -> Option<&'static str> {
         let once = [
             (!self.map.is_empty(), "map"),
+            (!self.names.is_empty(), "names"),
+            (self.prefix.is_some(), "prefix"),
             (self.present_as.is_some(), "present-as"),
             (self.store_as.is_some(), "store-as"),
             (self.unmapped.is_some(), "unmapped"),
@@ -103,6 +116,14 @@ impl Spec {
             familiar::bindfs_map(&at, value, names)?;
             text::add_extent(&mut spec, &at, value)?;
         }
+        if !options.names.is_empty() {
+            by_names(&mut spec, &options.names, names)?;
+        }
+        if let Some(value) = &options.prefix {
+            let at = Origin::Option("prefix");
+            let stage = ByName::prefix(&at, value, Lists::host())?;
+            spec.set_by_name(&at, stage, names)?;
+        }
         if let Some(value) = &options.present_as {
             let at = Origin::Option("present-as");
             spec.set_present(&at, text::owner(&at, value, names)?)?;
@@ -121,6 +142,27 @@ impl Spec {
         map_excludes_present(&spec.groups)?;
         spec.finish()
     }
+}
+
+/// Reads the two sides of `--names`.
+fn by_names(spec: &mut Spec, values: &[String], names: &dyn Names) -> Result<(), PolicyError> {
+    let at = Origin::Option("names");
+    let (mut disk, mut view) = (None, None);
+    for value in values {
+        let (side, lists) = side(&at, value)?;
+        let slot = if side == Disk::WORD { &mut disk } else { &mut view };
+        if slot.replace(lists).is_some() {
+            let what = format!("the {side}'s names are given twice");
+            return Err(PolicyError::new(Code::Conflict, at, what));
+        }
+    }
+    let missing = |side: &str| {
+        PolicyError::new(Code::Value, at.clone(), format!("says nothing of the {side}"))
+            .hint(format!("add --names {side}=host, or where else its names are"))
+    };
+    let disk = disk.ok_or_else(|| missing(Disk::WORD))?;
+    let view = view.ok_or_else(|| missing(View::WORD))?;
+    spec.set_by_name(&at, ByName::Names { disk, view }, names)
 }
 
 /// Reads `refuse` or `present-as=USER[:GROUP]`.

@@ -59,7 +59,7 @@ fn build<K: Kind>(
     };
     let sink = if !privileged {
         own
-    } else if rules.map.is_empty() && rules.table.is_empty() {
+    } else if !rules.has_parts() {
         match Id::new(shown.raw()) {
             Some(same) => same,
             None => return lost(format!("{shown} is no {word}")),
@@ -135,7 +135,7 @@ impl Translate<Group> for Pipeline {
 
 impl Policy for Pipeline {
     fn inputs(&self) -> Inputs {
-        // Extents, tables and collapses know nothing but the ids.
+        // Names have become ids; all stages know nothing but those.
         let path = self.spec.rules.iter().any(|rule| rule.value.looks_at_path());
         Inputs { path, ..Inputs::default() }
     }

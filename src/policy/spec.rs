@@ -3,9 +3,11 @@
 use std::fmt;
 
 use super::error::{Code, Origin, PolicyError, Written};
+use super::names::{ByName, Paired};
+use super::parts::{Fallen, Pairs, Word, cascade};
 use super::rules::Rule;
 use super::stages::{Rest, Stages};
-use super::text::SomeIds;
+use super::text::{Names, SomeIds};
 use crate::id::{Disk, Extent, Group, Id, Kind, Side, User, View};
 
 /// A single disk id and the view id that it is shown as.
@@ -34,6 +36,10 @@ impl<K: Kind> fmt::Debug for Entry<K> {
 pub struct Rules<K: Kind> {
     pub(super) map: Vec<Written<Extent<K>>>,
     pub(super) table: Vec<Written<Entry<K>>>,
+    pub(super) names: Option<Paired<K>>,
+    pub(super) prefix: Option<Paired<K>>,
+    /// The order in which these are asked.
+    pub(super) order: [Word; 4],
     pub(super) present_as: Option<Written<Id<K, View>>>,
     pub(super) store_as: Option<Written<Id<K, Disk>>>,
     pub(super) unmapped_as: Option<Written<Id<K, View>>>,
@@ -44,6 +50,9 @@ impl<K: Kind> Default for Rules<K> {
         Self {
             map: Vec::new(),
             table: Vec::new(),
+            names: None,
+            prefix: None,
+            order: Word::ORDER,
             present_as: None,
             store_as: None,
             unmapped_as: None,
@@ -62,7 +71,14 @@ impl<K: Kind> Rules<K> {
         self.table.iter().map(|rule| rule.value)
     }
 
-    /// Returns the owner that all ids outside map and table are shown as.
+    /// Returns the pairs of ids that names made, those of a prefix last; an
+    /// earlier stage may have their ids.
+    pub fn named(&self) -> impl Iterator<Item = Entry<K>> {
+        let stages = self.names.iter().chain(&self.prefix);
+        stages.flat_map(|stage| stage.pairs.iter().map(|pair| pair.entry))
+    }
+
+    /// Returns the owner that all ids are shown as that no stage has.
     pub fn present_as(&self) -> Option<Id<K, View>> {
         self.present_as.as_ref().map(|rule| rule.value)
     }
@@ -79,17 +95,50 @@ impl<K: Kind> Rules<K> {
 
     /// Reports whether an id is shown as itself because no rule says else.
     pub fn shows_identity(&self) -> bool {
-        self.map.is_empty() && self.table.is_empty() && self.present_as.is_none()
+        !self.has_parts() && self.present_as.is_none()
+    }
+
+    /// Reports whether there is a map, a table, or a stage by name.
+    pub(super) fn has_parts(&self) -> bool {
+        let ranges = !self.map.is_empty() || !self.table.is_empty();
+        ranges || self.names.is_some() || self.prefix.is_some()
+    }
+
+    /// Returns what is translated one to one, in the order of the stages.
+    fn parts(&self) -> Vec<(Word, Pairs<K>)> {
+        if self.shows_identity() {
+            return vec![(Word::Map, Pairs::Extents(vec![Extent::IDENTITY]))];
+        }
+        let of = |stage: &Option<Paired<K>>| {
+            let stage = stage.as_ref()?;
+            Some(Pairs::Entries(stage.pairs.iter().map(|pair| pair.entry).collect()))
+        };
+        let part = |word: Word| {
+            let pairs = match word {
+                Word::Map if self.map.is_empty() => None,
+                Word::Map => Some(Pairs::Extents(self.extents().collect())),
+                Word::Table if self.table.is_empty() => None,
+                Word::Table => Some(Pairs::Entries(self.entries().collect())),
+                Word::Names => of(&self.names),
+                Word::Prefix => of(&self.prefix),
+            };
+            pairs.map(|pairs| (word, pairs))
+        };
+        self.order.into_iter().filter_map(part).collect()
+    }
+
+    /// Returns the pairs that fall away, stage by stage.
+    pub(super) fn fallen(&self) -> Vec<Fallen<K>> {
+        cascade(self.parts()).1
     }
 
     /// Makes the stages, without what depends on who runs the server.
     pub(super) fn stages(&self) -> Stages<K> {
-        let identity = self.shows_identity().then_some(Extent::IDENTITY);
         let rest = match self.present_as() {
             Some(shown) => Rest::Collapse { shown, sink: self.store_as() },
             None => Rest::Unmapped { shown: self.unmapped_as() },
         };
-        Stages::new(self.extents().chain(identity), self.entries(), rest, self.store_as())
+        Stages::new(self.parts(), rest, self.store_as())
     }
 
     /// Brings the rules into the one order in which they are compared.
@@ -108,8 +157,12 @@ impl<K: Kind> Rules<K> {
         if let Some(error) = self.overlap() {
             return Err(error);
         }
+        // Who has not seen a list cannot say that an id is not in it.
+        let partial = self.names.iter().chain(&self.prefix).any(Paired::is_partial);
         match &self.store_as {
-            Some(disk) if self.stages().present(Some(disk.value), &mut ()).is_none() => {
+            Some(disk)
+                if !partial && self.stages().present(Some(disk.value), &mut ()).is_none() =>
+            {
                 let (word, id) = (K::WORD, disk.value);
                 let what = format!("new files of disk {word} {id} would be shown as unmapped");
                 Err(PolicyError::new(Code::Lost, disk.at.clone(), what)
@@ -165,6 +218,9 @@ pub struct Spec {
     pub(super) users: Rules<User>,
     pub(super) groups: Rules<Group>,
     pub(super) rules: Vec<Written<Rule>>,
+    /// The stages by name as written; their pairs are in the rules.
+    pub(super) names: Option<ByName>,
+    pub(super) prefix: Option<ByName>,
 }
 
 impl Spec {
@@ -191,11 +247,52 @@ impl Spec {
 
     /// Checks and sorts the rules: the last step of every parser.
     pub(super) fn finish(mut self) -> Result<Self, PolicyError> {
+        self.set_order(self.users.order);
         self.users.validate()?;
         self.groups.validate()?;
         self.users.sort();
         self.groups.sort();
         Ok(self)
+    }
+
+    /// Sets the order in which the stages are asked.
+    ///
+    /// Stages that are not there come last, and a map before a table that it
+    /// stands beside: neither can make a difference.
+    pub(super) fn set_order(&mut self, mut order: [Word; 4]) {
+        let there = |word: &Word| match word {
+            Word::Map => !(self.users.map.is_empty() && self.groups.map.is_empty()),
+            Word::Table => !(self.users.table.is_empty() && self.groups.table.is_empty()),
+            Word::Names => self.names.is_some(),
+            Word::Prefix => self.prefix.is_some(),
+        };
+        order.sort_by_key(|word| if there(word) { None } else { Some(*word) });
+        for at in 1..order.len() {
+            if order.get(at.saturating_sub(1)..=at) == Some(&[Word::Table, Word::Map]) {
+                order.swap(at.saturating_sub(1), at);
+            }
+        }
+        self.users.order = order;
+        self.groups.order = order;
+    }
+
+    /// Sets a stage by name, and finds its pairs.
+    pub(super) fn set_by_name(
+        &mut self,
+        at: &Origin,
+        stage: ByName,
+        names: &dyn Names,
+    ) -> Result<(), PolicyError> {
+        let (users, groups) = (stage.resolve(at, names)?, stage.resolve(at, names)?);
+        match stage {
+            ByName::Names { .. } => {
+                (self.users.names, self.groups.names, self.names) = (users, groups, Some(stage));
+            }
+            ByName::Prefix { .. } => {
+                (self.users.prefix, self.groups.prefix, self.prefix) = (users, groups, Some(stage));
+            }
+        }
+        Ok(())
     }
 
     /// Sets the owner shown for the rest.
@@ -260,16 +357,21 @@ impl fmt::Display for Spec {
             }
         };
         let (u, g) = (&self.users, &self.groups);
-        let map: Vec<String> = texts(
-            u.extents().map(|e| e.to_string()).collect(),
-            g.extents().map(|e| e.to_string()).collect(),
-        );
-        words.extend(map.into_iter().map(|text| format!("map={text}")));
-        let table: Vec<String> = texts(
-            u.entries().map(|e| e.to_string()).collect(),
-            g.entries().map(|e| e.to_string()).collect(),
-        );
-        words.extend(table.into_iter().map(|text| format!("table={text}")));
+        for word in u.order {
+            let rules = match word {
+                Word::Map => texts(
+                    u.extents().map(|e| e.to_string()).collect(),
+                    g.extents().map(|e| e.to_string()).collect(),
+                ),
+                Word::Table => texts(
+                    u.entries().map(|e| e.to_string()).collect(),
+                    g.entries().map(|e| e.to_string()).collect(),
+                ),
+                Word::Names => self.names.iter().flat_map(ByName::words).collect(),
+                Word::Prefix => self.prefix.iter().flat_map(ByName::words).collect(),
+            };
+            words.extend(rules.into_iter().map(|text| format!("{}={text}", word.as_str())));
+        }
         words.extend(owner_word("present-as=", u.present_as(), g.present_as()));
         words.extend(owner_word("store-as=", u.store_as(), g.store_as()));
         words.extend(owner_word("unmapped=present-as=", u.unmapped_as(), g.unmapped_as()));

@@ -2,6 +2,7 @@
 //! table entries, owners; and how text is quoted in messages.
 
 use super::error::{Code, Origin, PolicyError, Written};
+use super::names::{Place, Unread};
 use super::spec::{Entry, Spec};
 use crate::id::{Extent, Group, Id, Ids, Kind, Side, User};
 use crate::text::escape;
@@ -15,6 +16,32 @@ pub trait Names {
 
     /// Returns the gid of a group.
     fn group(&self, name: &str) -> Option<u32>;
+
+    /// Returns the users that the host lists, with their uids, in its order.
+    ///
+    /// # Errors
+    /// The host cannot list them.
+    fn users(&self) -> Result<Vec<(String, u32)>, Unread> {
+        Ok(Vec::new())
+    }
+
+    /// Returns the groups that the host lists, with their gids, in its order.
+    ///
+    /// # Errors
+    /// The host cannot list them.
+    fn groups(&self) -> Result<Vec<(String, u32)>, Unread> {
+        Ok(Vec::new())
+    }
+
+    /// Returns the bytes of a file with names; one in the source is found
+    /// without leaving it.
+    ///
+    /// # Errors
+    /// There is no such file to read, or it is too large.
+    fn file(&self, place: &Place) -> Result<Vec<u8>, Unread> {
+        let Place::Host(_) = place else { return Err(Unread::NoSource) };
+        Err(Unread::Failed("no files can be read here".to_owned()))
+    }
 }
 
 /// Names of nobody: every name is unknown.

@@ -298,7 +298,7 @@ fn files_are_refused_with_their_place() {
             Key,
             "p.toml:3:1: unknown key `mapp` (did you mean map?)",
         ),
-        ("version = 1\n[ids]\nzzz = []", Key, "known here: map, table, collapse, unmapped"),
+        ("version = 1\n[ids]\nzzz = []", Key, "known here: map, table, names, prefix, collapse"),
         (
             "version = 1\nids.collapse.present_as = 1",
             Key,

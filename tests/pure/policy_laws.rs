@@ -72,22 +72,98 @@ fn mapped() -> impl Strategy<Value = Vec<Rule>> {
     })
 }
 
+/// A list of names, each with an id; ids may come twice.
+#[derive(Clone, Debug)]
+struct List(Vec<(&'static str, u32)>);
+
+impl List {
+    /// The list as a policy has it.
+    fn text(&self) -> String {
+        let pairs: Vec<String> =
+            self.0.iter().map(|(name, id)| format!("'{name}' = {id}")).collect();
+        format!("{{ {} }}", pairs.join(", "))
+    }
+
+    /// The entries that count: the first with each id.
+    fn counting(&self) -> Vec<(&'static str, u32)> {
+        let mut ids = BTreeSet::new();
+        self.0.iter().copied().filter(|(_, id)| ids.insert(*id)).collect()
+    }
+
+    fn find(&self, name: &str) -> Option<u32> {
+        self.counting().into_iter().find(|(known, _)| *known == name).map(|(_, id)| id)
+    }
+}
+
+fn list() -> impl Strategy<Value = List> {
+    let names = prop::sample::subsequence(vec!["a", "b", "c", "p.a", "p.b", "p.c", "p.p.a"], 0..8);
+    names.prop_shuffle().prop_flat_map(|names| {
+        let ids = prop::collection::vec(raw(), names.len());
+        ids.prop_map(move |ids| List(names.iter().copied().zip(ids).collect()))
+    })
+}
+
+/// Stages by name, each a line of `[ids]`: names, then a prefix.
+#[derive(Clone, Debug)]
+struct ByName {
+    disk: List,
+    view: List,
+    prefixed: List,
+}
+
+impl ByName {
+    fn names(&self) -> String {
+        let (disk, view) = (self.disk.text(), self.view.text());
+        format!(
+            "names = {{ disk = {{ users = {disk}, groups = {view} }}, \
+             view = {{ users = {view}, groups = {disk} }} }}\n"
+        )
+    }
+
+    fn prefix(&self) -> String {
+        format!("prefix = {{ prefix = 'p.', names = {{ users = {} }} }}\n", self.prefixed.text())
+    }
+}
+
+fn by_name() -> impl Strategy<Value = ByName> {
+    (list(), list(), list()).prop_map(|(disk, view, prefixed)| ByName { disk, view, prefixed })
+}
+
+/// The lines of map and table.
+fn ranges(rules: &[Rule]) -> Vec<String> {
+    let text_of = |Rule { prefix, disk, view, count }: &Rule| match count {
+        0 => format!("{prefix}{disk}:{view}"),
+        _ => format!("{prefix}{disk}:{view}:{count}"),
+    };
+    let (table, map): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| rule.count == 0);
+    let lines = [("map", map), ("table", table)].into_iter().filter(|(_, list)| !list.is_empty());
+    let line = |(key, list): (&str, Vec<&Rule>)| {
+        let list: Vec<String> = list.into_iter().map(text_of).collect();
+        format!("{key} = {list:?}\n")
+    };
+    lines.map(line).collect()
+}
+
+/// The stages of a policy file in any order, each a line.
+fn stages() -> impl Strategy<Value = Vec<String>> {
+    (mapped(), prop::option::of(by_name()), any::<(bool, bool)>()).prop_flat_map(
+        |(rules, by_name, (names, prefix))| {
+            let mut lines = ranges(&rules);
+            if let Some(by_name) = by_name {
+                lines.extend(names.then(|| by_name.names()));
+                lines.extend(prefix.then(|| by_name.prefix()));
+            }
+            Just(lines).prop_shuffle()
+        },
+    )
+}
+
 /// A policy file of random rules, as text; some are refused.
 fn document() -> impl Strategy<Value = String> {
     let one = || prop::option::weighted(0.3, owner());
-    (mapped(), one(), one(), one()).prop_map(|(rules, present, store, alias)| {
+    (stages(), one(), one(), one()).prop_map(|(stages, present, store, alias)| {
         let mut text = String::from("version = 1\n[ids]\n");
-        let text_of = |Rule { prefix, disk, view, count }: &Rule| match count {
-            0 => format!("{prefix}{disk}:{view}"),
-            _ => format!("{prefix}{disk}:{view}:{count}"),
-        };
-        let (table, map): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| rule.count == 0);
-        for (key, list) in [("map", map), ("table", table)] {
-            if !list.is_empty() {
-                let list: Vec<String> = list.into_iter().map(text_of).collect();
-                text.push_str(&format!("{key} = {list:?}\n"));
-            }
-        }
+        text.push_str(&stages.concat());
         // An alias beside a collapse is refused.
         if let (None, Some(alias)) = (&present, alias) {
             text.push_str(&format!("unmapped = 'present-as={alias}'\n"));
@@ -121,7 +197,7 @@ fn policy() -> impl Strategy<Value = (Pipeline, Server)> {
 fn named<K: Kind>(rules: &Rules<K>, own: Id<K, Disk>, id: Id<K, Disk>) -> bool {
     rules.shows_identity()
         || rules.extents().any(|extent| extent.present(id).is_some())
-        || rules.entries().any(|entry| entry.disk == id)
+        || rules.entries().chain(rules.named()).any(|entry| entry.disk == id)
         || rules.store_as() == Some(id)
         || rules.present_as().is_some_and(|shown| shown.raw() == id.raw() || own == id)
 }
@@ -172,7 +248,30 @@ proptest! {
     }
 
     #[test]
-    fn what_is_mapped_goes_back((policy, _) in policy()) {
+    fn what_is_mapped_goes_back((policy, _) in policy(), ids in some_ids()) {
+        let users = policy.spec().users().named().map(|entry| entry.disk.raw());
+        for raw in ids.into_iter().chain(users) {
+            let disk = Ids::<Disk>::new(raw, raw).unwrap();
+            for decision in policy.explain_owner(disk.into()) {
+                let stage = decision.reasons.last().unwrap().stage;
+                let Some(view) = decision.answer else { continue };
+                if ["map", "table", "names", "prefix", "identity"].contains(&stage) {
+                    let view = Ids::<View>::new(view, view).unwrap();
+                    let [uid, gid] = policy.explain_store(view);
+                    let back = if decision.kind == "uid" { uid } else { gid };
+                    prop_assert_eq!(back.answer, Some(raw), "{}", stage);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_map_alone_has_all_that_is_in_it(
+        (rules, server) in (mapped(), server()),
+    ) {
+        let text = format!("version = 1\n[ids]\n{}", ranges(&rules).concat());
+        let spec = file::parse("p.toml", &text, &Host).unwrap();
+        let policy = spec.build(&server).unwrap();
         for extent in policy.spec().users().extents() {
             let last = extent.count() - 1;
             for step in [0, last / 2, last] {
@@ -185,6 +284,58 @@ proptest! {
             prop_assert_eq!(policy.present(Some(entry.disk)), Some(entry.view));
             prop_assert_eq!(policy.store(entry.view), Some(entry.disk));
         }
+    }
+
+    /// Of two stages with one id the earlier one has it, on both sides.
+    #[test]
+    fn earlier_stages_win(
+        rules in mapped(),
+        by_name in by_name(),
+        order in Just(vec![0, 1, 2, 3]).prop_shuffle(),
+    ) {
+        let rules: Vec<Rule> = rules.into_iter().filter(|rule| rule.prefix != "g:").collect();
+        let pairs_of = |is_table: bool| {
+            let rules = rules.iter().filter(move |rule| (rule.count == 0) == is_table);
+            rules.flat_map(|rule| (0..rule.count.max(1)).map(|i| (rule.disk + i, rule.view + i)))
+        };
+        let named = by_name.disk.counting().into_iter();
+        let named = named.filter_map(|(name, disk)| Some((disk, by_name.view.find(name)?)));
+        let prefixed = by_name.prefixed.counting().into_iter().filter_map(|(name, disk)| {
+            Some((disk, by_name.prefixed.find(name.strip_prefix("p.")?)?))
+        });
+        let pairs: [Vec<(u32, u32)>; 4] =
+            [pairs_of(false).collect(), pairs_of(true).collect(), named.collect(), prefixed.collect()];
+        let lines = ranges(&rules);
+        let line = |key: &str| lines.iter().find(|line| line.starts_with(key)).cloned();
+        let lines = [
+            line("map").unwrap_or_default(),
+            line("table").unwrap_or_default(),
+            by_name.names(),
+            by_name.prefix(),
+        ];
+        // The plain way: a pair stays if no earlier stage has one of its ids.
+        let mut stays: Vec<(u32, u32)> = Vec::new();
+        let mut text = String::from("version = 1\n[ids]\n");
+        for stage in order {
+            text.push_str(&lines[stage]);
+            let free = |(disk, view): &(u32, u32)| {
+                !stays.iter().any(|(d, v)| d == disk || v == view)
+            };
+            let next: Vec<_> = pairs[stage].iter().copied().filter(free).collect();
+            stays.extend(next);
+        }
+        let server = Server { ids: Ids::new(0, 0).unwrap(), privileged: true };
+        let policy = file::parse("p.toml", &text, &Host).unwrap().build(&server).unwrap();
+        for (disk, view) in pairs.concat() {
+            let wanted = stays.iter().find(|(d, _)| *d == disk).map(|(_, view)| *view);
+            let shown: Option<Id<User, View>> = policy.present(Id::new(disk));
+            prop_assert_eq!(shown.map(Id::raw), wanted);
+            let wanted = stays.iter().find(|(_, v)| *v == view).map(|(disk, _)| *disk);
+            let stored: Option<Id<User, Disk>> = policy.store(Id::new(view).unwrap());
+            prop_assert_eq!(stored.map(Id::raw), wanted);
+        }
+        let again = file::parse("p.toml", &text, &Host).unwrap();
+        prop_assert_eq!(policy.spec(), &again);
     }
 
     #[test]
@@ -235,7 +386,8 @@ proptest! {
     fn a_description_is_the_policy(text in document()) {
         let Ok(spec) = file::parse("p.toml", &text, &Host) else { return Ok(()) };
         let (users, groups) = (spec.users(), spec.groups());
-        // Options have no table.
+        // Options have no table, and no names of their own.
+        prop_assume!(!text.contains("names") && !text.contains("prefix"));
         prop_assume!(users.entries().next().is_none() && groups.entries().next().is_none());
         // Options refuse a map beside present-as, which a file may have.
         prop_assume!(users.present_as().is_none() && groups.present_as().is_none());

@@ -1,19 +1,24 @@
 //! `[ids]`: the stages that translate.
 
 use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
+use super::names::{Either, NamesTable, PrefixTable};
 use super::text::{Scalar, Source};
 use crate::policy::error::{Code, PolicyError};
 use crate::policy::options::unmapped;
+use crate::policy::parts::Word;
 use crate::policy::spec::Spec;
 use crate::policy::text::{self, Names};
 
-/// The stages that translate ids, in the order in which they are asked.
+/// The stages that translate ids.
 #[derive(Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Ids {
     map: Option<Spanned<Vec<Spanned<Scalar>>>>,
     table: Option<Spanned<Vec<Spanned<Scalar>>>>,
+    names: Option<Spanned<NamesTable>>,
+    prefix: Option<Spanned<Either<PrefixTable>>>,
     collapse: Option<Spanned<Collapse>>,
     unmapped: Option<Spanned<Scalar>>,
 }
@@ -26,12 +31,30 @@ struct Collapse {
     store_as: Option<Spanned<Scalar>>,
 }
 
+/// Returns the order in which the stages of a file stand in it; those that are
+/// not there come last.
+pub(super) fn order(document: &DeTable<'_>) -> [Word; 4] {
+    let mut order = Word::ORDER;
+    let Some(DeValue::Table(ids)) = document.get("ids").map(Spanned::get_ref) else { return order };
+    let place = |word: &Word| {
+        let key = ids.keys().find(|key| key.get_ref() == word.as_str())?;
+        Some(key.span().start)
+    };
+    order.sort_by_key(|word| place(word).unwrap_or(usize::MAX));
+    order
+}
+
 impl Source<'_> {
-    /// Reads the stages.
+    /// Reads the stages, which stand in this order.
     ///
     /// # Errors
     /// The first value that cannot be read.
-    pub(super) fn ids(&self, ids: &Ids, names: &dyn Names) -> Result<Spec, PolicyError> {
+    pub(super) fn ids(
+        &self,
+        ids: &Ids,
+        order: [Word; 4],
+        names: &dyn Names,
+    ) -> Result<Spec, PolicyError> {
         let mut spec = Spec::default();
         for value in self.list("map", ids.map.as_ref())? {
             let (at, text) = self.value(value)?;
@@ -41,6 +64,15 @@ impl Source<'_> {
             let (at, text) = self.value(value)?;
             text::add_entry(&mut spec, &at, text, names)?;
         }
+        if let Some(table) = &ids.names {
+            let (at, stage) = self.names(table)?;
+            spec.set_by_name(&at, stage, names)?;
+        }
+        if let Some(value) = &ids.prefix {
+            let (at, stage) = self.prefix(value)?;
+            spec.set_by_name(&at, stage, names)?;
+        }
+        spec.set_order(order);
         if let Some(collapse) = &ids.collapse {
             self.collapse(&mut spec, collapse, names)?;
         }

@@ -1,6 +1,7 @@
 //! The policy file: TOML, read in one go, with errors that name their place.
 
 mod ids;
+mod names;
 mod text;
 
 use std::fmt;
@@ -87,11 +88,12 @@ pub fn parse(path: &str, text: &str, names: &dyn Names) -> Result<Spec, PolicyEr
     }
     let table = DeTable::parse(text).map_err(|error| source.error(&error))?;
     source.version(&table)?;
+    let order = ids::order(table.get_ref());
     let document = Document::deserialize(toml::de::Deserializer::from(table))
         .map_err(|error| source.error(&error))?;
     source.reserved("rules", document.rules.as_ref())?;
     source.reserved("changes", document.changes.as_ref())?;
-    source.ids(&document.ids, names)?.finish()
+    source.ids(&document.ids, order, names)?.finish()
 }
 
 impl Source<'_> {
