@@ -136,7 +136,15 @@ pub fn explain_command() -> Command {
 
 /// Returns the command that checks policy files.
 pub fn check_command() -> Command {
-    subcommand("check", "idmapfs check").arg(path("file", "POLICY", "Policy files").num_args(1..))
+    subcommand("check", "idmapfs check")
+        .arg(path("file", "POLICY", "Policy files").num_args(1..))
+        .arg(
+            Arg::new("source")
+                .long("source")
+                .value_name("SOURCE")
+                .help("The directory that they are for: lists of names in it are read")
+                .value_parser(value_parser!(PathBuf)),
+        )
 }
 
 /// Returns the command that aborts a mount.

@@ -48,7 +48,7 @@ struct Answer {
 /// # Errors
 /// The policy is wrong, or a path does not lead to a file below the source.
 pub fn explain(request: &Explain, out: &mut dyn Write) -> Result<(), Fault> {
-    let spec = spec(&request.settings)?;
+    let spec = spec(&request.settings, &request.source)?;
     let pipeline = spec.build(&server()?)?;
     let caller = request.caller.as_deref().map(caller).transpose()?;
     let root = open_root(&request.source)?;

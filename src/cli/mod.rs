@@ -7,6 +7,7 @@ mod explain;
 mod fault;
 mod logging;
 mod mount;
+mod names;
 mod options;
 mod parse;
 mod policy;
@@ -41,8 +42,8 @@ fn perform(request: &Request) -> Result<u8, Fault> {
         Request::Mount(request) => mount::run(request)?,
         Request::Run(request) => return run::run(request),
         Request::Explain(request) => explain::explain(request, &mut out)?,
-        Request::Check(files) => {
-            if !check::check(files, &mut out)? {
+        Request::Check(request) => {
+            if !check::check(request, &mut out)? {
                 return Ok(Exit::Usage.code());
             }
         }

@@ -22,12 +22,11 @@ const DEFAULT_CACHE: Cache = Cache::Ttl(Duration::from_secs(1));
 /// # Errors
 /// What is wrong with the options, or why the mount failed.
 pub fn run(request: &Mount) -> Result<(), Fault> {
-    let spec = spec(&request.settings)?;
-    let target = Path::new(&request.target);
+    let (source, target) = (Path::new(&request.source), Path::new(&request.target));
+    let spec = spec(&request.settings, source)?;
     if request.settings.remount {
         return remount(request, target, &spec);
     }
-    let source = Path::new(&request.source);
     if request.how == How::Fake {
         return fake(request, &spec);
     }

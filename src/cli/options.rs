@@ -67,6 +67,18 @@ use Area::{Mount, Naming, Policy, Server};
 /// Every option of a mount.
 pub const OPTIONS: &[Opt] = &[
     value(Policy, "map", "EXTENT", "Show disk ids as view ids: [u:|g:]DISK:VIEW:COUNT; repeatable"),
+    value(
+        Policy,
+        "names",
+        "SIDE=LIST",
+        "Pair ids by name: disk=LIST and view=LIST, each host, source or PASSWD,GROUP",
+    ),
+    value(
+        Policy,
+        "prefix",
+        "TEXT",
+        "Show the disk user or group called TEXT and a name as that name",
+    ),
     value(Policy, "present-as", "USER[:GROUP]", "Show every file as owned by this"),
     value(Policy, "store-as", "USER[:GROUP]", "Store whatever callers create as owned by this"),
     value(Policy, "unmapped", "HOW", "Ids that no rule maps: refuse, or present-as=USER[:GROUP]"),

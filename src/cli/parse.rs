@@ -25,7 +25,7 @@ pub enum Request {
     /// Say how files are shown and stored, and why.
     Explain(Explain),
     /// Check policy files.
-    Check(Vec<PathBuf>),
+    Check(Check),
     /// Free everybody who waits for a mount.
     Abort(PathBuf),
 }
@@ -84,6 +84,15 @@ pub struct Explain {
     pub caller: Option<String>,
     /// Whether to answer in JSON.
     pub json: bool,
+}
+
+/// A request to check policy files.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// The directory that they are for.
+    pub source: Option<PathBuf>,
 }
 
 /// Reads an argument list whose first word is the name of the program.
@@ -195,7 +204,10 @@ fn check(args: Vec<OsString>) -> Result<Request, Fault> {
     Ok(match matched(check_command(), args)? {
         Ok(matches) => {
             let files = matches.get_many::<PathBuf>("file");
-            Request::Check(files.into_iter().flatten().cloned().collect())
+            Request::Check(Check {
+                files: files.into_iter().flatten().cloned().collect(),
+                source: matches.get_one::<PathBuf>("source").cloned(),
+            })
         }
         Err(text) => Request::Print(text),
     })
@@ -328,10 +340,13 @@ mod tests {
 
     #[test]
     fn a_first_word_is_a_command_and_a_path_is_not() {
-        assert_eq!(
-            of(&["idmapfs", "check", "a", "b"]),
-            Ok(Request::Check(vec!["a".into(), "b".into()]))
-        );
+        for (words, source) in [
+            (&["idmapfs", "check", "a", "b"][..], None),
+            (&["idmapfs", "check", "--source", "s", "a", "b"], Some("s".into())),
+        ] {
+            let files = vec!["a".into(), "b".into()];
+            assert_eq!(of(words), Ok(Request::Check(Check { files, source })));
+        }
         assert_eq!(of(&["idmapfs", "abort", "m"]), Ok(Request::Abort("m".into())));
         assert_eq!(mounted(&["idmapfs", "./run", "T"]).source, "./run");
         let line = refused(&["idmapfs", "--ro", "run", "T"]);

@@ -5,9 +5,8 @@ use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use nix::unistd::{Group, User};
-
 use super::fault::Fault;
+use super::names::HostNames;
 use super::settings::Settings;
 use crate::id::{Ids, View};
 use crate::policy::options::Options;
@@ -15,42 +14,31 @@ use crate::policy::{Names, Origin, Server, Spec, file};
 use crate::sys::cred::own_ids;
 use crate::text::{plain, shown};
 
-/// The users and groups of this host, from NSS.
-#[derive(Clone, Copy, Debug)]
-pub struct HostNames;
-
-impl Names for HostNames {
-    fn user(&self, name: &str) -> Option<(u32, u32)> {
-        let user = User::from_name(name).ok().flatten()?;
-        Some((user.uid.as_raw(), user.gid.as_raw()))
-    }
-
-    fn group(&self, name: &str) -> Option<u32> {
-        Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
-    }
-}
-
-/// Returns the policy of these settings.
+/// Returns the policy of these settings for a source.
+///
+/// It depends on nothing but these, the names of the host, and the files that
+/// are named: to ask again is to reload.
 ///
 /// # Errors
-/// The options or the file are wrong, or exclude each other.
-pub fn spec(settings: &Settings) -> Result<Spec, Fault> {
+/// The options or a file are wrong, or exclude each other.
+pub fn spec(settings: &Settings, source: &Path) -> Result<Spec, Fault> {
+    let names = HostNames::new(source);
     let Some(path) = &settings.policy_file else {
-        return Ok(Spec::from_options(&settings.policy, &HostNames)?);
+        return Ok(Spec::from_options(&settings.policy, &names)?);
     };
     settings.policy.beside_file()?;
-    from_file(path)
+    from_file(path, &names)
 }
 
 /// Reads a policy file.
 ///
 /// # Errors
 /// As [`read_file`], or the policy is wrong.
-fn from_file(path: &Path) -> Result<Spec, Fault> {
+fn from_file(path: &Path, names: &dyn Names) -> Result<Spec, Fault> {
     let name = shown(path);
     let text = read_file(path)
         .map_err(|fault| Fault { text: format!("policy file {name}: {}", fault.text), ..fault })?;
-    Ok(file::parse(&name, &text, &HostNames)?)
+    Ok(file::parse(&name, &text, names)?)
 }
 
 /// Reads a regular file of at most the size that a policy may have.
@@ -101,7 +89,7 @@ pub fn server() -> Result<Server, Fault> {
 /// A name is unknown, or one of the two ids is missing.
 pub fn caller(text: &str) -> Result<Ids<View>, Fault> {
     let options = Options { present_as: Some(text.to_owned()), ..Options::default() };
-    let spec = Spec::from_options(&options, &HostNames).map_err(|mut error| {
+    let spec = Spec::from_options(&options, &HostNames::default()).map_err(|mut error| {
         error.at = Origin::Option("as");
         error
     })?;
@@ -114,13 +102,6 @@ pub fn caller(text: &str) -> Result<Ids<View>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_those_of_the_host() {
-        assert_eq!(HostNames.user("root"), Some((0, 0)));
-        assert_eq!(HostNames.group("root"), Some(0));
-        assert_eq!(HostNames.user("no such user"), None);
-    }
 
     #[test]
     fn a_caller_is_two_ids() {
@@ -140,7 +121,8 @@ mod tests {
     fn a_policy_file_is_a_small_regular_file_of_text() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.toml");
-        let fault = |path: &Path| from_file(path).unwrap_err().text;
+        let names = HostNames::default();
+        let fault = |path: &Path| from_file(path, &names).unwrap_err().text;
         assert!(fault(&path).ends_with("No such file or directory"));
         assert!(fault(dir.path()).ends_with(": not a regular file"));
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -151,14 +133,14 @@ mod tests {
         std::fs::File::create(&path).unwrap().set_len(17 << 20).unwrap();
         assert!(fault(&path).contains("larger than 16777216 bytes"));
         std::fs::write(&path, "version = 1\n").unwrap();
-        assert!(from_file(&path).unwrap().is_identity());
+        assert!(from_file(&path, &names).unwrap().is_identity());
     }
 
     #[test]
     fn options_do_not_stand_beside_a_file() {
         let mut settings = Settings { policy_file: Some("/x".into()), ..Settings::default() };
         settings.policy.map.push("0:1:2".to_owned());
-        let fault = spec(&settings).unwrap_err();
+        let fault = spec(&settings, Path::new("/")).unwrap_err();
         assert_eq!(fault.text, "option map: not beside a policy file");
     }
 }

@@ -19,7 +19,7 @@ const INSTEAD: &str = "/mnt";
 /// The policy is wrong, the mount cannot be made, or the command not started.
 pub fn run(request: &Run) -> Result<u8, Fault> {
     let source = mount::source(&request.source)?;
-    let spec = spec(&request.settings)?;
+    let spec = spec(&request.settings, &source)?;
     let wanted = request.run_as.as_deref().map(caller).transpose()?;
     let pipeline = spec.build(&server()?)?;
     let plan = run::plan(&pipeline, wanted)?;

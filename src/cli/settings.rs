@@ -107,6 +107,10 @@ impl Settings {
             "submounts" => self.submounts = Some(submounts(text("submounts", value)?)?),
             "log" => self.log = Some(log(value)?),
             "policy" => self.policy_file = Some(PathBuf::from(value)),
+            "names" => {
+                let value = from_here(text("names", value)?)?;
+                self.policy.set("names", Some(&value))?;
+            }
             name => {
                 let value = opt.value.map(|_| text(name, value)).transpose()?;
                 self.policy.set(name, value)?;
@@ -133,6 +137,17 @@ impl Settings {
 
 fn text<'a>(name: &str, value: &'a OsStr) -> Result<&'a str, Fault> {
     value.to_str().ok_or_else(|| Fault::usage(format!("option {name}: not text: {}", shown(value))))
+}
+
+/// Makes the paths of a value of `names` absolute: a server has its working
+/// directory elsewhere.
+fn from_here(value: &str) -> Result<String, Fault> {
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let here = here.to_str().ok_or_else(|| {
+        Fault::usage(format!("option names: not text: {}", shown(&here)))
+            .hint("write the paths in full")
+    })?;
+    Ok(policy::options::absolute(value, here))
 }
 
 fn fsname(value: &OsStr) -> Result<OsString, Fault> {

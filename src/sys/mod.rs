@@ -4,6 +4,7 @@
 //! belongs together with it. Numbers are raw here: whoever calls gives them
 //! their types.
 
+pub mod accounts;
 pub mod cred;
 pub mod daemon;
 pub mod dirent;
