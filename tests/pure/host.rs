@@ -37,6 +37,8 @@ impl Names for Host {
         let text = match place {
             Place::Source(path) if path == "etc/passwd" => PASSWD,
             Place::Source(path) if path == "etc/group" => GROUP,
+            Place::Host(path) if path.ends_with("/web/etc/passwd") => PASSWD,
+            Place::Host(path) if path.ends_with("/web/etc/group") => GROUP,
             Place::Source(_) => return Err(Unread::NoSource),
             Place::Host(path) if path == "/srv/passwd" => "alice:x:5:5\n",
             Place::Host(_) => return Err(Unread::Failed("No such file or directory".to_owned())),

@@ -9,7 +9,7 @@ use idmapfs::id::{Id, Ids, Owner};
 use idmapfs::policy::check::{Severity, check};
 use idmapfs::policy::explain::{Decision, Question};
 use idmapfs::policy::options::Options;
-use idmapfs::policy::{NoNames, Pipeline, Server, Spec, file};
+use idmapfs::policy::{Names, NoNames, Pipeline, Server, Spec, file};
 
 use super::host::Host;
 
@@ -27,8 +27,12 @@ fn ready(extension: &str) -> Vec<PathBuf> {
 
 fn load(path: &Path) -> Spec {
     let text = fs::read_to_string(path).unwrap();
-    // Ready policies work on every host, so they name nobody.
-    file::parse(&path.to_string_lossy(), &text, &NoNames).unwrap()
+    let path = path.to_string_lossy();
+    // Ready policies work on every host: none names anybody, and only those
+    // that are about names look at lists.
+    let by_name = text.contains("[ids.names]") || text.contains("[ids.prefix]");
+    let names: &dyn Names = if by_name { &Host } else { &NoNames };
+    file::parse(&path, &text, names).unwrap()
 }
 
 /// Reads `server UID:GID privileged|unprivileged`.
