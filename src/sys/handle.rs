@@ -45,6 +45,33 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Returns the inode number that the handle names, where its form is known.
+    ///
+    /// Forms do not change, since network file systems have handles last over
+    /// a restart. Numbers are in the byte order of the machine.
+    pub fn inode(&self) -> Option<u64> {
+        let word = |at: usize| -> Option<u64> {
+            let bytes = self.bytes().get(at..)?.first_chunk()?;
+            Some(u64::from(u32::from_ne_bytes(*bytes)))
+        };
+        let long = |at: usize| -> Option<u64> {
+            Some(u64::from_ne_bytes(*self.bytes().get(at..)?.first_chunk()?))
+        };
+        match (self.kind, self.length) {
+            // FILEID_INO32_GEN: number, generation (ext4 and most others).
+            (0x01, 8) => word(0),
+            // Of the same type: generation, low and high half (tmpfs).
+            (0x01, 12) => Some(word(4)? | word(8)? << 32),
+            // FILEID_INO64_GEN: number, generation (xfs; handles that only tell).
+            (0x81, 12) => long(0),
+            // FILEID_BTRFS_WITHOUT_PARENT: number, subvolume, generation.
+            (0x4d, 20) => long(0),
+            _ => None,
+        }
+    }
+}
+
 /// What a handle is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -94,4 +121,28 @@ pub fn open(mount: BorrowedFd<'_>, handle: &Handle, flags: OFlag) -> nix::Result
     let fd = Errno::result(fd)?;
     // SAFETY: the call has just made this descriptor; nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_forms_name_their_inode() {
+        let (low, high, other) = (7_u32.to_ne_bytes(), 3_u32.to_ne_bytes(), 9_u32.to_ne_bytes());
+        let wide = (7_u64 | 3 << 32).to_ne_bytes();
+        let cases: [(i32, Vec<u8>, Option<u64>); 8] = [
+            (0x01, [low, other].concat(), Some(7)),
+            (0x01, [other, low, high].concat(), Some(7 | 3 << 32)),
+            (0x81, [&wide[..], &other].concat(), Some(7 | 3 << 32)),
+            (0x4d, [&wide[..], &wide, &other].concat(), Some(7 | 3 << 32)),
+            (0x81, wide.to_vec(), None),
+            (0x02, [low, other].concat(), None),
+            (0x01, vec![], None),
+            (0xfe, wide.to_vec(), None),
+        ];
+        for (kind, bytes, ino) in cases {
+            assert_eq!(Handle::new(kind, &bytes).unwrap().inode(), ino, "{kind:#x} {bytes:?}");
+        }
+    }
 }

@@ -43,12 +43,11 @@ impl Host {
         new: &New<'_>,
     ) -> Result<Created> {
         let kind = add(through, name, new)?;
-        let stat = stat(dir.fd(), name)?;
-        if FileKind::from_mode(stat.mode) != Some(kind) {
+        let found = self.look(dir, name)?;
+        if found.attr.kind != kind {
             return Err(Error::Stale);
         }
-        let volume = self.volume(dir, name, &stat)?;
-        Ok(Created { found: self.found(&volume, dir.fd(), name, &stat)?, file: None })
+        Ok(Created { found, file: None })
     }
 
     /// Makes a regular file and opens it in the same call: without a free
@@ -60,7 +59,7 @@ impl Host {
         let fd = open_beneath(dir.fd(), name, flags, mode, self.submounts)?;
         let stat = stat(fd.as_fd(), OsStr::new(""))?;
         let volume = self.volume_of(dir, name, fd.as_fd(), &stat)?;
-        let found = self.found(&volume, fd.as_fd(), OsStr::new(""), &stat)?;
+        let found = self.found(&volume, fd.as_fd(), &stat)?;
         let file: Arc<dyn File> = Arc::new(HostFile::new(Arc::clone(&self.context), fd, opening));
         Ok(Created { found, file: Some(file) })
     }
@@ -90,7 +89,7 @@ impl Host {
         self.context.for_caller(rights, SetId::Unaffected, link)?;
         let stat = stat(node.fd(), OsStr::new(""))?;
         let volume = self.volume_of(dir, name, node.fd(), &stat)?;
-        self.found(&volume, node.fd(), OsStr::new(""), &stat)
+        self.found(&volume, node.fd(), &stat)
     }
 
     /// Renames.

@@ -14,6 +14,7 @@ use crate::attr::{FileKind, Mode, Name};
 use crate::error::{Error, Result};
 use crate::source::{FileHandle, Found, Key, Node};
 use crate::sys::cred::SetId;
+use crate::sys::handle::Handle;
 use crate::sys::stat::{Stat, mount_at, stat};
 
 /// What a [`Node`] of a host is.
@@ -56,18 +57,16 @@ pub(super) fn held(node: &Node, hidden: Errno) -> Result<&Held> {
     }
 }
 
-/// A name that leads to a file, and whether a mount there is to be hidden.
-enum Led {
-    To(Stat),
-    Hidden(Hidden),
-}
+/// How often a name is looked at again that another file has come to in the
+/// middle, before a descriptor is spent on it.
+const GLANCES: usize = 4;
 
 impl Host {
     /// Returns the root.
     pub(super) fn find_root(&self) -> Result<(Node, Found)> {
         let stat = stat(self.root.as_fd(), OsStr::new(""))?;
         let volume = Arc::clone(self.volumes.root());
-        let (key, handle) = volume.identify(self.root.as_fd(), OsStr::new(""), &stat)?;
+        let (key, handle) = volume.identify(self.root.as_fd(), &stat)?;
         let held = Held { fd: self.root.try_clone()?, key: key.clone(), kind: FileKind::Directory };
         let found = Found { key, handle, attr: self.context.attr(&stat)? };
         Ok((Node::new(HostNode::Held(held)), found))
@@ -76,58 +75,70 @@ impl Host {
     /// Looks a name up.
     pub(super) fn find(&self, dir: &Node, name: Name<'_>) -> Result<Found> {
         let dir = held(dir, Errno::ENOENT)?;
-        let name = name.as_os_str();
         self.context.as_server(SetId::Unaffected)?;
-        match self.lead(dir, name)? {
-            Led::To(stat) => {
-                let volume = self.volume(dir, name, &stat)?;
-                self.found(&volume, dir.fd(), name, &stat)
-            }
-            Led::Hidden(hidden) => Ok(hidden.found()),
-        }
+        self.look(dir, name.as_os_str())
     }
 
-    /// Sees where a name leads, without touching a mount that is hidden.
-    fn lead(&self, dir: &Held, name: &OsStr) -> Result<Led> {
-        if self.submounts == Submounts::Hide {
-            // Asked first, since whoever serves a mount may not answer: it may
-            // even be this server.
-            let (mount, kind) = mount_at(dir.fd(), name)?;
-            if mount != self.mount {
-                return hide(dir, name, kind);
+    /// Describes the file that a name in a directory leads to.
+    ///
+    /// Handle and attributes come from two calls, and the host may put another
+    /// file there in between. What the two say is believed if they are of one
+    /// file: the kernel makes an inode unusable (`EIO`) that comes with the
+    /// identity of another.
+    pub(super) fn look(&self, dir: &Held, name: &OsStr) -> Result<Found> {
+        for _ in 0..GLANCES {
+            if let Some(hidden) = self.covered(dir, name)? {
+                return Ok(hidden.found());
+            }
+            let Some(volume) = self.volumes.tagged(dir.key.volume) else { break };
+            // The handle first: where the number goes to a new file in between,
+            // what is described is the old one, and nothing opens that.
+            let handle = volume.handle(dir.fd(), name)?;
+            let stat = stat(dir.fd(), name)?;
+            let same = self.volumes.get(&stat).is_some_and(|other| other.tag == volume.tag);
+            match volume.vouches(handle.as_ref(), &stat) {
+                Some(true) if same => return self.described(&volume, handle.as_ref(), &stat),
+                Some(false) if same => {}
+                Some(_) | None => break,
             }
         }
-        let stat = stat(dir.fd(), name)?;
-        if self.submounts == Submounts::Hide && stat.mount != self.mount {
-            return hide(dir, name, stat.mode);
-        }
-        Ok(Led::To(stat))
+        self.look_closer(dir, name)
     }
 
-    /// Describes a file whose volume is known: a name in a directory, or with
-    /// an empty name the descriptor itself.
-    pub(super) fn found(
-        &self,
-        volume: &Volume,
-        at: BorrowedFd<'_>,
-        name: &OsStr,
-        stat: &Stat,
-    ) -> Result<Found> {
-        let (key, handle) = volume.identify(at, name, stat)?;
+    /// Does the same through a descriptor.
+    fn look_closer(&self, dir: &Held, name: &OsStr) -> Result<Found> {
+        let fd = match open_beneath(dir.fd(), name, OFlag::O_PATH, Mode::new(0), self.submounts) {
+            Err(error) if error.is(libc::EXDEV) => {
+                let hidden = self.covered(dir, name)?.ok_or(Error::Stale)?;
+                return Ok(hidden.found());
+            }
+            opened => opened?,
+        };
+        let stat = stat(fd.as_fd(), OsStr::new(""))?;
+        let volume = self.volume_of(dir, name, fd.as_fd(), &stat)?;
+        self.found(&volume, fd.as_fd(), &stat)
+    }
+
+    /// Returns what is shown in place of a mount that is to be hidden.
+    ///
+    /// Belongs before anything else is asked of a name: whoever serves a mount
+    /// may not answer, and may even be this server.
+    fn covered(&self, dir: &Held, name: &OsStr) -> Result<Option<Hidden>> {
+        if self.submounts == Submounts::Follow {
+            return Ok(None);
+        }
+        let (mount, kind) = mount_at(dir.fd(), name)?;
+        if mount == self.mount { Ok(None) } else { hide(dir, name, kind).map(Some) }
+    }
+
+    /// Describes an open file whose volume is known.
+    pub(super) fn found(&self, volume: &Volume, fd: BorrowedFd<'_>, stat: &Stat) -> Result<Found> {
+        self.described(volume, volume.handle(fd, OsStr::new(""))?.as_ref(), stat)
+    }
+
+    fn described(&self, volume: &Volume, handle: Option<&Handle>, stat: &Stat) -> Result<Found> {
+        let (key, handle) = volume.identity(handle, stat);
         Ok(Found { key, handle, attr: self.context.attr(stat)? })
-    }
-
-    /// Returns the volume of a file that a name in a directory led to.
-    pub(super) fn volume(&self, dir: &Held, name: &OsStr, seen: &Stat) -> Result<Arc<Volume>> {
-        if let Some(volume) = self.volumes.get(seen) {
-            return Ok(volume);
-        }
-        let fd = open_beneath(dir.fd(), name, OFlag::O_PATH, Mode::new(0), self.submounts)?;
-        let now = stat(fd.as_fd(), OsStr::new(""))?;
-        if (now.mount, now.dev) != (seen.mount, seen.dev) {
-            return Err(Error::Stale);
-        }
-        self.volume_of(dir, name, fd.as_fd(), &now)
     }
 
     /// Returns the volume of an open file that a name in a directory led to.
@@ -163,9 +174,9 @@ impl Host {
     }
 
     fn hold_hidden(&self, dir: &Held, name: &OsStr, key: &Key) -> Result<Node> {
-        match self.lead(dir, name)? {
-            Led::Hidden(hidden) if hidden.key == *key => Ok(Node::new(HostNode::Hidden(hidden))),
-            Led::Hidden(_) | Led::To(_) => Err(Error::Stale),
+        match self.covered(dir, name)? {
+            Some(hidden) if hidden.key == *key => Ok(Node::new(HostNode::Hidden(hidden))),
+            Some(_) | None => Err(Error::Stale),
         }
     }
 
@@ -181,7 +192,7 @@ impl Host {
 
 /// Makes a node of a descriptor that is the expected file.
 fn verified(fd: OwnedFd, volume: Arc<Volume>, stat: &Stat, key: &Key) -> Result<Node> {
-    let (found, _) = volume.identify(fd.as_fd(), OsStr::new(""), stat)?;
+    let (found, _) = volume.identify(fd.as_fd(), stat)?;
     if found != *key {
         return Err(Error::Stale);
     }
@@ -190,13 +201,11 @@ fn verified(fd: OwnedFd, volume: Arc<Volume>, stat: &Stat, key: &Key) -> Result<
 }
 
 /// Says what stands in place of a mount.
-fn hide(dir: &Held, name: &OsStr, mode: u32) -> Result<Led> {
+fn hide(dir: &Held, name: &OsStr, mode: u32) -> Result<Hidden> {
     match FileKind::from_mode(mode) {
         // The kind is not known where the mount does not answer; what is
         // mounted is nearly always a directory.
-        Some(FileKind::Directory) | None => {
-            Ok(Led::Hidden(Hidden::new(Place { dir: &dir.key, name })))
-        }
+        Some(FileKind::Directory) | None => Ok(Hidden::new(Place { dir: &dir.key, name })),
         Some(_) => Err(Error::Denied),
     }
 }

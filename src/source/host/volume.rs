@@ -177,33 +177,51 @@ impl Volume {
         self.opener.is_some()
     }
 
-    /// Returns the identity of a file of this volume: a name in a directory,
-    /// or with an empty name the descriptor itself.
+    /// Returns the identity of an open file of this volume.
     ///
     /// # Errors
     /// As name_to_handle_at(2).
-    pub fn identify(
-        &self,
-        at: BorrowedFd<'_>,
-        name: &OsStr,
-        stat: &Stat,
-    ) -> Result<(Key, Option<FileHandle>)> {
-        let mut kept = None;
-        let generation = match self.generation {
-            Generation::Handle(purpose) => match handle::handle(at, name, purpose) {
-                Ok(handle) => {
-                    kept = self.keep(&handle, stat);
-                    hash(&[&handle.kind().to_le_bytes(), handle.bytes()])
-                }
-                Err(Errno::EOPNOTSUPP) => 0,
-                Err(errno) => return Err(errno.into()),
-            },
-            Generation::Birth => stat
+    pub fn identify(&self, fd: BorrowedFd<'_>, stat: &Stat) -> Result<(Key, Option<FileHandle>)> {
+        Ok(self.identity(self.handle(fd, OsStr::new(""))?.as_ref(), stat))
+    }
+
+    /// Returns what tells a file from earlier ones of its number besides its
+    /// attributes, if anything does: of a name in a directory, or with an empty
+    /// name of the descriptor itself.
+    ///
+    /// # Errors
+    /// As name_to_handle_at(2).
+    pub fn handle(&self, at: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Handle>> {
+        let Generation::Handle(purpose) = self.generation else { return Ok(None) };
+        match handle::handle(at, name, purpose) {
+            Ok(handle) => Ok(Some(handle)),
+            Err(Errno::EOPNOTSUPP) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Reports whether a handle and attributes are of one file; `None` if that
+    /// cannot be told.
+    pub fn vouches(&self, handle: Option<&Handle>, stat: &Stat) -> Option<bool> {
+        match self.generation {
+            Generation::Handle(_) => handle?.inode().map(|ino| ino == stat.ino),
+            Generation::Birth | Generation::None => Some(true),
+        }
+    }
+
+    /// Returns the identity of a file by its handle and attributes.
+    pub fn identity(&self, handle: Option<&Handle>, stat: &Stat) -> (Key, Option<FileHandle>) {
+        let generation = match (self.generation, handle) {
+            (Generation::Handle(_), Some(handle)) => {
+                hash(&[&handle.kind().to_le_bytes(), handle.bytes()])
+            }
+            (Generation::Birth, _) => stat
                 .btime
                 .map_or(0, |time| hash(&[&time.sec.to_le_bytes(), &time.nsec.to_le_bytes()])),
-            Generation::None => 0,
+            (Generation::Handle(_) | Generation::None, _) => 0,
         };
-        Ok((Key { volume: self.tag, ino: stat.ino, generation }, kept))
+        let kept = handle.and_then(|handle| self.keep(handle, stat));
+        (Key { volume: self.tag, ino: stat.ino, generation }, kept)
     }
 
     /// Returns the handle for a later [`Volume::open`], if that can work.

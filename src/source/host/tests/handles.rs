@@ -1,9 +1,11 @@
 //! Identity: generations and file handles.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 
 use super::*;
 use crate::error::Error;
+use crate::sys::stat::stat;
 
 fn reused_numbers_differ(fixture: &Fixture) -> u32 {
     let host = fixture.host();
@@ -75,4 +77,27 @@ fn names_of_one_file_have_one_key() {
     host.unlink(&dir, name("b")).unwrap();
     assert_eq!(host.getattr(&node).unwrap().nlink, 0);
     assert!(host.link(&node, &dir, name("c"), PLAIN).unwrap_err().is(libc::ENOENT));
+}
+
+/// A handle that names its inode spares a lookup the descriptor.
+#[test]
+fn handles_of_the_usual_file_systems_name_their_inode() {
+    if !is_root() {
+        return;
+    }
+    let images = [
+        Fixture::ext4(),
+        Fixture::image(&["mkfs.xfs", "-q"], 400),
+        Fixture::image(&["mkfs.btrfs", "-q"], 200),
+    ];
+    for fixture in [Some(Fixture::tmpfs())].into_iter().chain(images).flatten() {
+        fs::write(fixture.at("a"), "").unwrap();
+        fs::write(fixture.at("b"), "").unwrap();
+        let host = fixture.host();
+        let (volume, top) = (host.volumes.root(), host.root.as_fd());
+        let handle = volume.handle(top, OsStr::new("a")).unwrap();
+        let of = |name| stat(top, OsStr::new(name)).unwrap();
+        assert_eq!(volume.vouches(handle.as_ref(), &of("a")), Some(true), "{handle:?}");
+        assert_eq!(volume.vouches(handle.as_ref(), &of("b")), Some(false), "{handle:?}");
+    }
 }

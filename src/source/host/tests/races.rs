@@ -5,6 +5,8 @@ use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags as HostRename, renameat2};
+
 use super::*;
 use crate::source::{Change, XattrSet};
 
@@ -73,4 +75,40 @@ fn attempt(host: &Host) -> bool {
     host.setattr(&node, None, &mode, PLAIN).unwrap();
     let _ = host.set_xattr(&node, OsStr::new("user.seen"), Some(b"1"), XattrSet::Any, PLAIN);
     true
+}
+
+/// What is told of a name is told of one file, though another one takes its
+/// place all the time.
+#[test]
+fn a_name_that_is_swapped_leads_to_one_file_at_a_time() {
+    if !is_root() {
+        return;
+    }
+    let (tmpfs, ext4) = (Fixture::tmpfs(), Fixture::ext4());
+    for fixture in [Some(tmpfs), ext4].into_iter().flatten() {
+        fs::write(fixture.at("a"), "a").unwrap();
+        fs::create_dir(fixture.at("b")).unwrap();
+        let host = fixture.host();
+        let real = ["a", "b"].map(|path| {
+            let found = walk(&host, path).1;
+            (found.key, found.attr.kind)
+        });
+        let (a, b, done) = (fixture.at("a"), fixture.at("b"), AtomicBool::new(false));
+        let seen: Vec<_> = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    renameat2(AT_FDCWD, &a, AT_FDCWD, &b, HostRename::RENAME_EXCHANGE).unwrap();
+                }
+            });
+            let looked = (0..20_000).map(|_| host.lookup(&root(&host), name("a")).unwrap());
+            let seen = looked.map(|found| (found.key, found.attr.kind)).collect();
+            done.store(true, Ordering::Relaxed);
+            seen
+        });
+        for file in &real {
+            assert!(seen.contains(file), "{file:?} was never there");
+        }
+        let torn = seen.iter().filter(|found| !real.contains(found)).count();
+        assert_eq!(torn, 0, "of {} lookups", seen.len());
+    }
 }
