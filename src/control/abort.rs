@@ -44,26 +44,33 @@ pub fn abort(point: &Path) -> Result<(), ControlError> {
 /// Returns the number of the connection: from the mount table, or for a mount
 /// of another mount namespace from what its server has written down.
 fn connection(point: &Path) -> Result<u32, ControlError> {
-    let path = absolute(point);
-    let in_table = mountinfo::mount_at(&path)
+    let path = std::path::absolute(point).unwrap_or_else(|_| point.to_owned());
+    if let Some(number) = known(&path)? {
+        return Ok(number);
+    }
+    let number = resolved(&path).map_or(Ok(None), |path| known(&path))?;
+    number.ok_or_else(|| ControlError::Unknown(point.to_owned()))
+}
+
+/// Returns the number of the connection of the mount at a path, as written.
+fn known(path: &Path) -> Result<Option<u32>, ControlError> {
+    let in_table = mountinfo::mount_at(path)
         .map_err(|why| super::directory::file(Path::new("/proc/thread-self/mountinfo"), why))?
         .filter(|mount| mountinfo::is_ours(&mount.fstype));
     if let Some(mount) = in_table {
-        return Ok(mount.device.1);
+        return Ok(Some(mount.device.1));
     }
     let records = live()?;
-    let known = records.iter().find(|record| record.target == path);
-    known.map(|record| record.connection).ok_or_else(|| ControlError::Unknown(point.to_owned()))
+    Ok(records.iter().find(|record| record.target == path).map(|record| record.connection))
 }
 
-/// Makes a path absolute and, but for its last step, free of symbolic links:
+/// Returns a path that is free of symbolic links, but for its last step:
 /// resolving that one would ask the mount.
-fn absolute(point: &Path) -> PathBuf {
-    let path = std::path::absolute(point).unwrap_or_else(|_| point.to_owned());
-    match (path.parent().map(Path::canonicalize), path.file_name()) {
-        (Some(Ok(parent)), Some(name)) => parent.join(name),
-        _ => path,
-    }
+///
+/// Only for a path that is not known as it is: a mount on the way may hang too.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    let parent = path.parent()?.canonicalize().ok()?;
+    Some(parent.join(path.file_name()?))
 }
 
 fn open_abort(number: u32) -> io::Result<File> {

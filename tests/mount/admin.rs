@@ -151,6 +151,27 @@ fn abort_frees_callers_of_a_stuck_server() {
 }
 
 #[test]
+fn abort_asks_nothing_of_a_mount_on_the_way() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, outer) = Ours::of_new(sandbox, &["--cache", "none"]);
+        fs::create_dir_all(source.join("d/inner")).unwrap();
+        let mut inner = Ours::new(&sandbox.dir("other"), &outer.at("d/inner"), &[]);
+        let stuck = processes(&outer.point);
+        for pid in &stuck {
+            nix::sys::signal::kill(*pid, Signal::SIGSTOP).unwrap();
+        }
+        let done = finish(&["abort", str(&inner.point)]);
+        for pid in stuck {
+            nix::sys::signal::kill(pid, Signal::SIGCONT).unwrap();
+        }
+        assert!(done.status.success(), "{}", text(&done));
+        inner.ended();
+        let _ = output("umount", &[str(&inner.point)]);
+    });
+}
+
+#[test]
 fn explain_says_what_the_mount_shows() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
