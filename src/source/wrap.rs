@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use super::{
@@ -65,16 +66,27 @@ pub enum Call {
     ReadDir,
 }
 
+/// A call that is to wait: what it tells that it is there, and waits for.
+type Pause = (Call, Sender<()>, Receiver<()>);
+
 /// What has been called, and what is to fail.
 #[derive(Debug, Default)]
 struct Ledger {
     counts: Mutex<HashMap<Call, usize>>,
     faults: Mutex<Vec<(Call, Error)>>,
+    pauses: Mutex<Vec<Pause>>,
 }
 
 impl Ledger {
-    /// Counts a call; fails if that was asked for.
+    /// Counts a call; waits, and fails, if that was asked for.
     fn enter(&self, call: Call) -> Result<()> {
+        let mut pauses = lock(&self.pauses);
+        let pause = pauses.iter().position(|(of, ..)| *of == call).map(|at| pauses.remove(at));
+        drop(pauses);
+        if let Some((_, here, go)) = pause {
+            // A test that has ended does not wait any more.
+            let _ended = here.send(()).map(|()| go.recv());
+        }
         let mut counts = lock(&self.counts);
         let count = counts.entry(call).or_default();
         *count = count.saturating_add(1);
@@ -110,6 +122,14 @@ impl Wrap {
     pub fn fail(&self, call: Call, error: Error) {
         let mut faults = lock(&self.ledger.faults);
         faults.push((call, error));
+    }
+
+    /// Lets the next call of a kind wait before it has any effect: it says so
+    /// to the receiver, and goes on when it hears from the sender.
+    pub fn pause(&self, call: Call) -> (Receiver<()>, Sender<()>) {
+        let ((here, told), (go, wait)) = (channel(), channel());
+        lock(&self.ledger.pauses).push((call, here, wait));
+        (told, go)
     }
 
     fn file(&self, inner: Arc<dyn File>) -> Arc<dyn File> {

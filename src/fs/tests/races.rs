@@ -301,6 +301,46 @@ fn a_server_that_may_not_chown_does_not_fail_writes() {
     assert!(refused.unwrap_err().is(libc::EPERM));
 }
 
+/// Without handles what is below a directory is reached by names, and between
+/// the move and our hearing of it neither name is right.
+#[test]
+fn what_is_below_a_directory_is_there_while_it_moves() {
+    for exchange in [false, true] {
+        let mut options = MemoryOptions::new(Ids::new(0, 0).unwrap());
+        options.handles = false;
+        let memory = Arc::new(Memory::new(options));
+        let source = Arc::new(Wrap::new(memory.clone()));
+        let world = World::over(IDENTITY, memory, source.clone());
+        let (by, root) = (caller(0, 0), world.root());
+        let inside = |dir: &str| {
+            let dir = world.dir(dir, (1, 1), 0o755).node;
+            world.fs.mknod(&by, dir, name("x"), libc::S_IFREG, 0, 0).unwrap().node
+        };
+        let below = [Some(inside("d")), exchange.then(|| inside("e"))];
+        let flags = RenameFlags { exchange, ..RenameFlags::default() };
+        let (arrived, go) = source.pause(Call::Rename);
+        std::thread::scope(|scope| {
+            // Gone with a failure here too, so that nobody waits for it.
+            let go = go;
+            scope.spawn(|| world.fs.rename(&by, (root, name("d")), (root, name("e")), flags));
+            arrived.recv_timeout(Duration::from_secs(10)).unwrap();
+            let top = world.disk.root(&caller(0, 0)).unwrap().node;
+            world.disk.rename(&by, (top, name("d")), (top, name("e")), flags).unwrap();
+            while world.fs.tree.shrink() > 0 {}
+            for node in below.into_iter().flatten() {
+                assert_eq!(
+                    world.fs.getattr(&caller(0, 0), node, None).map(|attr| attr.ino),
+                    Ok(node)
+                );
+            }
+            go.send(()).unwrap();
+        });
+        // The directories are let go again.
+        while world.fs.tree.shrink() > 0 {}
+        assert_eq!(world.fs.tree.counts().1, 1, "{exchange}");
+    }
+}
+
 #[test]
 fn a_failed_create_leaves_nothing() {
     let (world, source) = World::wrapped(MAP);
