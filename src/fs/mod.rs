@@ -223,9 +223,10 @@ impl Fs {
         self.budget.removed(self.tree.pins());
     }
 
-    /// Returns how many inodes the kernel knows.
-    pub fn known(&self) -> usize {
-        self.tree.counts().0
+    /// Reports whether the kernel has forgotten many inodes since it last said
+    /// so: their memory is worth giving back.
+    pub fn has_ebbed(&self) -> bool {
+        self.tree.has_ebbed()
     }
 
     /// Takes lookups back.

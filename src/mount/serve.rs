@@ -26,10 +26,6 @@ use crate::sys::{daemon, memory};
 /// How often nodes are let go that nobody has used for long.
 const TIDY: Duration = Duration::from_secs(5);
 
-/// How many inodes take enough memory that it is given back when half of them
-/// are forgotten.
-const MANY: usize = 1 << 15;
-
 /// How long the last users of a mount that was taken away are still served.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -97,16 +93,12 @@ pub(super) fn open_source(options: &Options, source: &Path) -> Result<Arc<dyn So
 pub(super) fn keep_tidy(fs: &Arc<Fs>) -> Result<(), MountError> {
     let fs = Arc::downgrade(fs);
     let tidy = move || {
-        let mut most = 0_usize;
         loop {
             thread::sleep(TIDY);
             let Some(fs) = fs.upgrade() else { return };
             fs.tidy();
-            let known = fs.known();
-            most = most.max(known);
-            if most >= MANY && known <= most / 2 {
+            if fs.has_ebbed() {
                 memory::give_back();
-                most = known;
             }
         }
     };

@@ -237,6 +237,12 @@ impl Tree {
         self.nodes.shrink()
     }
 
+    /// Reports whether many inodes have been forgotten since it last said so:
+    /// their memory is worth giving back.
+    pub fn has_ebbed(&self) -> bool {
+        self.table.has_ebbed()
+    }
+
     /// Returns how many inodes are known and how many nodes are open, the root
     /// included.
     pub fn counts(&self) -> (usize, usize) {

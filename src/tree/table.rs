@@ -14,6 +14,9 @@ use super::inode::Inode;
 /// How many parts the table has; each has a lock of its own, held for a few
 /// map operations and never while the source is asked.
 const SHARDS: usize = 32;
+/// How many inodes take enough memory that it is given back when half of them
+/// are forgotten.
+pub(super) const MANY: usize = 1 << 15;
 /// A part with no more room than this is not made smaller.
 const ROOM_MIN: usize = 1024;
 
@@ -31,6 +34,8 @@ struct Shard {
     inodes: HashMap<u64, Box<Inode>>,
     /// Only for numbers that are in `inodes`.
     pins: HashMap<u64, Pin>,
+    /// How many inodes there were at once, since this was last asked for.
+    most: usize,
 }
 
 /// The inode table.
@@ -72,6 +77,7 @@ impl Table {
             }
         };
         inode.count = inode.count.saturating_add(1);
+        shard.most = shard.most.max(shard.inodes.len());
         let pin = if replaced { shard.pins.remove(&number) } else { None };
         // Closed without the lock.
         drop(shard);
@@ -151,6 +157,21 @@ impl Table {
         self.shards.iter().map(lock).fold((0, 0), |(inodes, pins), shard| {
             (inodes.saturating_add(shard.inodes.len()), pins.saturating_add(shard.pins.len()))
         })
+    }
+
+    /// Reports whether there were many inodes since it last said so, and half
+    /// of them have been forgotten.
+    pub(super) fn has_ebbed(&self) -> bool {
+        let (now, most) = self.shards.iter().map(lock).fold((0, 0), |(now, most), shard| {
+            (shard.inodes.len().saturating_add(now), shard.most.saturating_add(most))
+        });
+        let ebbed = most >= MANY && now <= most >> 1;
+        if ebbed {
+            for mut shard in self.shards.iter().map(lock) {
+                shard.most = shard.inodes.len();
+            }
+        }
+        ebbed
     }
 
     fn shard(&self, number: u64) -> Option<MutexGuard<'_, Shard>> {

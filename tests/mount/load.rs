@@ -19,6 +19,19 @@ fn descriptors(point: &Path) -> usize {
         .sum()
 }
 
+/// Memory of the processes of a mount that is in RAM, in kB.
+fn resident(point: &Path) -> usize {
+    let of = |text: String| {
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+        line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+    };
+    processes(point)
+        .iter()
+        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok())
+        .map(of)
+        .sum()
+}
+
 /// A shell that repeats a script for a few seconds, as a user.
 fn busy(uid: u32, dir: &Path, script: &str) -> Child {
     let mut command = Command::new("bash");
@@ -75,6 +88,29 @@ fn many_callers_at_once() {
             assert_eq!(ours.unmount(), Some(0));
         });
     }
+}
+
+/// The allocator would keep it for later.
+#[test]
+fn the_memory_of_forgotten_files_is_given_back() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--map", "0:100000:1000"]);
+        for n in 0..50_000 {
+            fs::write(source.join(n.to_string()), "").unwrap();
+        }
+        let rest = resident(&ours.point);
+        sh(&format!("find {} -uid 0 | wc -l", str(&ours.point)));
+        let full = resident(&ours.point);
+        assert!(full > rest + 3000, "{rest} kB at rest, {full} kB after a walk");
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        let less = || resident(&ours.point) < rest.midpoint(full);
+        assert!(
+            holds_within(std::time::Duration::from_secs(20), less),
+            "{rest} kB at rest, {full} kB after a walk, {} kB now",
+            resident(&ours.point)
+        );
+    });
 }
 
 /// Writers that append to one file: every line arrives whole, and once.

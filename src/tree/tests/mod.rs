@@ -34,6 +34,22 @@ fn file_of(node: &Node) -> Key {
     node.get::<Held>().unwrap().key.clone()
 }
 
+/// However short the time is in which many inodes were known.
+#[test]
+fn a_crowd_that_is_forgotten_is_told_of_once() {
+    let (fake, tree) = tree(true, 8);
+    let many = u64::try_from(table::MANY).unwrap();
+    let numbers: Vec<u64> = (0..many + 9)
+        .map(|n| tree.remember(ROOT.ino, name("f"), &fake.found(&key(n + 100, 0))).number)
+        .collect();
+    assert!(!tree.has_ebbed());
+    let (gone, left) = numbers.split_at(numbers.len() / 2 + 1);
+    gone.iter().for_each(|number| tree.forget(*number, 1));
+    assert!(tree.has_ebbed() && !tree.has_ebbed());
+    left.iter().for_each(|number| tree.forget(*number, 1));
+    assert!(!tree.has_ebbed(), "the rest are not many");
+}
+
 #[test]
 fn the_root_is_always_known() {
     for (ino, shown) in [(5, Some(5)), (1, None), (0, None), (u64::MAX, None)] {
