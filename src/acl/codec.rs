@@ -23,8 +23,9 @@ const OTHER: u16 = 0x20;
 ///
 /// The FUSE client refuses a whole ACL for one id that the user namespace of
 /// the mount does not map, 4294967295 included. So an unmapped entry goes out
-/// under an id that is mapped there and that the policy never presents.
-pub type StandIn = (Id<User, View>, Id<Group, View>);
+/// under an id that is mapped there and that the policy never presents; where
+/// there is no such id (`None`) it is left out, as it matches nobody anyway.
+pub type StandIn = (Option<Id<User, View>>, Option<Id<Group, View>>);
 
 impl<S: Side> Acl<S> {
     /// Reads the value of an extended attribute; `None` is "no ACL".
@@ -59,17 +60,17 @@ impl<S: Side> Acl<S> {
     ///
     /// A named id that this side does not have is written as 4294967295.
     pub fn encode(&self) -> Vec<u8> {
-        self.encode_with(NO_ID, NO_ID)
+        Self::encode_entries(&self.entries)
     }
 
-    fn encode_with(&self, no_user: u32, no_group: u32) -> Vec<u8> {
+    fn encode_entries<'a>(entries: impl IntoIterator<Item = &'a Entry<S>>) -> Vec<u8> {
         let mut value = VERSION.to_le_bytes().to_vec();
-        for entry in &self.entries {
+        for entry in entries {
             let (tag, id) = match entry.tag {
                 Tag::UserObj => (USER_OBJ, NO_ID),
-                Tag::User(id) => (USER, id.map_or(no_user, Id::raw)),
+                Tag::User(id) => (USER, id.map_or(NO_ID, Id::raw)),
                 Tag::GroupObj => (GROUP_OBJ, NO_ID),
-                Tag::Group(id) => (GROUP, id.map_or(no_group, Id::raw)),
+                Tag::Group(id) => (GROUP, id.map_or(NO_ID, Id::raw)),
                 Tag::Mask => (MASK, NO_ID),
                 Tag::Other => (OTHER, NO_ID),
             };
@@ -91,16 +92,27 @@ impl Acl<View> {
             return Ok(None);
         };
         let Ok(acl) = acl.map::<_, Infallible>(
-            |id| Ok(id.filter(|&id| id != stand_in.0)),
-            |id| Ok(id.filter(|&id| id != stand_in.1)),
+            |id| Ok(id.filter(|_| id != stand_in.0)),
+            |id| Ok(id.filter(|_| id != stand_in.1)),
         );
         Ok(Some(acl))
     }
 
     /// Returns this ACL as the FUSE client takes it: unmapped ids are written
-    /// as the stand-in.
+    /// as the stand-in, or left out.
     pub fn to_wire(&self, stand_in: StandIn) -> Vec<u8> {
-        self.encode_with(stand_in.0.raw(), stand_in.1.raw())
+        let Ok(acl) =
+            self.map::<View, Infallible>(|id| Ok(id.or(stand_in.0)), |id| Ok(id.or(stand_in.1)));
+        Self::encode_entries(acl.entries.iter().filter(|entry| !entry.tag.is_nobody()))
+    }
+
+    /// Reports whether some entry is left out on the wire.
+    pub fn hides(&self, stand_in: StandIn) -> bool {
+        self.entries.iter().any(|entry| match entry.tag {
+            Tag::User(id) => id.or(stand_in.0).is_none(),
+            Tag::Group(id) => id.or(stand_in.1).is_none(),
+            Tag::UserObj | Tag::GroupObj | Tag::Mask | Tag::Other => false,
+        })
     }
 }
 

@@ -77,6 +77,11 @@ impl<S: Side> Tag<S> {
     const fn is_named(self) -> bool {
         matches!(self, Self::User(_) | Self::Group(_))
     }
+
+    /// Reports whether this names a user or group that this side has no id for.
+    const fn is_nobody(self) -> bool {
+        matches!(self, Self::User(None) | Self::Group(None))
+    }
 }
 
 /// One entry of an ACL.

@@ -231,7 +231,7 @@ fn capabilities_by_policy() {
 const STAND_IN: (u32, u32) = (65535, 65534);
 
 fn stand_in() -> StandIn {
-    (id(STAND_IN.0), id(STAND_IN.1))
+    (Id::new(STAND_IN.0), Id::new(STAND_IN.1))
 }
 
 #[test]
@@ -247,6 +247,27 @@ fn unmapped_entries_travel_as_the_stand_in() {
     let other_kind = acl::<View>("u::7 u:65534:1 g::4 g:65535:2 m::7 o::1");
     assert_eq!(Acl::from_wire(&other_kind.encode(), stand_in()), Ok(Some(other_kind)));
     assert_eq!(Acl::from_wire(&hex("02000000"), stand_in()), Ok(None));
+}
+
+#[test]
+fn unmapped_entries_are_left_out_where_nothing_can_stand_in() {
+    let view = acl::<View>("u::7 u:5:1 u:-:2 g::4 g:-:2 m::7 o::1");
+    let (user, group) = stand_in();
+    for (stand_in, shown) in [
+        ((None, group), "u::7 u:5:1 g::4 g:65534:2 m::7 o::1"),
+        ((user, None), "u::7 u:5:1 u:65535:2 g::4 m::7 o::1"),
+        ((None, None), "u::7 u:5:1 g::4 m::7 o::1"),
+    ] {
+        assert!(view.hides(stand_in));
+        let wire = view.to_wire(stand_in);
+        assert_eq!(Acl::<View>::decode(&wire), Ok(Some(acl(shown))));
+        let read = Acl::from_wire(&wire, stand_in).unwrap().unwrap();
+        assert!(!read.hides(stand_in) && !acl::<View>("u::7 u:5:1 g::4 m::7 o::1").hides(stand_in));
+    }
+    assert!(!view.hides(stand_in()));
+    let all = acl::<View>("u::7 u:-:2 g::4 m::6 o::1");
+    let left = Acl::<View>::decode(&all.to_wire((None, None)));
+    assert_eq!(left, Ok(Some(acl("u::7 g::4 m::6 o::1"))), "the mask stays");
 }
 
 #[test]

@@ -43,6 +43,8 @@ use crate::source::{Found, Lock, Node, SetTime, Source};
 use crate::sync::read;
 use crate::tree::{Handles, Tree};
 
+pub use crate::acl::StandIn;
+
 use budget::Budget;
 use dirs::OpenDir;
 use opens::Opens;
@@ -106,9 +108,8 @@ pub struct Config {
     pub nodes: usize,
     /// How many descriptors the server may have; each caller gets a part.
     pub descriptors: usize,
-    /// The view id that stands for an unmapped id in an ACL: mapped in the
-    /// user namespace of the mount, outside of what the policy presents.
-    pub stand_in: (Id<User, View>, Id<Group, View>),
+    /// The view ids that stand for unmapped ids in an ACL.
+    pub stand_in: StandIn,
 }
 
 /// A name's file, as told to the kernel: counts as one lookup.

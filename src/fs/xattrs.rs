@@ -88,7 +88,8 @@ impl Fs {
     ///
     /// # Errors
     /// As setxattr(2); `UnmappedEntry` (`EINVAL`) for an ACL or a capability
-    /// that names an unmapped id.
+    /// that names an unmapped id, and for an ACL in place of one with entries
+    /// that are not shown.
     pub fn setxattr(
         &self,
         caller: &Caller,
@@ -104,7 +105,11 @@ impl Fs {
             Kind::Acl(kind) => {
                 let acl = Acl::from_wire(value, self.config.stand_in)?;
                 let acl = acl.map(|acl| acl.store(policy)).transpose()?;
-                self.set_acl(caller, &self.node(node)?, kind, acl.as_ref())
+                let node = self.node(node)?;
+                if acl.is_some() && self.hides_entries(&node, kind)? {
+                    return Err(Error::UnmappedEntry);
+                }
+                self.set_acl(caller, &node, kind, acl.as_ref())
             }
             Kind::Capability => {
                 let how = how(flags)?;
@@ -151,6 +156,22 @@ impl Fs {
         Ok(shown.uid.is_none()
             || shown.gid.is_none()
             || self.processes.capable_over(caller, Privilege::Setfcap, shown) == Some(false))
+    }
+
+    /// Reports whether an ACL has entries that callers are not shown: one that
+    /// is read and written back would lose them.
+    fn hides_entries(&self, node: &Node, kind: AclKind) -> Result<bool> {
+        let stand_in = self.config.stand_in;
+        if stand_in.0.is_some() && stand_in.1.is_some() {
+            return Ok(false);
+        }
+        match self.tree.with_room(|| self.source.acl(node, kind)) {
+            Ok(acl) => {
+                Ok(acl.is_some_and(|acl| acl.present(self.policy().as_ref()).hides(stand_in)))
+            }
+            Err(Error::Unsupported) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn set_acl(

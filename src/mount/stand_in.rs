@@ -3,11 +3,12 @@
 //! The kernel's FUSE client refuses a whole ACL for one id that the mount's
 //! user namespace does not map. So an entry for an unmapped id goes out with
 //! an id that is mapped there and that no caller has: one that the policy
-//! does not present.
+//! does not present. Where there is none, nothing stands in.
 
 use std::io;
 
-use crate::id::{Group, Id, Kind, NO_ID, User, View};
+use crate::fs::StandIn;
+use crate::id::{Id, Kind, NO_ID, View};
 use crate::policy::Pipeline;
 use crate::sys::id_map::IdMap;
 
@@ -22,30 +23,22 @@ const HIGHEST: u32 = NO_ID - 1;
 ///
 /// # Errors
 /// As read(2) of the maps of the user namespace.
-pub(super) fn choose(
-    policy: &Pipeline,
-    process: &str,
-) -> io::Result<(Id<User, View>, Id<Group, View>)> {
+pub(super) fn choose(policy: &Pipeline, process: &str) -> io::Result<StandIn> {
     Ok((
-        highest_free(&IdMap::read(process, "uid")?, &policy.presentable_users())?,
-        highest_free(&IdMap::read(process, "gid")?, &policy.presentable_groups())?,
+        highest_free(&IdMap::read(process, "uid")?, &policy.presentable_users()),
+        highest_free(&IdMap::read(process, "gid")?, &policy.presentable_groups()),
     ))
 }
 
-fn highest_free<K: Kind>(map: &IdMap, presented: &[(u32, u64)]) -> io::Result<Id<K, View>> {
+fn highest_free<K: Kind>(map: &IdMap, presented: &[(u32, u64)]) -> Option<Id<K, View>> {
     let mapped: Vec<_> =
         map.lines().iter().map(|line| (line.inside, u64::from(line.count))).collect();
-    Id::new(free(&mapped, presented))
-        .ok_or_else(|| io::Error::other(format!("no {} is free", K::WORD)))
+    free(&mapped, presented).and_then(Id::new)
 }
 
-/// Returns the highest mapped id that is not presented, nor the overflow id.
-///
-/// Where all are presented it is the highest mapped one if that is above the
-/// ids that people have, else the highest of all: an entry of another user
-/// would be taken for the one user of a small namespace, while an ACL with an
-/// entry that is not mapped is refused.
-fn free(mapped: &[(u32, u64)], presented: &[(u32, u64)]) -> u32 {
+/// Returns the highest mapped id that is not presented, nor the overflow id:
+/// somebody has each of the others.
+fn free(mapped: &[(u32, u64)], presented: &[(u32, u64)]) -> Option<u32> {
     let last_of = |&(first, count): &(u32, u64)| {
         let last = u64::from(first).saturating_add(count).checked_sub(1)?;
         Some(u32::try_from(last).unwrap_or(u32::MAX).min(HIGHEST))
@@ -63,12 +56,7 @@ fn free(mapped: &[(u32, u64)], presented: &[(u32, u64)]) -> u32 {
         candidate = end.checked_sub(1).filter(|&next| next >= first)?;
     };
     let candidates = mapped.iter().filter_map(|extent| Some((last_of(extent)?, extent.0)));
-    candidates
-        .clone()
-        .filter_map(|(last, first)| below(last, first))
-        .max()
-        .or_else(|| candidates.map(|(last, _)| last).max().filter(|last| *last > OVERFLOW))
-        .unwrap_or(HIGHEST)
+    candidates.filter_map(|(last, first)| below(last, first)).max()
 }
 
 #[cfg(test)]
@@ -79,17 +67,18 @@ mod tests {
     fn the_highest_id_that_nobody_is_shown() {
         const ALL: (u32, u64) = (0, 4_294_967_295);
         type Ranges = &'static [(u32, u64)];
-        let cases: [(Ranges, Ranges, u32); 10] = [
-            (&[ALL], &[(0, 65536)], 4_294_967_294),
-            (&[ALL], &[], 4_294_967_294),
-            (&[ALL], &[ALL], 4_294_967_294),
-            (&[ALL], &[(4_000_000_000, 294_967_295)], 3_999_999_999),
-            (&[(0, 65536)], &[(0, 65536)], 65535),
-            (&[(0, 65536)], &[(65535, 1)], 65533),
-            (&[(0, 1), (1, 65536)], &[(0, 1001)], 65536),
-            (&[], &[], 4_294_967_294),
-            (&[(0, 1)], &[(0, 1)], 4_294_967_294),
-            (&[(0, 2)], &[(0, 1)], 1),
+        let cases: [(Ranges, Ranges, Option<u32>); 11] = [
+            (&[ALL], &[(0, 65536)], Some(4_294_967_294)),
+            (&[ALL], &[], Some(4_294_967_294)),
+            (&[ALL], &[ALL], None),
+            (&[ALL], &[(4_000_000_000, 294_967_295)], Some(3_999_999_999)),
+            (&[(0, 65536)], &[(0, 65536)], None),
+            (&[(0, 100_000)], &[ALL], None),
+            (&[(0, 65536)], &[(65535, 1)], Some(65533)),
+            (&[(0, 1), (1, 65536)], &[(0, 1001)], Some(65536)),
+            (&[], &[], None),
+            (&[(0, 1)], &[(0, 1)], None),
+            (&[(0, 2)], &[(0, 1)], Some(1)),
         ];
         for (mapped, presented, want) in cases {
             assert_eq!(free(mapped, presented), want, "{mapped:?} {presented:?}");

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use crate::require;
+use crate::support::image::Ext4;
 use crate::support::ours::{finish, processes, program_for_users};
-use crate::support::{Sandbox, mount_at, mounts, raw, sandbox, str, text, try_sh_as, wait_for};
+use crate::support::{Sandbox, mount_at, mounts, raw, sandbox, sh, str, text, try_sh_as, wait_for};
 
 /// A user of every Debian system without subordinate ids.
 const USER: u32 = 34;
@@ -82,6 +83,30 @@ fn run_works_for_an_ordinary_user() {
         let new = fs::metadata(source.join("new")).unwrap();
         assert_eq!((new.uid(), new.gid()), (USER, USER));
         wait_for("nothing left running", || processes(&source).is_empty());
+    });
+}
+
+/// Such a mount has no id that nobody is shown as.
+#[test]
+fn an_unmapped_entry_is_hidden_where_nothing_can_stand_for_it() {
+    require!(Root, Fuse, UserNamespaces, AclTools, Ext4Loop);
+    sandbox(|sandbox| {
+        let (program, image) = (program_for_users(sandbox), Ext4::new(sandbox, 32));
+        let (top, file) = (str(&image.root).to_owned(), image.root.join("f"));
+        fs::write(&file, "contents").unwrap();
+        let disk = str(&file);
+        sh(&format!(
+            "chown {USER}:{USER} {top} {disk}; chmod 600 {disk}; setfacl -m u:5:rw {disk}"
+        ));
+        let run = format!("{} run --present-as 1000:1000 {top}", str(&program));
+        let script = "getfacl -nc f; cat f; chmod 640 f; setfacl -m g:1000:r f || echo refused";
+        let out = said(&as_user(&format!("{run} -- sh -c \"{script}\" 2>&1")));
+        assert!(out.contains("mask::rw-") && out.contains("contents"), "{out}");
+        assert!(!out.contains("user:5") && !out.contains("user:4294"), "{out}");
+        assert!(out.contains("Invalid argument") && out.contains("refused"), "{out}");
+        let stored = sh(&format!("getfacl -nc {disk}"));
+        assert!(stored.contains("user:5:rw-") && stored.contains("mask::r--"), "{stored}");
+        assert!(!stored.contains("group:1000"), "{stored}");
     });
 }
 

@@ -98,7 +98,7 @@ fn config() -> Config {
         ttl: Ttl { positive: zero, negative: zero },
         nodes: 8,
         descriptors: 1024,
-        stand_in: (Id::new(STAND_IN).unwrap(), Id::new(STAND_IN).unwrap()),
+        stand_in: (Id::new(STAND_IN), Id::new(STAND_IN)),
     }
 }
 

@@ -261,3 +261,25 @@ fn flags_of_setxattr_hold_for_capabilities() {
     assert!(set(libc::XATTR_CREATE).unwrap_err().is(libc::EEXIST));
     set(libc::XATTR_REPLACE).unwrap();
 }
+
+#[test]
+fn entries_that_nothing_can_stand_for_are_not_shown_and_not_lost() {
+    let mut world = World::new(MAP);
+    world.fs.config.stand_in = (None, None);
+    world.file("a", (1, 1), 0o644);
+    let (by, stored) = (caller(100_001, 200_001), acl(&[5000, 3], &[6000]));
+    world.set_disk("a", ACCESS, &stored);
+    assert_eq!(world.get("a", ACCESS).unwrap(), acl(&[100_003], &[]));
+    for value in [acl(&[100_003], &[]), acl(&[], &[])] {
+        let refused = world.set(&by, "a", ACCESS, &value);
+        assert_eq!(refused.unwrap_err(), Error::UnmappedEntry);
+    }
+    let mode = SetAttr { mode: Some(0o664), ..SetAttr::default() };
+    world.fs.setattr(&by, world.look("a").unwrap().node, None, &mode).unwrap();
+    let kept = world.get_disk("a", ACCESS).unwrap();
+    assert_eq!(kept.len(), stored.len());
+    world.fs.removexattr(&by, world.look("a").unwrap().node, ACCESS.as_ref()).unwrap();
+    assert!(world.get_disk("a", ACCESS).unwrap_err().is(libc::ENODATA));
+    world.set(&by, "a", ACCESS, &acl(&[100_003], &[])).unwrap();
+    assert_eq!(world.get_disk("a", ACCESS).unwrap(), acl(&[3], &[]));
+}
