@@ -22,6 +22,7 @@ use crate::source::host::{Host, HostOptions};
 use crate::sys::cred::own_ids;
 use crate::sys::signal::Signals;
 use crate::sys::{daemon, memory};
+use crate::text::shown;
 
 /// How often nodes are let go that nobody has used for long.
 const TIDY: Duration = Duration::from_secs(5);
@@ -31,6 +32,10 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// How long an unmount may take before the server ends without it.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long taking a mount out of the tree may take: it asks no server for
+/// anything, but the way there may lead through another mount that hangs.
+const ASIDE: Duration = Duration::from_secs(5);
 
 /// Makes the mount, and serves it until it is unmounted or a signal asks for
 /// the end.
@@ -184,8 +189,19 @@ fn until_the_end(session: Session, signals: Signals, place: &Place) -> Result<()
 
 /// Takes away what is left of a mount whose serving ends now.
 fn undo(place: &Place) {
-    if let Err(error) = place.detach() {
-        log::warn!("{error}");
+    let (sender, done) = channel();
+    let detach = {
+        let place = place.clone();
+        move || {
+            if let Err(error) = place.detach() {
+                log::warn!("{error}");
+            }
+            let _late = sender.send(());
+        }
+    };
+    let started = thread::Builder::new().name("unmount".to_owned()).spawn(detach);
+    if started.is_err() || done.recv_timeout(ASIDE).is_err() {
+        log::warn!("{}: left as it is, without a server", shown(&place.target));
     }
 }
 
