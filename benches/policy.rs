@@ -10,8 +10,11 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use idmapfs::attr::{FileKind, Mode};
 use idmapfs::id::{Disk, Id, Ids, User, View};
-use idmapfs::policy::{NoNames, Policy, Server, file};
+use idmapfs::policy::glob::PathGlob;
+use idmapfs::policy::rules::{Rule, Rules, Subject};
+use idmapfs::policy::{NoNames, Origin, Policy, Server, Written, file};
 
 /// Ids between the starts of two neighbouring ranges.
 const STEP: u32 = 16;
@@ -77,5 +80,81 @@ fn parsing(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, decisions, parsing);
+/// The pattern of a rule, of every sort in turn.
+fn pattern(i: u32) -> String {
+    match i % 4 {
+        0 => format!("file{i}"),
+        1 => format!("*.e{i}"),
+        2 => format!("pre{i}-*"),
+        _ => format!("*x{i}[a-f]*"),
+    }
+}
+
+/// Half of the names match a rule, of every sort in turn.
+fn names(rules: u32) -> Vec<String> {
+    let name = |i: u32| match i % 8 {
+        0 => format!("file{i}"),
+        1 => format!("report-2026.e{i}"),
+        2 => format!("pre{i}-final.txt"),
+        3 => format!("my-x{i}b-copy"),
+        4 => format!("photo_{i}.jpg"),
+        5 => format!("lib{i}.so.1"),
+        6 => format!("pre{i}"),
+        _ => format!("a rather long name of a document, {i}.odt"),
+    };
+    scattered(rules).into_iter().map(name).collect()
+}
+
+/// A name's way through the rules: one step, and what is said of a file.
+fn rules(c: &mut Criterion) {
+    let mut group = c.benchmark_group("rules");
+    let subject = Subject {
+        kind: FileKind::Regular,
+        owner: Ids::new(1000, 1000).unwrap().into(),
+        mode: Mode::new(0o644),
+    };
+    for (name, place, dir) in [
+        ("in the root", "", ""),
+        ("everywhere", "**/", "a/b"),
+        ("below a directory", "srv/**/", "srv/a/b"),
+        ("elsewhere", "srv/**/", "home/a"),
+    ] {
+        for count in [1, 10, 1000] {
+            let rule = |i| {
+                let path = format!("{place}{}", pattern(i));
+                let path = PathGlob::parse(&Origin::Whole, &path).unwrap();
+                Written { value: Rule::hiding(path, &Origin::Whole), at: Origin::Whole }
+            };
+            let rules = Rules::new(&(0..count).map(rule).collect::<Vec<_>>());
+            let names = names(count);
+            let up = dir.split('/').filter(|name| !name.is_empty());
+            let dir = up.fold(rules.root(), |dir, name| rules.step(&dir, name.as_bytes(), true));
+            for (kind, directory) in [("file", false), ("directory", true)] {
+                let id = BenchmarkId::new(format!("{name}/{kind}"), count);
+                group.bench_function(id, |b| {
+                    let mut asked = names.iter().cycle();
+                    b.iter(|| {
+                        let name = asked.next().map(String::as_bytes).unwrap_or_default();
+                        let state = rules.step(&dir, black_box(name), directory);
+                        rules.verdict(&state, &subject).hide
+                    });
+                });
+            }
+        }
+    }
+    group.bench_function("compile/1000", |b| {
+        let rule = |i| {
+            let path = PathGlob::parse(&Origin::Whole, &format!("**/{}", pattern(i))).unwrap();
+            Written { value: Rule::hiding(path, &Origin::Whole), at: Origin::Whole }
+        };
+        let list: Vec<_> = (0..1000).map(rule).collect();
+        b.iter(|| {
+            let rules = Rules::new(black_box(&list));
+            rules.step(&rules.root(), b"name", false)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decisions, parsing, rules);
 criterion_main!(benches);

@@ -17,4 +17,5 @@ mod pure {
     mod policy_words;
     mod rules;
     mod rules_laws;
+    mod rules_words;
 }

@@ -1,7 +1,7 @@
 # Completion of idmapfs(1) for bash. A test checks that every option is here.
 _idmapfs() {
     local cur=${COMP_WORDS[COMP_CWORD]} first=${COMP_WORDS[1]} words
-    local policy="--map= --names= --prefix= --present-as= --store-as= --unmapped= --policy="
+    local policy="--map= --names= --prefix= --present-as= --store-as= --unmapped= --hide= --policy="
     local flags="--ro --rw --suid --nosuid --dev --nodev --exec --noexec --relatime --noatime
         --strictatime --nodiratime --diratime"
     local naming="--allow-other --no-allow-other --fsname= --remount --foreground"

@@ -82,6 +82,7 @@ pub const OPTIONS: &[Opt] = &[
     value(Policy, "present-as", "USER[:GROUP]", "Show every file as owned by this"),
     value(Policy, "store-as", "USER[:GROUP]", "Store whatever callers create as owned by this"),
     value(Policy, "unmapped", "HOW", "Ids that no rule maps: refuse, or present-as=USER[:GROUP]"),
+    value(Policy, "hide", "GLOB", "Hide this path of the source and all below it; repeatable"),
     value(Policy, "policy", "FILE", "Read the policy from a file"),
     value(Policy, "uidmapping", "LIST", ""),
     value(Policy, "gidmapping", "LIST", ""),

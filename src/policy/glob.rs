@@ -391,6 +391,12 @@ impl PathGlob {
         Ok(Self { text: text.into(), parts: parts.into(), tail: gap, directories })
     }
 
+    /// Returns the name that every match has, where the pattern tells it.
+    pub(super) fn last_literal(&self) -> Option<&[u8]> {
+        let last = &self.parts.last().filter(|_| !self.tail)?.glob;
+        (last.shape == Shape::Literal).then_some(&*last.prefix)
+    }
+
     /// Returns the pattern for a name at any depth: `**/NAME`.
     pub(super) fn anywhere(glob: Glob) -> Self {
         let text = glob.text.clone();

@@ -1,15 +1,17 @@
 //! The policy options of the command line, as typed and as parsed.
 
-use super::error::{Code, Origin, PolicyError};
+use super::error::{Code, Origin, PolicyError, Written};
 use super::familiar::{self, Familiar};
+use super::glob::PathGlob;
 pub use super::names::absolute;
 use super::names::{ByName, Lists, side};
+use super::rules::Rule;
 use super::spec::{Rules, Spec};
 use super::text::{self, Names, quote};
 use crate::id::{Disk, Kind, Side as _, View};
 
 /// The names of our own policy options, without dashes.
-const OWN: &[&str] = &["map", "names", "prefix", "present-as", "store-as", "unmapped"];
+const OWN: &[&str] = &["map", "names", "prefix", "present-as", "store-as", "unmapped", "hide"];
 
 /// The policy options as typed; nothing in them has been checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct Options {
     pub store_as: Option<String>,
     /// The value of `--unmapped`: `refuse` or `present-as=USER[:GROUP]`.
     pub unmapped: Option<String>,
+    /// The values of `--hide`: patterns for paths below the source's root.
+    pub hide: Vec<String>,
     /// Options in the spelling of other programs, in the order given.
     pub familiar: Vec<(Familiar, String)>,
 }
@@ -60,6 +64,10 @@ impl Options {
                 self.names.push(value.to_owned());
                 return Ok(true);
             }
+            "hide" => {
+                self.hide.push(value.to_owned());
+                return Ok(true);
+            }
             _ => {
                 self.map.push(value.to_owned());
                 return Ok(true);
@@ -82,6 +90,7 @@ impl Options {
             (self.present_as.is_some(), "present-as"),
             (self.store_as.is_some(), "store-as"),
             (self.unmapped.is_some(), "unmapped"),
+            (!self.hide.is_empty(), "hide"),
         ];
         let own = once.into_iter().find_map(|(given, name)| given.then_some(name));
         own.or_else(|| self.familiar.first().map(|(spelling, _)| spelling.name()))
@@ -94,7 +103,7 @@ impl Options {
     pub fn beside_file(&self) -> Result<(), PolicyError> {
         self.first_given().map_or(Ok(()), |name| {
             Err(PolicyError::new(Code::Conflict, Origin::Option(name), "not beside a policy file")
-                .hint("write it into the file's [ids], or leave out --policy"))
+                .hint("write it into the file, or leave out --policy"))
         })
     }
 }
@@ -137,6 +146,11 @@ impl Spec {
         }
         for (spelling, value) in &options.familiar {
             spelling.apply(&mut spec, value, names)?;
+        }
+        let at = Origin::Option("hide");
+        for value in &options.hide {
+            let value = Rule::hiding(PathGlob::parse(&at, value)?, &at);
+            spec.rules.push(Written { value, at: at.clone() });
         }
         map_excludes_present(&spec.users)?;
         map_excludes_present(&spec.groups)?;

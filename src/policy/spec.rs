@@ -375,9 +375,22 @@ impl fmt::Display for Spec {
         words.extend(owner_word("present-as=", u.present_as(), g.present_as()));
         words.extend(owner_word("store-as=", u.store_as(), g.store_as()));
         words.extend(owner_word("unmapped=present-as=", u.unmapped_as(), g.unmapped_as()));
-        words.extend(self.rules.iter().map(|rule| rule.value.to_string()));
+        if !self.rules.is_empty() {
+            let texts = self.rules.iter().map(|rule| rule.value.to_string());
+            let texts: Vec<String> = texts.collect();
+            words.push(format!("rules={}:{:016x}", texts.len(), digest(&texts.join(","))));
+        }
         f.write_str(&words.join(","))
     }
+}
+
+/// Returns a number that tells texts apart: FNV-1a.
+///
+/// Everybody may read the line that it is for, and rules name what is hidden.
+fn digest(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 fn owner_word(

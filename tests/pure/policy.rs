@@ -336,16 +336,12 @@ fn files_are_refused_with_their_place() {
             "present-as at p.toml:2:27",
         ),
         (
-            "version = 1\n[[rules]]\npath = '/x'",
-            Reserved,
-            "p.toml:2:1: `rules` is not supported by this version",
-        ),
-        (
             "version = 1\n[changes]\nchown = 'deny'",
             Reserved,
             "`changes` is not supported by this version",
         ),
-        ("version = 1\nrules = 5", Syntax, "a table or an array"),
+        ("version = 1\nrules = 5", Syntax, "p.toml:2:9: invalid type: integer"),
+        ("version = 1\nchanges = 5", Syntax, "a table or an array"),
         ("version = 1\n[ids", Syntax, "p.toml:2:5: "),
         ("version = 1\nversion = 1", Syntax, "p.toml:2:1: duplicate key"),
         ("version = 1\nids.unmapped = 'a\u{7}'", Syntax, "p.toml:2:"),

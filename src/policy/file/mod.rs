@@ -2,6 +2,7 @@
 
 mod ids;
 mod names;
+mod rules;
 mod text;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use super::error::{Code, PolicyError};
 use super::spec::Spec;
 use super::text::{Names, quote};
 use ids::Ids;
+use rules::RuleText;
 use text::Source;
 
 /// The largest policy file that is read, in bytes.
@@ -31,7 +33,8 @@ struct Document {
     _version: IgnoredAny,
     #[serde(default)]
     ids: Ids,
-    rules: Option<Spanned<Reserved>>,
+    #[serde(default)]
+    rules: Vec<Spanned<RuleText>>,
     changes: Option<Spanned<Reserved>>,
 }
 
@@ -91,9 +94,10 @@ pub fn parse(path: &str, text: &str, names: &dyn Names) -> Result<Spec, PolicyEr
     let order = ids::order(table.get_ref());
     let document = Document::deserialize(toml::de::Deserializer::from(table))
         .map_err(|error| source.error(&error))?;
-    source.reserved("rules", document.rules.as_ref())?;
     source.reserved("changes", document.changes.as_ref())?;
-    source.ids(&document.ids, order, names)?.finish()
+    let mut spec = source.ids(&document.ids, order, names)?;
+    spec.rules = source.rules(&document.rules, names)?;
+    spec.finish()
 }
 
 impl Source<'_> {

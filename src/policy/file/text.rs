@@ -60,8 +60,8 @@ impl Place {
 pub(super) struct Source<'a> {
     path: Arc<str>,
     pub(super) text: &'a str,
-    /// The place asked for last: values are read in order, so that counting
-    /// on from there keeps the whole linear.
+    /// The place asked for last: values are read nearly in order, so that
+    /// counting on or back from there keeps the whole linear.
     last: Cell<Place>,
 }
 
@@ -73,8 +73,15 @@ impl<'a> Source<'a> {
 
     /// Returns the origin of what begins at this byte.
     pub(super) fn at(&self, offset: usize) -> Origin {
-        let last = self.last.get();
-        let mut place = if last.offset <= offset { last } else { Place::START };
+        let mut place = self.last.get();
+        if offset < place.offset {
+            let between = self.text.get(offset..place.offset).unwrap_or_default();
+            let lines = between.bytes().filter(|b| *b == b'\n').count();
+            place.line = place.line.saturating_sub(u32::try_from(lines).unwrap_or(u32::MAX));
+            let before = self.text.get(..offset).unwrap_or_default();
+            place.offset = before.rfind('\n').map_or(0, |end| end.saturating_add(1));
+            place.column = 1;
+        }
         for c in self.text.get(place.offset..offset).unwrap_or_default().chars() {
             if c == '\n' {
                 place.line = place.line.saturating_add(1);
@@ -112,9 +119,18 @@ impl<'a> Source<'a> {
         &'v self,
         value: &'v Spanned<Scalar>,
     ) -> Result<(Origin, &'v str), PolicyError> {
-        let Range { start, end } = value.span();
+        self.scalar(value.span(), value.get_ref())
+    }
+
+    /// As [`Source::value`], of a value and where it stands.
+    pub(super) fn scalar<'v>(
+        &'v self,
+        span: Range<usize>,
+        value: &'v Scalar,
+    ) -> Result<(Origin, &'v str), PolicyError> {
+        let Range { start, end } = span;
         let at = self.at(start);
-        match value.get_ref() {
+        match value {
             Scalar::Text(text) => Ok((at, text)),
             Scalar::Number => {
                 let written = self.text.get(start..end).unwrap_or_default();

@@ -18,6 +18,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use decision::{By, Hide, Verdict};
+pub(super) use rule::KINDS;
 pub use rule::{Deny, Kinds, Range, Rule, Subject};
 pub use state::State;
 

@@ -274,7 +274,7 @@ fn joined<T: fmt::Display>(parts: impl IntoIterator<Item = T>) -> String {
     parts.into_iter().map(|part| part.to_string()).collect::<Vec<_>>().join("|")
 }
 
-/// The conditions and effects as words, for logs and for comparing.
+/// The conditions and effects as words. They name what is hidden.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut words = Vec::new();
