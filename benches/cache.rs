@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use idmapfs::attr::Name;
+use idmapfs::policy::State;
 use idmapfs::source::{Found, Source};
 use idmapfs::tree::{Handles, Tree};
 // The source of the tests names these as parts of its own crate.
@@ -55,7 +56,8 @@ fn count(n: u64) -> usize {
 }
 
 fn remember(tree: &Tree, name: &str, found: &Found) -> u64 {
-    Name::new(OsStr::new(name)).map_or(0, |name| tree.remember(2, name, found).number)
+    Name::new(OsStr::new(name))
+        .map_or(0, |name| tree.remember(2, name, found, &State::default()).number)
 }
 
 /// Runs `each` in every thread over all numbers below `iterations`, each

@@ -21,6 +21,9 @@ pub enum Error {
     NotOurs,
     /// The mount does not show or change this.
     Denied,
+    /// A rule hides this name; the kernel must not remember that it is not
+    /// there.
+    Hidden,
     /// The file system under the source, or the library, cannot do this.
     Unsupported,
     /// The node id or handle is not one that was given out.
@@ -45,6 +48,7 @@ impl Error {
             Self::UnmappedEntry | Self::Invalid => Errno(libc::EINVAL),
             Self::Stale | Self::Unknown => Errno(libc::ESTALE),
             Self::NotOurs | Self::Denied => Errno(libc::EPERM),
+            Self::Hidden => Errno(libc::ENOENT),
             Self::Unsupported => Errno(libc::EOPNOTSUPP),
             Self::BadName => Errno(libc::ENAMETOOLONG),
             Self::Internal => Errno(libc::EIO),
@@ -86,6 +90,7 @@ impl fmt::Display for Error {
             Self::Stale => "another file is there now",
             Self::NotOurs => "the server may not store files of that owner",
             Self::Denied => "the mount does not allow this",
+            Self::Hidden => "no such name",
             Self::Unsupported => "not supported by the source",
             Self::Unknown => "no such node or handle",
             Self::BadName => "not a name of a directory entry",

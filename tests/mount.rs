@@ -29,6 +29,7 @@ mod mount {
     mod oracle;
     mod pjdfstest;
     mod rights;
+    mod rules;
     mod semantics;
     mod systemd;
     mod user;

@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::opens::Open;
+use super::rules::Seen;
 use super::{Done, Fs, SetAttr};
 use crate::attr::{Attr, Mode};
 use crate::error::{Errno, Error, Result};
 use crate::id::{Caller, Disk, Id, Kind, View};
 use crate::policy::Translate;
+use crate::policy::rules::Deny;
 use crate::source::{Change, Node, Rights, Statfs};
 
 /// A file whose attributes are to change.
@@ -34,7 +36,11 @@ impl Fs {
                 Err(error) => return Err(error),
             },
         };
-        Ok(self.present(caller, attr, node))
+        let seen = self.seen(node, attr);
+        if handle.is_none() && self.is_gone(&seen) {
+            return Err(Error::Stale);
+        }
+        Ok(self.present(caller, &seen, node))
     }
 
     /// Changes attributes and returns the new ones.
@@ -57,7 +63,7 @@ impl Fs {
         let open = handle.map(|handle| self.opens.get(handle)).transpose()?;
         let target = Target { number: node, node: self.node_of(node, open.as_deref())?, open };
         let attr = self.change(caller, &target, change)?;
-        Ok(self.present(caller, attr, target.number))
+        Ok(self.present(caller, &self.seen(target.number, attr), target.number))
     }
 
     /// Does the same; `done` is given the new attributes, perhaps later and on
@@ -113,10 +119,18 @@ impl Fs {
     }
 
     fn change(&self, caller: &Caller, target: &Target, wanted: &SetAttr) -> Result<Attr<Disk>> {
-        let now = || match &target.open {
+        let seen = match &target.open {
             Some(open) => open.file.getattr(),
             None => self.source.getattr(&target.node),
         };
+        let seen = self.seen(target.number, seen?);
+        self.may_change(&seen)?;
+        if wanted.mode.is_some() {
+            self.may(&seen, Deny::CHMOD)?;
+        }
+        if wanted.uid.is_some() || wanted.gid.is_some() {
+            self.may(&seen, Deny::CHOWN)?;
+        }
         let mut change = Change {
             mode: wanted.mode.map(Mode::new),
             size: wanted.size,
@@ -125,29 +139,29 @@ impl Fs {
             ..Change::default()
         };
         let rights = if wanted.uid.is_some() || wanted.gid.is_some() {
-            let attr = now()?;
             // Of a file that nobody may change the kernel says so first.
-            let refused = |error| if attr.locked { Error::Denied } else { error };
-            change.uid = self.stored(wanted.uid, attr.owner.uid).map_err(refused)?;
-            change.gid = self.stored(wanted.gid, attr.owner.gid).map_err(refused)?;
-            let rights = self.owner_rights(caller, &attr);
+            let refused = |error| if seen.attr.locked { Error::Denied } else { error };
+            let (owner, by_rule) =
+                (seen.attr.owner, self.owner_by_rule(&seen.state, &seen.subject()));
+            change.uid = self.stored(wanted.uid, owner.uid, by_rule.uid).map_err(refused)?;
+            change.gid = self.stored(wanted.gid, owner.gid, by_rule.gid).map_err(refused)?;
+            let rights = self.owner_rights(caller, &seen);
             // Set-id bits go by a change of mode, which nobody may make of a
             // file whose owner is unmapped (`setattr_prepare`); the FUSE client
             // leaves that change to us.
-            if Self::loses_setid(&attr, rights) && !self.is_owned(caller, &attr) {
+            if Self::loses_setid(&seen, rights) && !self.is_owned(caller, &seen) {
                 return Err(Error::Denied);
             }
             rights
         } else if wanted.size.is_some() {
-            let attr = now()?;
-            if self.loses_setuid_alone(caller, &attr) {
-                change.mode = Some(attr.mode.without(Mode::SETUID));
+            if self.loses_setuid_alone(caller, &seen) {
+                change.mode = Some(seen.attr.mode.without(Mode::SETUID));
                 Self::rights(caller, true)
             } else {
-                self.content_rights(caller, &attr)
+                self.content_rights(caller, &seen)
             }
         } else if is_empty(wanted) {
-            return self.touch(caller, target, now()?);
+            return self.touch(caller, target, &seen);
         } else {
             Self::rights(caller, wanted.mode.is_some())
         };
@@ -163,18 +177,18 @@ impl Fs {
     /// two cannot be told apart, so what the owner may do is done. A write must
     /// not fail; it carries a flag of its own, and comes only if the file is
     /// open for writing: then nothing is done for others.
-    fn touch(&self, caller: &Caller, target: &Target, attr: Attr<Disk>) -> Result<Attr<Disk>> {
-        let rights = self.owner_rights(caller, &attr);
-        if Self::loses_setid(&attr, rights) {
-            match (self.acts_as_owner(caller, &attr), self.opens.is_written(target.number)) {
+    fn touch(&self, caller: &Caller, target: &Target, seen: &Seen) -> Result<Attr<Disk>> {
+        let rights = self.owner_rights(caller, seen);
+        if Self::loses_setid(seen, rights) {
+            match (self.acts_as_owner(caller, seen), self.opens.is_written(target.number)) {
                 (true, _) => {}
-                (false, true) => return Ok(attr),
+                (false, true) => return Ok(seen.attr),
                 (false, false) => return Err(Error::Denied),
             }
         }
         match self.apply(target, &Change::default(), rights) {
             // A server that may not do it must not make the write fail.
-            Err(error) if error.is(libc::EPERM) => Ok(attr),
+            Err(error) if error.is(libc::EPERM) => Ok(seen.attr),
             result => result,
         }
     }
@@ -185,11 +199,13 @@ impl Fs {
     }
 
     /// Returns the disk id to store for a new owner. One that is shown already
-    /// stays as it is on disk: what callers see of it is not all there is.
+    /// stays as it is on disk: what callers see of it is not all there is. Where
+    /// a rule shows another one whatever is stored, nothing else can be set.
     fn stored<K: Kind>(
         &self,
         wanted: Option<Id<K, View>>,
         now: Option<Id<K, Disk>>,
+        by_rule: Option<Id<K, View>>,
     ) -> Result<Option<Id<K, Disk>>>
     where
         dyn crate::policy::Policy: Translate<K>,
@@ -197,8 +213,12 @@ impl Fs {
         let Some(view) = wanted else { return Ok(None) };
         let policy = self.policy();
         let policy = policy.as_ref();
-        if now.is_some() && Translate::<K>::present(policy, now) == Some(view) {
+        let shown = by_rule.or_else(|| Translate::<K>::present(policy, now));
+        if now.is_some() && shown == Some(view) {
             return Ok(now);
+        }
+        if by_rule.is_some() {
+            return Err(Error::Unmapped);
         }
         Translate::<K>::store(policy, view).map(Some).ok_or(Error::Unmapped)
     }

@@ -15,7 +15,7 @@ use crate::source::{Dir, DirEntry, Node};
 #[derive(Debug)]
 pub(super) struct OpenDir {
     /// Its number.
-    number: u64,
+    pub(super) number: u64,
     /// The directory, to look its names up.
     pub(super) node: Node,
     /// The directory, to list.
@@ -74,7 +74,11 @@ impl Fs {
     ) -> Result<()> {
         let open = self.dirs.get(handle)?;
         let parent = self.parent(open.number);
-        let own = self.present(caller, self.source.getattr(&open.node)?, open.number);
+        let own = self.present(
+            caller,
+            &self.seen(open.number, self.source.getattr(&open.node)?),
+            open.number,
+        );
         let mut failed = None;
         open.dir.read(offset, &mut |entry| match Dot::of(&entry) {
             Some(Dot::Own) => dot(&entry, own, each),
@@ -113,10 +117,12 @@ impl Fs {
         each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let found = Name::new(entry.name).and_then(|name| {
-            Ok((name, self.tree.with_room(|| self.source.lookup(&open.node, name))?))
+            self.may_look(open.number, name)?;
+            let found = self.tree.with_room(|| self.source.lookup(&open.node, name))?;
+            self.entry(caller, open.number, name, &found)
         });
-        let (name, found) = match found {
-            Ok(found) => found,
+        let file = match found {
+            Ok(file) => file,
             Err(error) if LACKS.iter().any(|errno| error.is(*errno)) => return Err(error),
             Err(error) => {
                 if !error.is(libc::ENOENT) {
@@ -125,7 +131,6 @@ impl Fs {
                 return Ok(ControlFlow::Continue(()));
             }
         };
-        let file = self.entry(caller, open.number, name, &found);
         let flow = each(Listed { name: entry.name, next: entry.next }, &file);
         if flow.is_break() {
             self.tree.forget(file.node, 1);

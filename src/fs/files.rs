@@ -33,7 +33,8 @@ impl Fs {
             Ok(node) => node,
             Err(error) => return done(Err(error)),
         };
-        let share = match self.opens.share(caller) {
+        let share = self.may_open(number, &node, flags).and_then(|()| self.opens.share(caller));
+        let share = match share {
             Ok(share) => share,
             Err(error) => return done(Err(error)),
         };
@@ -110,7 +111,8 @@ impl Fs {
         kill: bool,
     ) -> Result<usize> {
         let open = self.opens.get(handle)?;
-        let rights = self.write_rights(caller, kill, || open.file.getattr().ok());
+        let rights = self
+            .write_rights(caller, kill, || Some(self.seen(open.number, open.file.getattr().ok()?)));
         open.file.write(offset, data, rights)
     }
 
@@ -173,8 +175,9 @@ impl Fs {
         offset: u64,
         length: u64,
     ) -> Result<()> {
-        let file = &self.opens.get(handle)?.file;
-        let rights = self.content_rights(caller, &file.getattr()?);
+        let open = self.opens.get(handle)?;
+        let file = &open.file;
+        let rights = self.content_rights(caller, &self.seen(open.number, file.getattr()?));
         file.allocate(mode, offset, length, rights)
     }
 
@@ -201,7 +204,7 @@ impl Fs {
         length: u64,
     ) -> Result<usize> {
         let (source, target) = (self.opens.get(from.0)?, self.opens.get(to.0)?);
-        let rights = self.content_rights(caller, &target.file.getattr()?);
+        let rights = self.content_rights(caller, &self.seen(target.number, target.file.getattr()?));
         source.file.copy_to(from.1, target.file.as_ref(), to.1, length, rights)
     }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::dirs::OpenDir;
 use super::opens::Open;
+use super::rules::Seen;
 use super::{Capability, Fs};
-use crate::attr::Attr;
 use crate::error::{Errno, Error, Result};
-use crate::id::{Caller, Disk};
+use crate::id::Caller;
 use crate::source::{InodeFlags, InodeFlagsKind};
 
 /// `FS_IOC_GETFLAGS`: `_IOR('f', 1, long)`, though what is read is an int.
@@ -84,7 +84,13 @@ impl Fs {
             Target::File(open) => open.file.getattr()?,
             Target::Dir(open) => self.source.getattr(&open.node)?,
         };
-        self.may_set_flags(caller, &attr, &target.get(kind)?, &flags)?;
+        let number = match &target {
+            Target::File(open) => open.number,
+            Target::Dir(open) => open.number,
+        };
+        let seen = self.seen(number, attr);
+        self.may_change(&seen)?;
+        self.may_set_flags(caller, &seen, &target.get(kind)?, &flags)?;
         target.set(&flags)?;
         Ok(Vec::new())
     }
@@ -97,12 +103,12 @@ impl Fs {
     fn may_set_flags(
         &self,
         caller: &Caller,
-        attr: &Attr<Disk>,
+        seen: &Seen,
         now: &InodeFlags,
         new: &InodeFlags,
     ) -> Result<()> {
         let locks = locked(now) != locked(new);
-        if self.acts_as_owner(caller, attr)
+        if self.acts_as_owner(caller, seen)
             && (!locks || self.processes.capable(caller, Capability::LinuxImmutable))
         {
             Ok(())

@@ -8,11 +8,12 @@
 //!
 //! | file | operations |
 //! |---|---|
-//! | `names` | lookup, mknod, mkdir, symlink, link, unlink, rmdir, rename |
+//! | `names`, `rename` | lookup, mknod, mkdir, symlink, link, unlink, rmdir; rename |
 //! | `attrs` | getattr, setattr, readlink, statfs |
 //! | `files` | open, create, read, write, flush, release, and so on |
 //! | `dirs` | opendir, readdirplus, fsyncdir |
 //! | `xattrs`, `ioctl` | extended attributes, inode flags |
+//! | `rights`, `rules` | what a caller may, and what the rules of the policy say of a file |
 //! | `locks` | getlk, setlk; `owners` holds the locks, `waits` who waits |
 
 mod attrs;
@@ -24,7 +25,9 @@ mod locks;
 mod names;
 mod opens;
 mod owners;
+mod rename;
 mod rights;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod waits;
@@ -37,7 +40,7 @@ use std::time::Duration;
 
 use crate::attr::{Attr, Name};
 use crate::error::{Error, Result};
-use crate::id::{Caller, Disk, Group, Id, Owner, User, View};
+use crate::id::{Caller, Group, Id, Owner, User, View};
 use crate::policy::Policy;
 use crate::source::{Found, Lock, Node, SetTime, Source};
 use crate::sync::read;
@@ -48,6 +51,7 @@ pub use crate::acl::StandIn;
 use budget::Budget;
 use dirs::OpenDir;
 use opens::Opens;
+use rules::Seen;
 use waits::Waits;
 
 /// How long the kernel may believe what it was told.
@@ -252,22 +256,27 @@ impl Fs {
     }
 
     /// Returns the owner that a caller sees of a file.
-    fn shown(&self, _caller: &Caller, attr: &Attr<Disk>) -> Owner<View> {
-        self.policy().present_owner(attr.owner)
+    fn shown(&self, _caller: &Caller, seen: &Seen) -> Owner<View> {
+        let by_rule = self.owner_by_rule(&seen.state, &seen.subject());
+        let shown = self.policy().present_owner(seen.attr.owner);
+        Owner { uid: by_rule.uid.or(shown.uid), gid: by_rule.gid.or(shown.gid) }
     }
 
     /// Returns what a caller sees of a file.
-    fn present(&self, caller: &Caller, attr: Attr<Disk>, number: u64) -> Attr<View> {
-        attr.presented(self.shown(caller, &attr), number)
+    fn present(&self, caller: &Caller, seen: &Seen, number: u64) -> Attr<View> {
+        let mut shown = seen.attr.presented(self.shown(caller, seen), number);
+        self.dress(seen, &mut shown);
+        shown
     }
 
     /// Counts a lookup of what a name led to.
-    fn entry(&self, caller: &Caller, parent: u64, name: Name<'_>, found: &Found) -> Entry {
-        let identity = self.tree.remember(parent, name, found);
-        Entry {
-            node: identity.number,
-            generation: identity.generation,
-            attr: self.present(caller, found.attr, identity.number),
-        }
+    ///
+    /// # Errors
+    /// `Hidden` (`ENOENT`) if a rule hides it.
+    fn entry(&self, caller: &Caller, parent: u64, name: Name<'_>, found: &Found) -> Result<Entry> {
+        let seen = self.visible(parent, name, found.attr)?;
+        let identity = self.tree.remember(parent, name, found, &seen.state);
+        let attr = self.present(caller, &seen, identity.number);
+        Ok(Entry { node: identity.number, generation: identity.generation, attr })
     }
 }

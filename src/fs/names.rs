@@ -1,16 +1,21 @@
-//! Names: looked up, made, moved, removed.
+//! Names: looked up, made, removed; `rename` moves them.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use super::rules::{ELSEWHERE, Seen, There};
 use super::{Capability, Entry, Fs};
-use crate::attr::{Attr, FileKind, Mode, Name};
+use crate::attr::{FileKind, Mode, Name};
 use crate::error::{Errno, Error, Result};
-use crate::id::{Caller, Disk, Ids};
-use crate::source::{File, Found, New, NewKind, Node, RenameFlags};
+use crate::id::{Caller, Disk, Ids, Owner};
+use crate::policy::rules::{Deny, Subject};
+use crate::source::{File, Found, New, NewKind, Node};
 
 /// The error of a name that is taken.
 pub(super) const EXISTS: Error = Error::Os(Errno(libc::EEXIST));
+
+/// The owner of what nobody can make.
+const NOBODY: Owner<Disk> = Owner { uid: None, gid: None };
 
 /// What a new name is to lead to, as the caller asks for it.
 #[derive(Clone, Copy)]
@@ -32,8 +37,9 @@ impl Fs {
     pub fn lookup(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<Entry> {
         let name = Name::new(name)?;
         let dir = self.node(parent)?;
+        self.may_look(parent, name)?;
         let found = self.tree.with_room(|| self.source.lookup(&dir, name))?;
-        Ok(self.entry(caller, parent, name, &found))
+        self.entry(caller, parent, name, &found)
     }
 
     /// Makes a file, fifo, socket or device; `mode` holds the kind, and 0 for
@@ -103,9 +109,11 @@ impl Fs {
     pub fn unlink(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
         let name = Name::new(name)?;
         let dir = self.node(parent)?;
+        self.may_look(parent, name)?;
         let found = self.source.lookup(&dir, name)?;
-        self.may_remove(caller, &dir, &found)?;
-        let held = self.hold(Some(&found));
+        let there = self.may_drop((parent, &dir), name, found, Deny::DELETE)?;
+        self.may_remove(caller, (parent, &dir), &there.seen)?;
+        let held = self.hold(Some(&there));
         self.settle(held, self.source.unlink(&dir, name))
     }
 
@@ -116,60 +124,12 @@ impl Fs {
     pub fn rmdir(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
         let name = Name::new(name)?;
         let dir = self.node(parent)?;
+        self.may_look(parent, name)?;
         let found = self.source.lookup(&dir, name)?;
-        self.may_remove(caller, &dir, &found)?;
-        let held = self.hold(Some(&found));
+        let there = self.may_drop((parent, &dir), name, found, Deny::DELETE)?;
+        self.may_remove(caller, (parent, &dir), &there.seen)?;
+        let held = self.hold(Some(&there));
         self.settle(held, self.source.rmdir(&dir, name))
-    }
-
-    /// Renames.
-    ///
-    /// # Errors
-    /// As renameat2(2); `Unmapped` (`EOVERFLOW`) if the caller has no id to
-    /// store and the new name does not exist yet, or a whiteout is to be left.
-    pub fn rename(
-        &self,
-        caller: &Caller,
-        from: (u64, &OsStr),
-        to: (u64, &OsStr),
-        flags: RenameFlags,
-    ) -> Result<()> {
-        let (old_name, new_name) = (Name::new(from.1)?, Name::new(to.1)?);
-        let (old_dir, new_dir) = (self.node(from.0)?, self.node(to.0)?);
-        let moving = self.source.lookup(&old_dir, old_name)?;
-        self.may_remove(caller, &old_dir, &moving)?;
-        let there = self.existing(&new_dir, new_name)?;
-        if flags.no_replace && there.is_some() {
-            return Err(EXISTS);
-        }
-        if let Some(there) = &there {
-            self.may_remove(caller, &new_dir, there)?;
-        }
-        let owner = self.policy().create_owner(caller);
-        // What is exchanged adds no name; a whiteout is a new file. (The kernel
-        // makes one over an existing name too, and stores no id at all for it.)
-        let adds = flags.whiteout || (there.is_none() && !flags.exchange);
-        if adds && owner.is_none() {
-            return Err(Error::Unmapped);
-        }
-        let replaced = there.as_ref().filter(|there| !flags.exchange && there.key != moving.key);
-        let held = self.hold(replaced);
-        let swapped = there.as_ref().filter(|_| flags.exchange);
-        let carried = [Some(&moving), swapped].map(|found| self.carry(found));
-        let whiteout = owner.filter(|_| flags.whiteout);
-        let (old, new) = ((&old_dir, old_name), (&new_dir, new_name));
-        let rights = Self::rights(caller, false);
-        let renamed = self.tree.with_room(|| self.source.rename(old, new, flags, whiteout, rights));
-        if renamed.is_ok() {
-            let places = [(Some(&moving), to.0, new_name), (swapped, from.0, old_name)];
-            for (found, parent, name) in places {
-                if let Some(number) = found.and_then(|found| self.tree.known(&found.key)) {
-                    self.tree.moved(number, parent, name);
-                }
-            }
-        }
-        carried.into_iter().flatten().for_each(|number| self.tree.unpin(number));
-        self.settle(held, renamed)
     }
 
     /// Gives a file another name.
@@ -179,10 +139,16 @@ impl Fs {
     pub fn link(&self, caller: &Caller, node: u64, parent: u64, name: &OsStr) -> Result<Entry> {
         let name = Name::new(name)?;
         let (file, dir) = (self.node(node)?, self.node(parent)?);
+        let seen = self.seen(node, self.source.getattr(&file)?);
+        self.may(&seen, Deny::LINK)?;
+        let state = self.may_add((parent, &dir), name, &seen.subject(), Deny::CREATE)?;
         self.birth(caller, &dir, name)?;
+        if state != seen.state {
+            return Err(ELSEWHERE);
+        }
         let rights = Self::rights(caller, false);
         let found = self.tree.with_room(|| self.source.link(&file, &dir, name, rights))?;
-        Ok(self.entry(caller, parent, name, &found))
+        self.entry(caller, parent, name, &found)
     }
 
     /// Makes a name and what it leads to; the name is counted.
@@ -195,33 +161,41 @@ impl Fs {
     ) -> Result<(Entry, Option<Arc<dyn File>>)> {
         let name = Name::new(name)?;
         let dir = self.node(parent)?;
+        let mut new =
+            Subject { kind: wanted.what.kind(), owner: NOBODY, mode: Mode::new(wanted.mode) };
+        if let Some(owner) = self.policy().create_owner(caller) {
+            new.owner = owner.into();
+        }
+        let state = self.may_add((parent, &dir), name, &new, Deny::CREATE)?;
         let owner = self.birth(caller, &dir, name)?;
-        let mode = self.own_setid(caller, owner, Mode::new(wanted.mode));
+        let mode = self.own_setid(caller, owner, &state, &new);
         let umask = Mode::new(wanted.umask).bits();
         let reserve = Self::rights(caller, false).reserve;
         let new = New { what: wanted.what, owner, mode, umask, reserve };
         let created = self.tree.with_room(|| self.source.create(&dir, name, &new))?;
-        Ok((self.entry(caller, parent, name, &created.found), created.file))
+        Ok((self.entry(caller, parent, name, &created.found)?, created.file))
     }
 
     /// Checks a sticky directory (`check_sticky` of fs/namei.c) on what is there.
     ///
     /// The kernel has checked what it remembers of the name; somebody else may
     /// have made a file of that name on the host since.
-    fn may_remove(&self, caller: &Caller, dir: &Node, found: &Found) -> Result<()> {
-        let dir = self.source.getattr(dir)?;
-        let own = |attr: &Attr<Disk>| {
-            let shown = self.shown(caller, attr).uid;
+    pub(super) fn may_remove(
+        &self,
+        caller: &Caller,
+        (parent, dir): (u64, &Node),
+        seen: &Seen,
+    ) -> Result<()> {
+        let dir = self.seen(parent, self.source.getattr(dir)?);
+        let own = |seen: &Seen| {
+            let shown = self.shown(caller, seen).uid;
             shown.is_some() && shown == caller.uid
         };
-        let may = !dir.mode.has(Mode::STICKY)
-            || own(&found.attr)
+        let may = !dir.attr.mode.has(Mode::STICKY)
+            || own(seen)
             || own(&dir)
-            || self.processes.capable_over(
-                caller,
-                Capability::Fowner,
-                self.shown(caller, &found.attr),
-            ) != Some(false);
+            || self.processes.capable_over(caller, Capability::Fowner, self.shown(caller, seen))
+                != Some(false);
         if may { Ok(()) } else { Err(Error::Denied) }
     }
 
@@ -236,20 +210,12 @@ impl Fs {
     }
 
     /// Returns what a name leads to, if it exists.
-    fn existing(&self, dir: &Node, name: Name<'_>) -> Result<Option<Found>> {
+    pub(super) fn existing(&self, dir: &Node, name: Name<'_>) -> Result<Option<Found>> {
         match self.source.lookup(dir, name) {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.is(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Holds a directory open while it moves, if what is below it is reached by
-    /// names: until the new place is known, another request may ask for it.
-    fn carry(&self, found: Option<&Found>) -> Option<u64> {
-        let found = found.filter(|found| found.attr.kind.is_dir() && found.handle.is_none())?;
-        let number = self.tree.known(&found.key)?;
-        self.tree.pin(number).ok().map(|()| number)
     }
 
     /// Holds a file open that is about to lose this name, if the kernel still
@@ -260,13 +226,13 @@ impl Fs {
     /// So it is where many are held already, but for those who have it open: a
     /// caller may know any number of files by `O_PATH`, and the kernel by names
     /// that the host has changed.
-    fn hold(&self, found: Option<&Found>) -> Option<u64> {
-        let found = found?;
+    pub(super) fn hold(&self, there: Option<&There>) -> Option<u64> {
+        let There { found, seen } = there?;
         let last = found.attr.nlink <= 1 || found.attr.kind.is_dir();
         if !last && self.source.facts().handles {
             return None;
         }
-        let number = self.tree.known(&found.key)?;
+        let number = self.tree.known(&found.key, &seen.state)?;
         let held = self.tree.pins();
         if held >= self.config.descriptors / 8 || !self.budget.one_more(held) {
             // Whoever has it open keeps the file through that.
@@ -293,7 +259,7 @@ impl Fs {
     }
 
     /// Lets a file go that was held for a removal which then failed.
-    fn settle(&self, held: Option<u64>, removed: Result<()>) -> Result<()> {
+    pub(super) fn settle(&self, held: Option<u64>, removed: Result<()>) -> Result<()> {
         if let (Some(number), Err(_)) = (held, &removed) {
             self.tree.unpin(number);
         }

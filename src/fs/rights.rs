@@ -1,8 +1,10 @@
 //! What a caller may keep or take on the host: set-id bits, reserved blocks.
 
+use super::rules::Seen;
 use super::{Capability, Fs};
-use crate::attr::{Attr, Mode};
+use crate::attr::Mode;
 use crate::id::{Caller, Disk, Ids, Owner, View};
+use crate::policy::rules::{State, Subject};
 use crate::source::Rights;
 
 /// The group's execute bit: without it `S_ISGID` makes nothing set-group-id.
@@ -33,10 +35,10 @@ impl Fs {
 
     /// Returns the rights to change the contents of a file
     /// (`setattr_should_drop_suidgid` of fs/attr.c).
-    pub(super) fn content_rights(&self, caller: &Caller, attr: &Attr<Disk>) -> Rights {
-        let keep = attr.mode.has(SETID)
+    pub(super) fn content_rights(&self, caller: &Caller, seen: &Seen) -> Rights {
+        let keep = seen.attr.mode.has(SETID)
             && (self.processes.capable(caller, Capability::Fsetid)
-                || marks_only(attr.mode) && self.may_set_gid(caller, attr));
+                || marks_only(seen.attr.mode) && self.may_set_gid(caller, seen));
         Self::rights(caller, keep)
     }
 
@@ -45,11 +47,11 @@ impl Fs {
     ///
     /// Only truncate(2) needs it: before other changes the client asks for the
     /// bits to go (see [`Fs::setattr`]).
-    pub(super) fn loses_setuid_alone(&self, caller: &Caller, attr: &Attr<Disk>) -> bool {
-        attr.mode.has(Mode::SETUID)
-            && marks_only(attr.mode.without(Mode::SETUID))
+    pub(super) fn loses_setuid_alone(&self, caller: &Caller, seen: &Seen) -> bool {
+        seen.attr.mode.has(Mode::SETUID)
+            && marks_only(seen.attr.mode.without(Mode::SETUID))
             && !self.processes.capable(caller, Capability::Fsetid)
-            && self.may_set_gid(caller, attr)
+            && self.may_set_gid(caller, seen)
     }
 
     /// Returns the rights to write where the kernel has told whether the
@@ -58,29 +60,29 @@ impl Fs {
         &self,
         caller: &Caller,
         kill: bool,
-        marked: impl FnOnce() -> Option<Attr<Disk>>,
+        marked: impl FnOnce() -> Option<Seen>,
     ) -> Rights {
-        let keep =
-            !kill || marked().is_some_and(|a| marks_only(a.mode) && self.may_set_gid(caller, &a));
+        let keep = !kill
+            || marked().is_some_and(|s| marks_only(s.attr.mode) && self.may_set_gid(caller, &s));
         Self::rights(caller, keep)
     }
 
     /// Returns the rights to change the owner: only an `S_ISGID` that marks
     /// no program may stay (`setattr_should_drop_sgid`).
-    pub(super) fn owner_rights(&self, caller: &Caller, attr: &Attr<Disk>) -> Rights {
-        let marks = attr.mode.has(Mode::SETGID) && !attr.mode.has(GROUP_EXEC);
-        Self::rights(caller, marks && self.may_set_gid(caller, attr))
+    pub(super) fn owner_rights(&self, caller: &Caller, seen: &Seen) -> Rights {
+        let marks = seen.attr.mode.has(Mode::SETGID) && !seen.attr.mode.has(GROUP_EXEC);
+        Self::rights(caller, marks && self.may_set_gid(caller, seen))
     }
 
     /// Reports whether a change of owner with these rights takes set-id bits.
-    pub(super) fn loses_setid(attr: &Attr<Disk>, rights: Rights) -> bool {
-        let group = attr.mode.has(Mode::SETGID) && !rights.keep_setid;
-        (attr.mode.has(Mode::SETUID) || group) && !attr.kind.is_dir()
+    pub(super) fn loses_setid(seen: &Seen, rights: Rights) -> bool {
+        let group = seen.attr.mode.has(Mode::SETGID) && !rights.keep_setid;
+        (seen.attr.mode.has(Mode::SETUID) || group) && !seen.attr.kind.is_dir()
     }
 
     /// Returns the rights to set an access ACL (`posix_acl_update_mode`).
-    pub(super) fn acl_rights(&self, caller: &Caller, attr: &Attr<Disk>) -> Rights {
-        let keep = attr.mode.has(Mode::SETGID) && self.may_set_gid(caller, attr);
+    pub(super) fn acl_rights(&self, caller: &Caller, seen: &Seen) -> Rights {
+        let keep = seen.attr.mode.has(Mode::SETGID) && self.may_set_gid(caller, seen);
         Self::rights(caller, keep)
     }
 
@@ -90,25 +92,34 @@ impl Fs {
     /// Where a caller's own files are shown as another's (a collapse), a
     /// set-id file would be one of the stored owner, planted by whoever may
     /// create. The root of the view may give such a file to anybody anyway.
-    pub(super) fn own_setid(&self, caller: &Caller, owner: Ids<Disk>, mode: Mode) -> Mode {
+    pub(super) fn own_setid(
+        &self,
+        caller: &Caller,
+        owner: Ids<Disk>,
+        state: &State,
+        new: &Subject,
+    ) -> Mode {
+        let mode = new.mode;
         if !mode.has(SETID) || is_root(caller) {
             return mode;
         }
+        let by_rule = self.owner_by_rule(state, new);
         let shown = self.policy().present_owner(owner.into());
+        let shown = Owner { uid: by_rule.uid.or(shown.uid), gid: by_rule.gid.or(shown.gid) };
         let user = if shown.uid == caller.uid { 0 } else { Mode::SETUID };
         let group = if shown.gid == caller.gid { 0 } else { Mode::SETGID };
         mode.without(user | group)
     }
 
     /// Reports whether any caller is shown as the owner of the file.
-    pub(super) fn is_owned(&self, caller: &Caller, attr: &Attr<Disk>) -> bool {
-        self.shown(caller, attr).uid.is_some()
+    pub(super) fn is_owned(&self, caller: &Caller, seen: &Seen) -> bool {
+        self.shown(caller, seen).uid.is_some()
     }
 
     /// Reports whether the caller may do what only the owner may
     /// (`inode_owner_or_capable` of fs/inode.c).
-    pub(super) fn acts_as_owner(&self, caller: &Caller, attr: &Attr<Disk>) -> bool {
-        let shown = self.shown(caller, attr);
+    pub(super) fn acts_as_owner(&self, caller: &Caller, seen: &Seen) -> bool {
+        let shown = self.shown(caller, seen);
         let user = Owner { gid: None, ..shown };
         shown.uid.is_some()
             && (shown.uid == caller.uid || self.has(caller, Capability::Fowner, user))
@@ -116,8 +127,8 @@ impl Fs {
 
     /// Reports whether the caller may have `S_ISGID` on a file
     /// (`in_group_or_capable` of fs/inode.c).
-    fn may_set_gid(&self, caller: &Caller, attr: &Attr<Disk>) -> bool {
-        let shown = self.shown(caller, attr);
+    fn may_set_gid(&self, caller: &Caller, seen: &Seen) -> bool {
+        let shown = self.shown(caller, seen);
         shown.gid.is_some_and(|group| self.processes.in_group(caller, group))
             || shown.uid.is_some()
                 && shown.gid.is_some()

@@ -8,6 +8,7 @@ use super::{Capability as Privilege, Fs};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
 use crate::error::{Errno, Error, Result};
 use crate::id::{Caller, Disk};
+use crate::policy::rules::Deny;
 use crate::source::{Node, XattrSet};
 
 /// What an extended attribute holds.
@@ -44,15 +45,19 @@ impl Fs {
     ///
     /// # Errors
     /// As getxattr(2): `ENODATA`.
-    pub fn getxattr(&self, _caller: &Caller, node: u64, name: &OsStr) -> Result<Vec<u8>> {
+    pub fn getxattr(&self, _: &Caller, node: u64, name: &OsStr) -> Result<Vec<u8>> {
         let kind = Kind::of(name)?;
-        let node = self.node(node)?;
+        let (number, node) = (node, self.node(node)?);
         let policy = self.policy();
         let policy = policy.as_ref();
         match kind {
             Kind::Acl(kind) => {
                 let acl = self.tree.with_room(|| self.source.acl(&node, kind))?.ok_or(ABSENT)?;
-                Ok(acl.present(policy).to_wire(self.config.stand_in))
+                let mut acl = acl.present(policy);
+                if kind == AclKind::Access {
+                    acl = self.dress_acl((number, &node), acl)?;
+                }
+                Ok(acl.to_wire(self.config.stand_in))
             }
             Kind::Capability => {
                 let found = self.tree.with_room(|| self.source.capability(&node))?.ok_or(ABSENT)?;
@@ -101,25 +106,26 @@ impl Fs {
         let policy = self.policy();
         let policy = policy.as_ref();
         let rights = Self::rights(caller, false);
-        match Kind::of(name)? {
+        let (number, kind) = (node, Kind::of(name)?);
+        let node = self.node(number)?;
+        self.may_set((number, &node), &kind)?;
+        match kind {
             Kind::Acl(kind) => {
                 let acl = Acl::from_wire(value, self.config.stand_in)?;
                 let acl = acl.map(|acl| acl.store(policy)).transpose()?;
-                let node = self.node(node)?;
                 if acl.is_some() && self.hides_entries(&node, kind)? {
                     return Err(Error::UnmappedEntry);
                 }
-                self.set_acl(caller, &node, kind, acl.as_ref())
+                self.set_acl(caller, (number, &node), kind, acl.as_ref())
             }
             Kind::Capability => {
                 let how = how(flags)?;
                 let capability = Capability::decode(value)?.store(policy)?;
-                let node = self.node(node)?;
                 self.check(&node, how)?;
                 self.tree.with_room(|| self.source.set_capability(&node, Some(&capability), rights))
             }
             Kind::Plain => {
-                let (how, node) = (how(flags)?, self.node(node)?);
+                let how = how(flags)?;
                 self.tree.with_room(|| self.source.set_xattr(&node, name, Some(value), how, rights))
             }
         }
@@ -130,13 +136,16 @@ impl Fs {
     /// # Errors
     /// As removexattr(2): `ENODATA`.
     pub fn removexattr(&self, caller: &Caller, node: u64, name: &OsStr) -> Result<()> {
-        let kind = Kind::of(name)?;
-        let node = self.node(node)?;
+        let (number, kind) = (node, Kind::of(name)?);
+        let node = self.node(number)?;
+        if matches!(kind, Kind::Capability) && self.is_about_to_change(caller, (number, &node))? {
+            return Ok(());
+        }
+        self.may_set((number, &node), &kind)?;
         // An attribute that files share takes room when one of them changes it.
         let rights = Self::rights(caller, false);
         match kind {
-            Kind::Acl(kind) => self.set_acl(caller, &node, kind, None),
-            Kind::Capability if self.is_about_to_change(caller, &node)? => Ok(()),
+            Kind::Acl(kind) => self.set_acl(caller, (number, &node), kind, None),
             Kind::Capability => {
                 self.tree.with_room(|| self.source.set_capability(&node, None, rights))
             }
@@ -151,8 +160,8 @@ impl Fs {
     /// the name of callers who may not remove it by removexattr(2).
     ///
     /// The change itself takes the capability on the host, if it is made.
-    fn is_about_to_change(&self, caller: &Caller, node: &Node) -> Result<bool> {
-        let shown = self.shown(caller, &self.source.getattr(node)?);
+    fn is_about_to_change(&self, caller: &Caller, (number, node): (u64, &Node)) -> Result<bool> {
+        let shown = self.shown(caller, &self.seen(number, self.source.getattr(node)?));
         Ok(shown.uid.is_none()
             || shown.gid.is_none()
             || self.processes.capable_over(caller, Privilege::Setfcap, shown) == Some(false))
@@ -177,15 +186,34 @@ impl Fs {
     fn set_acl(
         &self,
         caller: &Caller,
-        node: &Node,
+        (number, node): (u64, &Node),
         kind: AclKind,
         acl: Option<&Acl<Disk>>,
     ) -> Result<()> {
         let rights = match kind {
-            AclKind::Access => self.acl_rights(caller, &self.source.getattr(node)?),
+            AclKind::Access => {
+                let seen = self.seen(number, self.source.getattr(node)?);
+                self.acl_rights(caller, &seen)
+            }
             AclKind::Default => Self::rights(caller, false),
         };
         self.tree.with_room(|| self.source.set_acl(node, kind, acl, rights))
+    }
+
+    /// Checks that the rules let an attribute be set or removed.
+    ///
+    /// # Errors
+    /// `EROFS` or `Denied` (`EPERM`).
+    fn may_set(&self, (number, node): (u64, &Node), kind: &Kind) -> Result<()> {
+        if !self.has_rules() {
+            return Ok(());
+        }
+        let seen = self.seen(number, self.source.getattr(node)?);
+        if matches!(kind, Kind::Acl(AclKind::Access)) {
+            // The permission bits change with it.
+            self.may(&seen, Deny::CHMOD)?;
+        }
+        self.may(&seen, Deny::XATTR)
     }
 
     /// Checks whether a file has a capability as `how` demands.

@@ -154,7 +154,11 @@ impl Adapter {
         let answer =
             attempt("lookup", req, || match self.fs.lookup(&convert::caller(req), parent, name) {
                 Ok(entry) => Ok(Some(entry)),
-                Err(error) if error.is(libc::ENOENT) && !negative.is_zero() => Ok(None),
+                Err(error)
+                    if error.is(libc::ENOENT) && error != Error::Hidden && !negative.is_zero() =>
+                {
+                    Ok(None)
+                }
                 Err(error) => Err(error),
             });
         match answer {

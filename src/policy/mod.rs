@@ -26,6 +26,7 @@ pub use error::{Code, Origin, PolicyError, Written};
 pub use familiar::Familiar;
 pub use names::{List, Place, Unread};
 pub use pipeline::{Pipeline, Server};
+pub use rules::State;
 pub use spec::{Entry, Rules, Spec};
 pub use text::{Names, NoNames};
 

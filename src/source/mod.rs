@@ -124,6 +124,18 @@ pub enum NewKind<'a> {
     Special(FileKind, u64),
 }
 
+impl NewKind<'_> {
+    /// Returns the kind of file that is made.
+    pub const fn kind(&self) -> FileKind {
+        match self {
+            Self::Regular(_) => FileKind::Regular,
+            Self::Directory => FileKind::Directory,
+            Self::Symlink(_) => FileKind::Symlink,
+            Self::Special(kind, _) => *kind,
+        }
+    }
+}
+
 /// What came of [`Source::create`].
 #[derive(Debug)]
 pub struct Created {

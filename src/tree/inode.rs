@@ -3,24 +3,27 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::source::{FileHandle, Key};
+use crate::policy::State;
+use crate::source::{FileHandle, Found, Key};
 
 /// The longest handle that the kernel makes (`MAX_HANDLE_SZ`).
 const HANDLE_MAX: usize = 128;
 
-/// A handle, as its type and its bytes, and a name.
-type Rest<'a> = (Option<(i32, &'a [u8])>, &'a [u8]);
+/// Whether it is a directory; a handle, as its type and its bytes; a name.
+type Rest<'a> = (bool, Option<(i32, &'a [u8])>, &'a [u8]);
 
 /// A file that the kernel knows.
 #[derive(Debug)]
 pub(super) struct Inode {
     pub(super) key: Key,
+    /// Where its name stands in the rules by path.
+    pub(super) state: State,
     /// Lookups that the kernel has not taken back.
     pub(super) count: u64,
     /// The number of the directory where the file was last found.
     parent: u64,
-    /// Handle and name in one allocation, since a million of both are kept:
-    /// the handle's length plus 1 (one byte; 0 without a handle, and then the
+    /// The rest in one allocation, since a million are kept: 1 for a directory,
+    /// else 0 (one byte); the handle's length plus 1 (one byte; 0 without a handle, and then the
     /// name follows at once), its type (four bytes, little-endian), its bytes,
     /// and then the name.
     rest: Box<[u8]>,
@@ -28,40 +31,47 @@ pub(super) struct Inode {
 
 impl Inode {
     /// Makes an inode that no lookup is counted of yet.
-    pub(super) fn new(key: Key, handle: Option<&FileHandle>, parent: u64, name: &OsStr) -> Self {
-        let handle = handle.map(|handle| (handle.kind, &*handle.bytes));
-        Self { key, count: 0, parent, rest: pack(handle, name.as_bytes()) }
+    pub(super) fn new(found: &Found, state: State, parent: u64, name: &OsStr) -> Self {
+        let handle = found.handle.as_ref().map(|handle| (handle.kind, &*handle.bytes));
+        let rest = pack(found.attr.kind.is_dir(), handle, name.as_bytes());
+        Self { key: found.key.clone(), state, count: 0, parent, rest }
     }
 
     /// Returns where the file was last found.
     pub(super) fn place(&self) -> (u64, &OsStr) {
-        (self.parent, OsStr::from_bytes(self.unpack().1))
+        (self.parent, OsStr::from_bytes(self.unpack().2))
+    }
+
+    /// Reports whether it is a directory.
+    pub(super) fn is_dir(&self) -> bool {
+        self.unpack().0
     }
 
     /// Returns the handle, where there is one.
     pub(super) fn handle(&self) -> Option<FileHandle> {
-        self.unpack().0.map(|(kind, bytes)| FileHandle { kind, bytes: bytes.into() })
+        self.unpack().1.map(|(kind, bytes)| FileHandle { kind, bytes: bytes.into() })
     }
 
     /// Records where the file is now, and its handle where that is new.
     pub(super) fn update(&mut self, handle: Option<&FileHandle>, parent: u64, name: &OsStr) {
-        let (old_handle, old_name) = self.unpack();
+        let (directory, old_handle, old_name) = self.unpack();
         let handle = handle.map(|handle| (handle.kind, &*handle.bytes)).or(old_handle);
         if handle != old_handle || name.as_bytes() != old_name {
-            self.rest = pack(handle, name.as_bytes());
+            self.rest = pack(directory, handle, name.as_bytes());
         }
         self.parent = parent;
     }
 
     fn unpack(&self) -> Rest<'_> {
-        unpack(&self.rest).unwrap_or((None, &[]))
+        unpack(&self.rest).unwrap_or((false, None, &[]))
     }
 }
 
-fn pack(handle: Option<(i32, &[u8])>, name: &[u8]) -> Box<[u8]> {
+fn pack(directory: bool, handle: Option<(i32, &[u8])>, name: &[u8]) -> Box<[u8]> {
     let handle = handle.filter(|(_, bytes)| bytes.len() <= HANDLE_MAX);
     let length = handle.map_or(0, |(_, bytes)| bytes.len().saturating_add(1));
-    let mut rest = Vec::with_capacity(length.saturating_add(name.len()).saturating_add(5));
+    let mut rest = Vec::with_capacity(length.saturating_add(name.len()).saturating_add(6));
+    rest.push(u8::from(directory));
     rest.push(u8::try_from(length).unwrap_or(0));
     if let Some((kind, bytes)) = handle {
         rest.extend_from_slice(&kind.to_le_bytes());
@@ -72,28 +82,52 @@ fn pack(handle: Option<(i32, &[u8])>, name: &[u8]) -> Box<[u8]> {
 }
 
 fn unpack(rest: &[u8]) -> Option<Rest<'_>> {
+    let (directory, rest) = rest.split_first()?;
+    let directory = *directory != 0;
     let (length, rest) = rest.split_first()?;
     let Some(length) = usize::from(*length).checked_sub(1) else {
-        return Some((None, rest));
+        return Some((directory, None, rest));
     };
     let (kind, rest) = rest.split_first_chunk()?;
     let (bytes, name) = rest.split_at_checked(length)?;
-    Some((Some((i32::from_le_bytes(*kind), bytes)), name))
+    Some((directory, Some((i32::from_le_bytes(*kind), bytes)), name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attr::{Attr, FileKind, Mode, Time};
+    use crate::id::Owner;
+
+    fn inode(handle: Option<FileHandle>, kind: FileKind, name: &str) -> Inode {
+        let key = Key { volume: 0, ino: 9, generation: 1 };
+        let attr = Attr {
+            ino: 9,
+            kind,
+            mode: Mode::new(0),
+            nlink: 1,
+            owner: Owner { uid: None, gid: None },
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            blksize: 0,
+            atime: Time::default(),
+            mtime: Time::default(),
+            ctime: Time::default(),
+            btime: None,
+            locked: false,
+        };
+        Inode::new(&Found { key, handle, attr }, State::default(), 3, OsStr::new(name))
+    }
 
     #[test]
     fn keeps_handle_and_place() {
-        let key = Key { volume: 0, ino: 9, generation: 1 };
         let long = "n".repeat(255);
         for length in [None, Some(0), Some(8), Some(128)] {
             for name in ["a", long.as_str()] {
                 let handle =
                     length.map(|length| FileHandle { kind: -2, bytes: vec![0xab; length].into() });
-                let mut inode = Inode::new(key.clone(), handle.as_ref(), 3, OsStr::new(name));
+                let mut inode = inode(handle.clone(), FileKind::Directory, name);
                 assert_eq!(inode.handle(), handle);
                 assert_eq!(inode.place(), (3, OsStr::new(name)));
                 inode.update(None, 4, OsStr::new("b"));
@@ -103,21 +137,21 @@ mod tests {
                 inode.update(Some(&other), 4, OsStr::new("b"));
                 assert_eq!(inode.handle(), Some(other));
                 assert_eq!(inode.place(), (4, OsStr::new("b")));
+                assert!(inode.is_dir());
             }
         }
     }
 
     #[test]
     fn a_handle_that_is_too_long_is_none() {
-        let key = Key { volume: 0, ino: 9, generation: 1 };
         let handle = FileHandle { kind: 1, bytes: vec![0; 129].into() };
-        let inode = Inode::new(key, Some(&handle), 3, OsStr::new("a"));
-        assert_eq!(inode.handle(), None);
+        let inode = inode(Some(handle), FileKind::Regular, "a");
+        assert_eq!((inode.handle(), inode.is_dir()), (None, false));
         assert_eq!(inode.place(), (3, OsStr::new("a")));
     }
 
     #[test]
     fn is_small() {
-        assert!(size_of::<Inode>() <= 56);
+        assert!(size_of::<Inode>() <= 72);
     }
 }

@@ -18,13 +18,14 @@ use std::sync::Arc;
 
 use crate::attr::Name;
 use crate::error::{Error, Result};
+use crate::policy::State;
 use crate::source::{Found, Key, Node, Source};
 
 pub use handles::Handles;
 
 use nodes::Nodes;
 use number::Numbers;
-use table::Table;
+use table::{Before, Table};
 
 /// The node id of the root that the kernel makes before it asks anything.
 pub const ANCHOR: u64 = 1;
@@ -68,7 +69,7 @@ impl Tree {
         };
         let root = Identity { number, generation: found.key.generation };
         let table = Table::new();
-        table.remember(number, ANCHOR, OsStr::new(""), &found);
+        table.remember(number, (ANCHOR, OsStr::new("")), &found, &State::default());
         Ok(Self { source, root, root_node, numbers, table, nodes: Nodes::new(capacity) })
     }
 
@@ -77,27 +78,52 @@ impl Tree {
         self.root
     }
 
-    /// Counts one lookup of the file that `name` in `parent` led to.
+    /// Counts one lookup of the file that `name` in `parent` led to, which has
+    /// this state there.
     ///
+    /// A file whose names have different states has a number for each of them.
     /// Lookups of the root are not counted.
-    pub fn remember(&self, parent: u64, name: Name<'_>, found: &Found) -> Identity {
-        let name = name.as_os_str();
-        let (number, replaced) = match self.numbers.direct(&found.key) {
-            Some(number) if number == self.root.number => return self.root,
-            Some(number) => (number, self.table.remember(number, parent, name, found)),
-            None => {
-                let mut remapped = self.numbers.remapped();
-                let number = remapped.claim(&found.key);
-                if number == self.root.number {
-                    return self.root;
-                }
-                (number, self.table.remember(number, parent, name, found))
-            }
+    pub fn remember(&self, parent: u64, name: Name<'_>, found: &Found, state: &State) -> Identity {
+        let place = (parent, name.as_os_str());
+        let Some((number, before)) = self.count(place, found, state) else {
+            return self.root;
         };
-        if replaced {
+        if before != Before::Same {
             self.nodes.remove(number);
         }
         Identity { number, generation: found.key.generation }
+    }
+
+    /// Counts one lookup; returns the number and what it stood for until now,
+    /// `None` for the root.
+    fn count(&self, place: (u64, &OsStr), found: &Found, state: &State) -> Option<(u64, Before)> {
+        let key = &found.key;
+        let direct = self.numbers.direct(key);
+        if direct == Some(self.root.number) {
+            return None;
+        }
+        if let Some(number) = direct
+            && self.numbers.of_state(key, state).is_none()
+        {
+            let before = self.table.remember(number, place, found, state);
+            if before != Before::OtherState {
+                return Some((number, before));
+            }
+        }
+        let mut remapped = self.numbers.remapped();
+        if direct.is_none() && remapped.of_state(key, state).is_none() {
+            let number = remapped.claim(key);
+            if number == self.root.number {
+                return None;
+            }
+            let before = self.table.remember(number, place, found, state);
+            if before != Before::OtherState {
+                return Some((number, before));
+            }
+        }
+        let number = self.numbers.claim_state(&mut remapped, key, state);
+        self.table.restate(number, key, state);
+        Some((number, self.table.remember(number, place, found, state)))
     }
 
     /// Takes `count` lookups of a number back; at 0 the file is forgotten.
@@ -108,8 +134,8 @@ impl Tree {
         let gone = if Numbers::is_remapped(number) {
             let mut remapped = self.numbers.remapped();
             let gone = self.table.forget(number, count);
-            if let Some(key) = &gone {
-                remapped.release(key);
+            if gone.is_some() {
+                self.numbers.release(&mut remapped, number);
             }
             gone
         } else {
@@ -125,10 +151,36 @@ impl Tree {
         self.numbers.direct(key).unwrap_or_else(|| self.numbers.remapped().number(key))
     }
 
-    /// Returns the number of a file that the kernel knows.
-    pub fn known(&self, key: &Key) -> Option<u64> {
+    /// Returns the number of a file that the kernel knows: the one for this
+    /// state, else the one for whatever state came first.
+    pub fn known(&self, key: &Key, state: &State) -> Option<u64> {
+        if let Some(number) = self.numbers.of_state(key, state) {
+            return Some(number);
+        }
         let number = self.number(key);
         self.table.read(number, |inode, _| inode.key == *key)?.then_some(number)
+    }
+
+    /// Returns the state that a file has where it was last found.
+    ///
+    /// # Errors
+    /// `Unknown` for a number that was not given out.
+    pub fn state(&self, number: u64) -> Result<State> {
+        self.table.read(number, |inode, _| inode.state.clone()).ok_or(Error::Unknown)
+    }
+
+    /// Reports whether a file that was given out is a directory.
+    pub fn is_dir(&self, number: u64) -> bool {
+        self.table.read(number, |inode, _| inode.is_dir()).unwrap_or(false)
+    }
+
+    /// Records another state of a file, because the rules have changed.
+    pub fn restate(&self, number: u64, state: &State) {
+        let Ok(key) = self.key(number) else { return };
+        if Numbers::is_remapped(number) {
+            self.numbers.remapped().restate(number, state);
+        }
+        self.table.restate(number, &key, state);
     }
 
     /// Returns the identity of the file behind a number.

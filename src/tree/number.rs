@@ -4,15 +4,20 @@
 //!
 //! - top bit 0: the inode number of volume 0, which is almost every file;
 //! - top bits 10: 22 bits of a volume's tag, then 40 bits of inode number;
-//! - top bits 11: a remapped file, 62 bits of a hash of volume and number.
+//! - top bits 11: a remapped file, 62 bits of a hash of volume and number: one
+//!   whose number does not fit the above, or has it by another name already,
+//!   for which the rules by path are others.
 //!
 //! All three are functions of what the volume and the number are, so they
 //! come out the same after a remount, unless two volumes have one tag or two
-//! remapped files one hash: then whoever comes first has it.
+//! remapped files one hash, or a file has names that other rules are for: then
+//! whoever comes first has it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, RwLock};
 
+use crate::policy::State;
 use crate::source::Key;
 use crate::sync::{lock, read, write};
 
@@ -27,6 +32,8 @@ pub(super) struct Numbers {
     /// The volume that has a tag; volumes are few and never taken out.
     tags: RwLock<HashMap<u64, u64>>,
     remapped: Mutex<Remapped>,
+    /// How many files have a number of their state: none, almost always.
+    split: AtomicUsize,
 }
 
 impl Numbers {
@@ -58,6 +65,30 @@ impl Numbers {
         lock(&self.remapped)
     }
 
+    /// Returns the number that a file has for a state of its own, if any.
+    pub(super) fn of_state(&self, key: &Key, state: &State) -> Option<u64> {
+        if self.split.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.remapped().of_state(key, state)
+    }
+
+    /// Gives a file a number for a state of its own, until it is released.
+    pub(super) fn claim_state(&self, remapped: &mut Remapped, key: &Key, state: &State) -> u64 {
+        let (number, new) = remapped.claim_slot(Slot::of(key, Some(state)));
+        if new {
+            self.split.fetch_add(1, Ordering::Relaxed);
+        }
+        number
+    }
+
+    /// Takes a remapped number back.
+    pub(super) fn release(&self, remapped: &mut Remapped, number: u64) {
+        if remapped.release(number).is_some_and(|slot| slot.state.is_some()) {
+            self.split.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Returns the volume that has a tag: the first that asked.
     fn holder(&self, tag: u64, volume: u64) -> u64 {
         let tags = read(&self.tags);
@@ -70,40 +101,93 @@ impl Numbers {
     }
 }
 
+/// What a remapped number stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Slot {
+    volume: u64,
+    ino: u64,
+    /// The state of the file; `None` for whichever state comes first.
+    state: Option<u64>,
+}
+
+impl Slot {
+    fn of(key: &Key, state: Option<&State>) -> Self {
+        Self { volume: key.volume, ino: key.ino, state: state.map(State::id) }
+    }
+
+    /// Returns what the number of this is looked for from.
+    const fn hash(self) -> u64 {
+        let file = mix(mix(self.volume).wrapping_add(self.ino));
+        match self.state {
+            None => file,
+            Some(state) => mix(file.wrapping_add(state)),
+        }
+    }
+}
+
 /// Known files whose number does not follow from them alone.
 #[derive(Debug, Default)]
 pub(super) struct Remapped {
-    /// From volume and inode number.
-    numbers: HashMap<(u64, u64), u64>,
-    pub(super) taken: HashSet<u64>,
+    numbers: HashMap<Slot, u64>,
+    taken: HashMap<u64, Slot>,
 }
 
 impl Remapped {
     /// Returns the number that a file has, or would get now.
     pub(super) fn number(&self, key: &Key) -> u64 {
-        if let Some(number) = self.numbers.get(&(key.volume, key.ino)) {
+        self.slot(Slot::of(key, None))
+    }
+
+    /// Returns the number that a file has for a state of its own, if any.
+    pub(super) fn of_state(&self, key: &Key, state: &State) -> Option<u64> {
+        self.numbers.get(&Slot::of(key, Some(state))).copied()
+    }
+
+    /// Gives a file its number, until it is released.
+    pub(super) fn claim(&mut self, key: &Key) -> u64 {
+        self.claim_slot(Slot::of(key, None)).0
+    }
+
+    /// Records that a number stands for another state of its file.
+    pub(super) fn restate(&mut self, number: u64, state: &State) {
+        let Some(slot) = self.taken.get_mut(&number).filter(|slot| slot.state.is_some()) else {
+            return;
+        };
+        self.numbers.remove(slot);
+        slot.state = Some(state.id());
+        self.numbers.insert(*slot, number);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken.is_empty() && self.numbers.is_empty()
+    }
+
+    fn slot(&self, slot: Slot) -> u64 {
+        if let Some(number) = self.numbers.get(&slot) {
             return *number;
         }
-        let mut hash = mix(mix(key.volume).wrapping_add(key.ino));
-        while self.taken.contains(&(REMAPPED | hash)) {
+        let mut hash = slot.hash();
+        while self.taken.contains_key(&(REMAPPED | hash)) {
             hash = hash.wrapping_add(1);
         }
         REMAPPED | hash
     }
 
-    /// Gives a file its number, until it is released.
-    pub(super) fn claim(&mut self, key: &Key) -> u64 {
-        let number = self.number(key);
-        self.numbers.insert((key.volume, key.ino), number);
-        self.taken.insert(number);
-        number
+    /// Returns the number, and whether it was not taken before.
+    fn claim_slot(&mut self, slot: Slot) -> (u64, bool) {
+        let number = self.slot(slot);
+        self.numbers.insert(slot, number);
+        (number, self.taken.insert(number, slot).is_none())
     }
 
-    /// Takes the number of a file back.
-    pub(super) fn release(&mut self, key: &Key) {
-        if let Some(number) = self.numbers.remove(&(key.volume, key.ino)) {
-            self.taken.remove(&number);
+    /// Takes a number back; returns what it stood for.
+    fn release(&mut self, number: u64) -> Option<Slot> {
+        let slot = self.taken.remove(&number)?;
+        if self.numbers.get(&slot) == Some(&number) {
+            self.numbers.remove(&slot);
         }
+        Some(slot)
     }
 }
 
@@ -166,13 +250,14 @@ mod tests {
         let mut remapped = Remapped::default();
         let first = remapped.claim(&key(0, 1));
         assert_eq!(remapped.number(&key(0, 1)), first);
-        let wanted = Remapped::default().number(&key(3, 1 << 50));
-        remapped.taken.insert(wanted);
-        let second = remapped.claim(&key(3, 1 << 50));
+        let other = key(3, 1 << 50);
+        let wanted = Remapped::default().number(&other);
+        remapped.taken.insert(wanted, Slot::of(&key(4, 4), None));
+        let second = remapped.claim(&other);
         assert_eq!(second, wanted + 1);
         remapped.taken.remove(&wanted);
-        assert_eq!(remapped.claim(&key(3, 1 << 50)), second, "known files keep their number");
-        remapped.release(&key(3, 1 << 50));
-        assert_eq!(remapped.number(&key(3, 1 << 50)), wanted);
+        assert_eq!(remapped.claim(&other), second, "known files keep their number");
+        remapped.release(second);
+        assert_eq!(remapped.number(&other), wanted);
     }
 }

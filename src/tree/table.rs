@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+use crate::policy::State;
 use crate::source::{Found, Key, Node};
 use crate::sync::lock;
 
@@ -38,6 +39,18 @@ struct Shard {
     most: usize,
 }
 
+/// What a number stood for when a lookup was to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// The same file, or none.
+    Same,
+    /// Another file: what was known of that one is no more.
+    Other,
+    /// The same file, but by a name that other rules are for: nothing was
+    /// counted.
+    OtherState,
+}
+
 /// The inode table.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -53,25 +66,37 @@ impl Table {
         Self { shards, complained: AtomicBool::new(false) }
     }
 
-    /// Counts a lookup; reports whether the number stood for another file
-    /// until now.
-    pub(super) fn remember(&self, number: u64, parent: u64, name: &OsStr, found: &Found) -> bool {
+    /// Counts a lookup; returns what the number stood for until now.
+    pub(super) fn remember(
+        &self,
+        number: u64,
+        (parent, name): (u64, &OsStr),
+        found: &Found,
+        state: &State,
+    ) -> Before {
         let Some(mut shard) = self.shard(number) else {
-            return false;
+            return Before::Same;
         };
         let handle = found.handle.as_ref();
-        let fresh = || Inode::new(found.key.clone(), handle, parent, name);
+        let fresh = || Inode::new(found, state.clone(), parent, name);
         let (inode, replaced) = match shard.inodes.entry(number) {
             Entry::Vacant(place) => (place.insert(Box::new(fresh())), false),
             Entry::Occupied(place) => {
                 let inode = place.into_mut();
                 let replaced = inode.key != found.key;
+                let same_rules = inode.state.epoch() == state.epoch();
+                if !replaced && same_rules && inode.state != *state {
+                    return Before::OtherState;
+                }
                 if replaced {
                     let count = inode.count;
                     **inode = fresh();
                     inode.count = count;
                 } else {
                     inode.update(handle, parent, name);
+                    if !same_rules {
+                        inode.state = state.clone();
+                    }
                 }
                 (inode, replaced)
             }
@@ -82,11 +107,12 @@ impl Table {
         // Closed without the lock.
         drop(shard);
         drop(pin);
-        replaced
+        if replaced { Before::Other } else { Before::Same }
     }
 
-    /// Takes lookups back; returns which file that was the end of, if any.
-    pub(super) fn forget(&self, number: u64, count: u64) -> Option<Key> {
+    /// Takes lookups back; returns which file that was the end of, if any,
+    /// and its state.
+    pub(super) fn forget(&self, number: u64, count: u64) -> Option<(Key, State)> {
         let mut shard = self.shard(number)?;
         let known = shard.inodes.get_mut(&number);
         let excess = count > known.as_ref().map_or(0, |inode| inode.count);
@@ -101,7 +127,7 @@ impl Table {
         if excess && !self.complained.swap(true, Ordering::Relaxed) {
             log::warn!("the kernel forgot inode {number} more often than it looked it up");
         }
-        inode.map(|inode| inode.key)
+        inode.map(|inode| (inode.key, inode.state))
     }
 
     /// Reads one inode and what pins it.
@@ -121,6 +147,18 @@ impl Table {
             && let Some(inode) = shard.inodes.get_mut(&number)
         {
             inode.update(None, parent, name);
+        }
+    }
+
+    /// Records another state of a file, because the rules have changed.
+    pub(super) fn restate(&self, number: u64, key: &Key, state: &State) {
+        if let Some(mut shard) = self.shard(number)
+            && let Some(inode) = shard.inodes.get_mut(&number)
+            && inode.key == *key
+        {
+            let old = std::mem::replace(&mut inode.state, state.clone());
+            drop(shard);
+            drop(old);
         }
     }
 

@@ -10,6 +10,7 @@ mod locks;
 mod names;
 mod property;
 mod races;
+mod rules;
 mod setid;
 mod threads;
 mod xattrs;

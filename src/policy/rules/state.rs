@@ -44,13 +44,20 @@ impl State {
         }
     }
 
-    /// Returns the number of the automaton.
-    pub(super) fn epoch(&self) -> u64 {
+    /// Returns the number of the automaton, which no other one of this process
+    /// has or will have; 0 without rules.
+    pub fn epoch(&self) -> u64 {
         match &self.0 {
             At::Plain(epoch) => *epoch,
             At::Decided(decision) => decision.epoch(),
             At::Placed(place) => place.epoch(),
         }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::NONE
     }
 }
 

@@ -27,7 +27,7 @@ fn tree(handles: bool, capacity: usize) -> (Arc<Fake>, Tree) {
 /// Looks a name up as the kernel would.
 fn look(fake: &Fake, tree: &Tree, parent: u64, child: &str) -> u64 {
     let found = fake.find(&tree.key(parent).unwrap(), child).unwrap();
-    tree.remember(parent, name(child), &found).number
+    tree.remember(parent, name(child), &found, &State::default()).number
 }
 
 fn file_of(node: &Node) -> Key {
@@ -40,7 +40,10 @@ fn a_crowd_that_is_forgotten_is_told_of_once() {
     let (fake, tree) = tree(true, 8);
     let many = u64::try_from(table::MANY).unwrap();
     let numbers: Vec<u64> = (0..many + 9)
-        .map(|n| tree.remember(ROOT.ino, name("f"), &fake.found(&key(n + 100, 0))).number)
+        .map(|n| {
+            tree.remember(ROOT.ino, name("f"), &fake.found(&key(n + 100, 0)), &State::default())
+                .number
+        })
         .collect();
     assert!(!tree.has_ebbed());
     let (gone, left) = numbers.split_at(numbers.len() / 2 + 1);
@@ -59,11 +62,14 @@ fn the_root_is_always_known() {
         let Identity { number, generation } = tree.root();
         assert!(shown.is_none_or(|shown| shown == number) && number > 1);
         assert_eq!(generation, 3);
-        assert_eq!(tree.remember(7, name("loop"), &fake.found(&root)), tree.root());
+        assert_eq!(
+            tree.remember(7, name("loop"), &fake.found(&root), &State::default()),
+            tree.root()
+        );
         tree.forget(number, u64::MAX);
         tree.forget(number, 1);
         assert_eq!(tree.key(number), Ok(root.clone()));
-        assert_eq!(tree.known(&root), Some(number));
+        assert_eq!(tree.known(&root, &State::default()), Some(number));
         assert_eq!(tree.number(&root), number);
         assert_eq!(tree.place(number), Ok(None));
         tree.moved(number, 9, name("x"));
@@ -87,7 +93,7 @@ fn a_number_not_given_out_is_unknown() {
         tree.unpin(number);
         tree.moved(number, 5, name("x"));
     }
-    assert_eq!(tree.known(&key(6, 0)), None);
+    assert_eq!(tree.known(&key(6, 0), &State::default()), None);
     assert_eq!(tree.counts(), (1, 1));
 }
 
@@ -119,9 +125,12 @@ fn a_reused_number_keeps_its_count_and_nothing_else() {
         fake.remove(&ROOT, "a");
         fake.add(&ROOT, "b", &key(9, 2));
         let found = fake.find(&ROOT, "b").unwrap();
-        let told = tree.remember(5, name("b"), &found);
+        let told = tree.remember(5, name("b"), &found, &State::default());
         assert_eq!(told, Identity { number: 9, generation: 2 });
-        assert_eq!((tree.known(&key(9, 1)), tree.known(&key(9, 2))), (None, Some(9)));
+        assert_eq!(
+            (tree.known(&key(9, 1), &State::default()), tree.known(&key(9, 2), &State::default())),
+            (None, Some(9))
+        );
         assert_eq!(tree.place(9), Ok(Some((5, "b".into()))));
         assert_eq!(file_of(&tree.node(9).unwrap()), key(9, 2));
         drop(old);
@@ -144,15 +153,15 @@ fn numbers_agree_with_lookups() {
     let listed: Vec<u64> = all.iter().map(|file| tree.number(file)).collect();
     for _ in 0..2 {
         for (file, listed) in all.iter().zip(&listed) {
-            let shown = tree.remember(5, name("x"), &fake.found(file)).number;
+            let shown = tree.remember(5, name("x"), &fake.found(file), &State::default()).number;
             assert_eq!((shown, tree.number(file)), (*listed, *listed), "{file:?}");
-            assert_eq!(tree.known(file), Some(shown));
+            assert_eq!(tree.known(file, &State::default()), Some(shown));
         }
         for number in &listed {
             tree.forget(*number, 1);
         }
     }
-    assert!(tree.numbers.remapped().taken.is_empty());
+    assert!(tree.numbers.remapped().is_empty());
     let distinct: std::collections::HashSet<u64> = listed.iter().copied().collect();
     assert_eq!(distinct.len(), all.len());
     assert!(!distinct.contains(&5) && !distinct.contains(&0) && !distinct.contains(&1));

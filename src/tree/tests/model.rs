@@ -149,7 +149,7 @@ impl World {
             return;
         };
         self.fake.rename((&old, &letter(from.1)), (&new, &letter(to.1)));
-        if told && let Some(number) = self.tree.known(&found.key) {
+        if told && let Some(number) = self.tree.known(&found.key, &State::default()) {
             self.tree.moved(number, self.known(to.0), super::name(&letter(to.1)));
         }
     }
@@ -159,7 +159,7 @@ impl World {
             return;
         };
         let listed = self.tree.number(&found.key);
-        let told = self.tree.remember(parent, super::name(child), &found);
+        let told = self.tree.remember(parent, super::name(child), &found, &State::default());
         assert_eq!((told.number, told.generation), (listed, found.key.generation));
         let count = self.kernel.0.get(&told.number).map_or(0, |(_, count)| *count);
         self.kernel.0.insert(told.number, (found.key, count + 1));
@@ -203,7 +203,7 @@ impl World {
         let mut taken = HashMap::new();
         for (number, (key, _)) in &self.kernel.0 {
             assert_eq!(self.tree.key(*number).as_ref(), Ok(key));
-            assert_eq!(self.tree.known(key), Some(*number));
+            assert_eq!(self.tree.known(key, &State::default()), Some(*number));
             assert!(*number > 1 && *number != ROOT.ino);
             assert_eq!(taken.insert((key.volume, key.ino), number), None);
         }

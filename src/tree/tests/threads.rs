@@ -49,7 +49,7 @@ fn churn(fake: &Fake, tree: &Tree, files: &[Key], mut random: Random) {
             0..3 => {
                 let child = format!("f{index}");
                 let found = fake.find(&ROOT, &child).unwrap();
-                *number = tree.remember(5, name(&child), &found).number;
+                *number = tree.remember(5, name(&child), &found, &State::default()).number;
                 *count += 1;
             }
             3..6 if *count > 0 => {
@@ -59,7 +59,7 @@ fn churn(fake: &Fake, tree: &Tree, files: &[Key], mut random: Random) {
             }
             6 if *count > 0 => {
                 assert_eq!(file_of(&tree.node(*number).unwrap()), files[index]);
-                assert_eq!(tree.known(&files[index]), Some(*number));
+                assert_eq!(tree.known(&files[index], &State::default()), Some(*number));
             }
             7 if *count > 0 && random.below(4) == 0 => {
                 tree.pin(*number).unwrap();
@@ -97,7 +97,7 @@ fn a_number_reused_in_a_race_is_never_the_wrong_file() {
                     let mut random = Random(seed);
                     for _ in 0..5_000 {
                         let Ok(found) = fake.find(&ROOT, "f") else { continue };
-                        tree.remember(5, name("f"), &found);
+                        tree.remember(5, name("f"), &found, &State::default());
                         counted.fetch_add(1, Ordering::Relaxed);
                         if let Ok(node) = tree.node(9) {
                             assert!(file_of(&node).generation < 5_000);
@@ -111,7 +111,7 @@ fn a_number_reused_in_a_race_is_never_the_wrong_file() {
             }
         });
         let last = fake.find(&ROOT, "f").unwrap();
-        tree.remember(5, name("f"), &last);
+        tree.remember(5, name("f"), &last, &State::default());
         assert_eq!(file_of(&tree.node(9).unwrap()), last.key);
         assert_eq!(tree.counts(), (2, 2));
         tree.forget(9, counted.into_inner());

@@ -1,0 +1,134 @@
+//! Renames: what moves, what it meets, and whether it may.
+
+use std::ffi::OsStr;
+
+use super::Fs;
+use super::names::EXISTS;
+use super::rules::{ELSEWHERE, There};
+use crate::attr::Name;
+use crate::error::{Error, Result};
+use crate::id::Caller;
+use crate::policy::rules::Deny;
+use crate::source::{Node, RenameFlags};
+
+/// A name in a directory.
+struct Place<'a> {
+    parent: u64,
+    dir: Node,
+    name: Name<'a>,
+}
+
+impl Place<'_> {
+    const fn dir(&self) -> (u64, &Node) {
+        (self.parent, &self.dir)
+    }
+}
+
+/// A rename that may be made.
+struct Move<'a> {
+    old: Place<'a>,
+    new: Place<'a>,
+    moving: There,
+    /// What the new name leads to.
+    there: Option<There>,
+}
+
+impl Fs {
+    /// Renames.
+    ///
+    /// # Errors
+    /// As renameat2(2); `Unmapped` (`EOVERFLOW`) if the caller has no id to
+    /// store and the new name does not exist yet, or a whiteout is to be left;
+    /// `EXDEV` where other rules are in force at the new place.
+    pub fn rename(
+        &self,
+        caller: &Caller,
+        from: (u64, &OsStr),
+        to: (u64, &OsStr),
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let Move { old, new, moving, there } =
+            self.may_move(caller, self.place(from)?, self.place(to)?, flags)?;
+        let owner = self.policy().create_owner(caller);
+        // What is exchanged adds no name; a whiteout is a new file. (The kernel
+        // makes one over an existing name too, and stores no id at all for it.)
+        let adds = flags.whiteout || (there.is_none() && !flags.exchange);
+        if adds && owner.is_none() {
+            return Err(Error::Unmapped);
+        }
+        let there = there.as_ref();
+        let same = there.is_some_and(|there| there.found.key == moving.found.key);
+        let held = self.hold(there.filter(|_| !flags.exchange && !same));
+        let swapped = there.filter(|_| flags.exchange);
+        let carried = [Some(&moving), swapped].map(|there| self.carry(there));
+        let whiteout = owner.filter(|_| flags.whiteout);
+        let places = ((&old.dir, old.name), (&new.dir, new.name));
+        let rights = Self::rights(caller, false);
+        let renamed =
+            self.tree.with_room(|| self.source.rename(places.0, places.1, flags, whiteout, rights));
+        if renamed.is_ok() {
+            for (there, place) in [(Some(&moving), &new), (swapped, &old)] {
+                if let Some(number) = there.and_then(|there| self.known_as(there)) {
+                    self.tree.moved(number, place.parent, place.name);
+                }
+            }
+        }
+        carried.into_iter().flatten().for_each(|number| self.tree.unpin(number));
+        self.settle(held, renamed)
+    }
+
+    fn place<'a>(&self, (parent, name): (u64, &'a OsStr)) -> Result<Place<'a>> {
+        Ok(Place { parent, name: Name::new(name)?, dir: self.node(parent)? })
+    }
+
+    /// Checks that a rename may be made.
+    fn may_move<'a>(
+        &self,
+        caller: &Caller,
+        old: Place<'a>,
+        new: Place<'a>,
+        flags: RenameFlags,
+    ) -> Result<Move<'a>> {
+        self.may_look(old.parent, old.name)?;
+        let found = self.source.lookup(&old.dir, old.name)?;
+        let moving = self.may_drop(old.dir(), old.name, found, Deny::RENAME)?;
+        let there = self.existing(&new.dir, new.name)?;
+        // Before anything is said of what is there: the name may be hidden.
+        let adds = if there.is_some() { Deny::default() } else { Deny::CREATE };
+        let state = self.may_add(new.dir(), new.name, &moving.seen.subject(), adds)?;
+        self.may_remove(caller, old.dir(), &moving.seen)?;
+        if flags.no_replace && there.is_some() {
+            return Err(EXISTS);
+        }
+        let mut elsewhere = state != moving.seen.state;
+        let there = match there {
+            None => None,
+            Some(found) => {
+                let op = if flags.exchange { Deny::RENAME } else { Deny::DELETE };
+                let there = self.may_drop(new.dir(), new.name, found, op)?;
+                self.may_remove(caller, new.dir(), &there.seen)?;
+                if flags.exchange {
+                    let subject = there.seen.subject();
+                    let state = self.may_add(old.dir(), old.name, &subject, Deny::default())?;
+                    elsewhere |= state != there.seen.state;
+                }
+                Some(there)
+            }
+        };
+        if elsewhere { Err(ELSEWHERE) } else { Ok(Move { old, new, moving, there }) }
+    }
+
+    /// Holds a directory open while it moves, if what is below it is reached by
+    /// names: until the new place is known, another request may ask for it.
+    fn carry(&self, there: Option<&There>) -> Option<u64> {
+        let there =
+            there.filter(|there| there.found.attr.kind.is_dir() && there.found.handle.is_none())?;
+        let number = self.known_as(there)?;
+        self.tree.pin(number).ok().map(|()| number)
+    }
+
+    /// Returns the number of a file that the kernel knows.
+    fn known_as(&self, there: &There) -> Option<u64> {
+        self.tree.known(&there.found.key, &there.seen.state)
+    }
+}

@@ -1,0 +1,322 @@
+//! What the rules of the policy say of a file: whether it is there at all, as
+//! whose and how it is shown, and what nobody may do with it.
+//!
+//! Rules by path go with names: the node of a directory keeps where its path
+//! stands in them, and a name below it is one step on from there.
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use super::Fs;
+use crate::acl::Acl;
+use crate::attr::{Attr, FileKind, Name};
+use crate::error::{Errno, Error, Result};
+use crate::id::{Disk, Owner, View};
+use crate::policy::Policy;
+use crate::policy::rules::{Deny, Hide, Rules, State, Subject, Verdict};
+use crate::source::{Found, Node};
+use crate::sync::read;
+
+/// The error of a change to what a rule makes read-only.
+const READ_ONLY: Error = Error::Os(Errno(libc::EROFS));
+
+/// The error of a move to where other rules are in force: who moves can copy.
+pub(super) const ELSEWHERE: Error = Error::Os(Errno(libc::EXDEV));
+
+/// More names than a path can have in which each is looked up from the last;
+/// what is recorded of several files may go round in a circle.
+const DEEPEST: usize = 1 << 16;
+
+/// A file as a request finds it.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// Its attributes on disk.
+    pub attr: Attr<Disk>,
+    /// Where the name by which it was found stands in the rules.
+    pub state: State,
+}
+
+/// What a name has led to.
+#[derive(Clone, Debug)]
+pub(super) struct There {
+    /// The file.
+    pub found: Found,
+    /// What rules see of it.
+    pub seen: Seen,
+}
+
+impl Seen {
+    /// Returns what rules may ask about it.
+    pub(super) const fn subject(&self) -> Subject {
+        Subject { kind: self.attr.kind, owner: self.attr.owner, mode: self.attr.mode }
+    }
+}
+
+impl Fs {
+    /// Returns the policy in force if it has any rules.
+    fn ruled(&self) -> Option<Arc<dyn Policy>> {
+        let policy = read(&self.policy);
+        (!policy.rules().is_empty()).then(|| Arc::clone(&policy))
+    }
+
+    /// Reports whether the policy in force has any rules.
+    pub(super) fn has_rules(&self) -> bool {
+        !read(&self.policy).rules().is_empty()
+    }
+
+    /// Returns a known file with these attributes.
+    pub(super) fn seen(&self, number: u64, attr: Attr<Disk>) -> Seen {
+        let state = self.ruled().map_or_else(State::default, |p| self.state(p.rules(), number));
+        Seen { attr, state }
+    }
+
+    /// Returns what a name has led to.
+    ///
+    /// # Errors
+    /// `Hidden` (`ENOENT`) if a rule hides it.
+    pub(super) fn visible(&self, parent: u64, name: Name<'_>, attr: Attr<Disk>) -> Result<Seen> {
+        let Some(policy) = self.ruled() else {
+            return Ok(Seen { attr, state: State::default() });
+        };
+        let rules = policy.rules();
+        let state = step(rules, &self.state(rules, parent), name, attr.kind);
+        let seen = Seen { attr, state };
+        if rules.verdict(&seen.state, &seen.subject()).hide {
+            return Err(Error::Hidden);
+        }
+        Ok(seen)
+    }
+
+    /// Checks that a name is not hidden whatever it leads to. Nothing has been
+    /// asked of the source then, so that no answer and no delay tells whether it
+    /// exists.
+    ///
+    /// # Errors
+    /// `Hidden` (`ENOENT`).
+    pub(super) fn may_look(&self, parent: u64, name: Name<'_>) -> Result<()> {
+        let Some(policy) = self.ruled() else { return Ok(()) };
+        let rules = policy.rules();
+        match rules.hides(&self.state(rules, parent), bytes(name)) {
+            Hide::Always => Err(Error::Hidden),
+            Hide::No | Hide::Depends => Ok(()),
+        }
+    }
+
+    /// Checks that a directory may get a name for such a file by what is denied
+    /// in some places; returns where that name stands.
+    ///
+    /// # Errors
+    /// `Denied` (`EPERM`) for a name that is hidden, be it there or not, and
+    /// where a rule denies it; `EROFS` where one makes the directory or the name
+    /// read-only.
+    pub(super) fn may_add(
+        &self,
+        (parent, dir): (u64, &Node),
+        name: Name<'_>,
+        new: &Subject,
+        op: Deny,
+    ) -> Result<State> {
+        let Some(policy) = self.ruled() else { return Ok(State::default()) };
+        let rules = policy.rules();
+        let above = self.state(rules, parent);
+        if self.is_hidden(rules, &above, dir, name)? {
+            return Err(Error::Denied);
+        }
+        let dir = Seen { attr: self.source.getattr(dir)?, state: above };
+        let state = step(rules, &dir.state, name, new.kind);
+        for verdict in [rules.verdict(&dir.state, &dir.subject()), rules.verdict(&state, new)] {
+            allow(&verdict, op)?;
+        }
+        Ok(state)
+    }
+
+    /// Checks that a directory may lose a name; returns what it leads to.
+    ///
+    /// # Errors
+    /// `Hidden` (`ENOENT`) for a hidden name, `EROFS` where a rule makes the
+    /// directory or the file read-only, `Denied` (`EPERM`) where one denies it.
+    pub(super) fn may_drop(
+        &self,
+        (parent, dir): (u64, &Node),
+        name: Name<'_>,
+        found: Found,
+        op: Deny,
+    ) -> Result<There> {
+        let seen = self.visible(parent, name, found.attr)?;
+        if self.ruled().is_some() {
+            let dir = self.seen(parent, self.source.getattr(dir)?);
+            if self.ask(&dir, |verdict| verdict.read_only) == Some(true) {
+                return Err(READ_ONLY);
+            }
+            self.may(&seen, op)?;
+        }
+        Ok(There { found, seen })
+    }
+
+    /// Checks that a file may be changed in this way.
+    ///
+    /// # Errors
+    /// `EROFS` where a rule makes it read-only, `Denied` (`EPERM`) where one
+    /// denies it.
+    pub(super) fn may(&self, seen: &Seen, op: Deny) -> Result<()> {
+        self.ask(seen, |verdict| allow(&verdict, op)).unwrap_or(Ok(()))
+    }
+
+    /// Checks that a file may be changed at all.
+    ///
+    /// # Errors
+    /// `EROFS` where a rule makes it read-only.
+    pub(super) fn may_change(&self, seen: &Seen) -> Result<()> {
+        let read_only = self.ask(seen, |verdict| verdict.read_only) == Some(true);
+        if read_only { Err(READ_ONLY) } else { Ok(()) }
+    }
+
+    /// Checks that a file may be opened with these flags, as in open(2).
+    ///
+    /// # Errors
+    /// `EROFS` to write what a rule makes read-only, `EACCES` to execute what
+    /// one does not let be executed.
+    pub(super) fn may_open(&self, number: u64, node: &Node, flags: i32) -> Result<()> {
+        /// An open by execve(2): `__FMODE_EXEC` of linux/fs.h.
+        const EXEC: i32 = 0x20;
+        if self.ruled().is_none() {
+            return Ok(());
+        }
+        let seen = self.seen(number, self.source.getattr(node)?);
+        let Some((read_only, deny)) = self.ask(&seen, |verdict| (verdict.read_only, verdict.deny))
+        else {
+            return Ok(());
+        };
+        if read_only && flags & libc::O_ACCMODE != libc::O_RDONLY {
+            return Err(READ_ONLY);
+        }
+        if flags & EXEC != 0 && deny.contains(Deny::EXEC) {
+            return Err(Error::Os(Errno(libc::EACCES)));
+        }
+        Ok(())
+    }
+
+    /// Reports whether a rule hides a known file.
+    pub(super) fn is_gone(&self, seen: &Seen) -> bool {
+        self.ask(seen, |verdict| verdict.hide) == Some(true)
+    }
+
+    /// Returns the owner that a rule shows a file as, whatever is stored.
+    pub(super) fn owner_by_rule(&self, state: &State, subject: &Subject) -> Owner<View> {
+        let policy = self.ruled();
+        policy.map_or(Owner { uid: None, gid: None }, |policy| {
+            policy.rules().verdict(state, subject).owner
+        })
+    }
+
+    /// Shows mode and link count as the rules have it.
+    pub(super) fn dress(&self, seen: &Seen, shown: &mut Attr<View>) {
+        let Some(policy) = self.ruled() else { return };
+        let rules = policy.rules();
+        let verdict = rules.verdict(&seen.state, &seen.subject());
+        if let Some(mode) = verdict.mode {
+            shown.mode = mode.apply(shown.mode, shown.kind);
+        }
+        // The count of a directory's links is that of the directories in it.
+        if shown.kind.is_dir() && rules.may_hide_below(&seen.state) {
+            shown.nlink = 1;
+        }
+    }
+
+    /// Shows an access ACL as if a rule's mode had been set by chmod(2).
+    ///
+    /// # Errors
+    /// As statx(2).
+    pub(super) fn dress_acl(
+        &self,
+        (number, node): (u64, &Node),
+        acl: Acl<View>,
+    ) -> Result<Acl<View>> {
+        let Some(policy) = self.ruled() else { return Ok(acl) };
+        let rules = policy.rules();
+        let seen = self.seen(number, self.source.getattr(node)?);
+        let mode = rules.verdict(&seen.state, &seen.subject()).mode;
+        Ok(mode.map_or_else(
+            || acl.clone(),
+            |mode| acl.chmod(mode.apply(seen.attr.mode, seen.attr.kind)),
+        ))
+    }
+
+    /// Asks the rules, if there are any, about a file.
+    fn ask<T>(&self, seen: &Seen, answer: impl FnOnce(Verdict<'_>) -> T) -> Option<T> {
+        let policy = self.ruled()?;
+        Some(answer(policy.rules().verdict(&seen.state, &seen.subject())))
+    }
+
+    /// Reports whether a name is hidden: by itself, or through what is there.
+    fn is_hidden(&self, rules: &Rules, above: &State, dir: &Node, name: Name<'_>) -> Result<bool> {
+        match rules.hides(above, bytes(name)) {
+            Hide::Always => return Ok(true),
+            Hide::No => return Ok(false),
+            Hide::Depends => {}
+        }
+        let there = self.existing(dir, name)?;
+        Ok(there.is_some_and(|there| {
+            let seen = Seen { state: step(rules, above, name, there.attr.kind), attr: there.attr };
+            rules.verdict(&seen.state, &seen.subject()).hide
+        }))
+    }
+
+    /// Returns where a known file stands in these rules.
+    fn state(&self, rules: &Rules, number: u64) -> State {
+        if number == self.tree.root().number {
+            return rules.root();
+        }
+        match self.tree.state(number) {
+            Ok(state) if state.is_of(rules) => state,
+            Ok(_) | Err(_) => self.restate(rules, number),
+        }
+    }
+
+    /// Finds out where a known file stands, from the names on the way to it.
+    ///
+    /// One that has lost them (open, but deleted) is only under the rules for
+    /// all names.
+    fn restate(&self, rules: &Rules, number: u64) -> State {
+        let root = self.tree.root().number;
+        let (mut at, mut path) = (number, Vec::new());
+        while at != root {
+            match self.tree.place(at) {
+                Ok(Some((parent, name))) if path.len() < DEEPEST => {
+                    path.push((at, name));
+                    at = parent;
+                }
+                Ok(_) | Err(_) => return rules.nowhere(),
+            }
+        }
+        let mut state = rules.root();
+        for (at, name) in path.iter().rev() {
+            let directory = *at != number || self.tree.is_dir(*at);
+            state = rules.step(&state, name.as_bytes(), directory);
+        }
+        self.tree.restate(number, &state);
+        state
+    }
+}
+
+/// Returns where a name in a directory stands.
+fn step(rules: &Rules, dir: &State, name: Name<'_>, kind: FileKind) -> State {
+    rules.step(dir, bytes(name), kind.is_dir())
+}
+
+fn bytes(name: Name<'_>) -> &[u8] {
+    name.as_os_str().as_bytes()
+}
+
+/// # Errors
+/// As [`Fs::may`].
+fn allow(verdict: &Verdict, op: Deny) -> Result<()> {
+    if verdict.read_only {
+        return Err(READ_ONLY);
+    }
+    if verdict.hide || !op.is_empty() && verdict.deny.contains(op) {
+        Err(Error::Denied)
+    } else {
+        Ok(())
+    }
+}
