@@ -70,6 +70,20 @@ fn decisions(c: &mut Criterion) {
     let entries = 10_000;
     let entry = |i| format!("{}:{}", i * STEP, (entries - 1 - i) * STEP);
     decide(c, "table", entries, &*policy(&list("table", entries, entry)));
+    let users = |id: fn(u32) -> u32| {
+        let users: Vec<String> = (0..entries).map(|i| format!("u{i} = {}", id(i))).collect();
+        format!("{{ users = {{ {} }} }}", users.join(", "))
+    };
+    let (disk, view) = (users(|i| i * STEP), users(|i| (10_000 - i) * STEP));
+    let names = format!("names = {{ disk = {disk}, view = {view} }}");
+    decide(c, "names", entries, &*policy(&names));
+    // What is left of a map, cut around every name.
+    let rest = format!("{names}\nmap = ['u:0:0:4294967295']");
+    decide(c, "names and map", entries, &*policy(&rest));
+    let both = (0..entries).map(|i| format!("u{i} = {}, xu{i} = {}", i * STEP, i * STEP + 1));
+    let both: Vec<String> = both.collect();
+    let prefix = format!("prefix = 'x', names = {{ users = {{ {} }} }}", both.join(", "));
+    decide(c, "prefix", entries, &*policy(&format!("prefix = {{ {prefix} }}")));
 }
 
 fn parsing(c: &mut Criterion) {

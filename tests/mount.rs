@@ -26,6 +26,7 @@ mod mount {
     mod limits;
     mod load;
     mod locks;
+    mod names;
     mod oracle;
     mod pjdfstest;
     mod rights;
