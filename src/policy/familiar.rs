@@ -68,9 +68,14 @@ const REFUSED: &[(&[&str], &str)] = &[
         "what is shown would depend on the caller; write present-as=USER[:GROUP]",
     ),
     (
-        &["map-passwd", "map-group", "map-passwd-rev", "map-group-rev", "uidfile", "gidfile"],
-        "write the pairs into the table of a policy file",
+        &["map-passwd", "map-group"],
+        "write names=disk=PASSWD:GROUP,names=view=host, and map=0:0:4294967295 after it for the rest",
     ),
+    (
+        &["map-passwd-rev", "map-group-rev"],
+        "write names=disk=host,names=view=PASSWD:GROUP, and map=0:0:4294967295 after it for the rest",
+    ),
+    (&["uidfile", "gidfile"], "write the pairs into the table of a policy file"),
 ];
 
 /// Returns the error for an option that means something else elsewhere.
@@ -127,6 +132,18 @@ impl Familiar {
     /// Reports whether the option has a value.
     pub const fn takes_value(self) -> bool {
         !matches!(self, Self::SquashToRoot)
+    }
+
+    /// Reports whether the option says extents of a map.
+    pub(super) const fn is_map(self) -> bool {
+        matches!(
+            self,
+            Self::UidMapping
+                | Self::GidMapping
+                | Self::XMountIdmap
+                | Self::UidOffset
+                | Self::GidOffset
+        )
     }
 
     /// Adds what the option says to a policy.

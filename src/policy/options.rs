@@ -5,6 +5,7 @@ use super::familiar::{self, Familiar};
 use super::glob::PathGlob;
 pub use super::names::absolute;
 use super::names::{ByName, Lists, side};
+use super::parts::Word;
 use super::rules::Rule;
 use super::spec::{Rules, Spec};
 use super::text::{self, Names, quote};
@@ -22,6 +23,8 @@ pub struct Options {
     pub names: Vec<String>,
     /// The value of `--prefix`.
     pub prefix: Option<String>,
+    /// Which of `map`, `names` and `prefix` were given, the first one first.
+    pub order: Vec<&'static str>,
     /// The value of `--present-as`: `USER[:GROUP]`.
     pub present_as: Option<String>,
     /// The value of `--store-as`: `USER[:GROUP]`.
@@ -48,6 +51,9 @@ impl Options {
                 (None, true) => return Err(misused(spelling.name(), "needs a value")),
                 (Some(_), false) => return Err(misused(spelling.name(), "takes no value")),
             };
+            if spelling.is_map() {
+                self.came("map");
+            }
             self.familiar.push((spelling, given.to_owned()));
             return Ok(true);
         }
@@ -55,6 +61,9 @@ impl Options {
             return familiar::refused(name).map_or(Ok(false), Err);
         };
         let Some(value) = value else { return Err(misused(own, "needs a value")) };
+        if matches!(*own, "map" | "names" | "prefix") {
+            self.came(own);
+        }
         let once = match *own {
             "present-as" => &mut self.present_as,
             "store-as" => &mut self.store_as,
@@ -79,6 +88,21 @@ impl Options {
         }
         *once = Some(value.to_owned());
         Ok(true)
+    }
+
+    /// Notes that a stage was given.
+    fn came(&mut self, stage: &'static str) {
+        if !self.order.contains(&stage) {
+            self.order.push(stage);
+        }
+    }
+
+    /// Returns the order in which the stages are to be asked.
+    fn stages(&self) -> [Word; 4] {
+        let mut order = Word::ORDER;
+        let place = |word: &Word| self.order.iter().position(|name| *name == word.as_str());
+        order.sort_by_key(|word| place(word).unwrap_or(usize::MAX));
+        order
     }
 
     /// Returns the name of a policy option that was given, if any was.
@@ -152,6 +176,7 @@ impl Spec {
             let value = Rule::hiding(PathGlob::parse(&at, value)?, &at);
             spec.rules.push(Written { value, at: at.clone() });
         }
+        spec.set_order(options.stages());
         map_excludes_present(&spec.users)?;
         map_excludes_present(&spec.groups)?;
         spec.finish()

@@ -101,12 +101,17 @@ fn ids_without_a_name_fall_through() {
                       map = ['0:0:4294967295']\n";
         let policy = sandbox.file("p.toml", policy);
         raw::chown(&source.join("own"), 4001, 90, false).unwrap();
-        let ours = Ours::new(&source, &point, &["--policy", str(&policy)]);
-        assert_eq!(owner(&ours.at("lost")), (12345, 12345));
-        assert_eq!(owner(&ours.at("www/page")), (4033, 4033));
-        assert_eq!(owner(&ours.at("own")), (65534, 90));
-        sh(&format!("chown 54321:4033 {}", str(&ours.at("lost"))));
-        assert_eq!(owner(&source.join("lost")), (54321, 82));
+        let by_number = [&BY_NAME[..], &["--map", "0:0:4294967295"]].concat();
+        for args in [&["--policy", str(&policy)][..], &by_number] {
+            raw::chown(&source.join("lost"), 12345, 12345, false).unwrap();
+            let ours = Ours::new(&source, &point, args);
+            assert_eq!(owner(&ours.at("lost")), (12345, 12345));
+            assert_eq!(owner(&ours.at("www/page")), (4033, 4033));
+            assert_eq!(owner(&ours.at("own")), (65534, 90));
+            sh(&format!("chown 54321:4033 {}", str(&ours.at("lost"))));
+            assert_eq!(owner(&source.join("lost")), (54321, 82));
+            ours.unmount();
+        }
     });
 }
 

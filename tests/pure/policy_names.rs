@@ -179,20 +179,17 @@ fn options_say_what_files_say() {
         ("prefix=alice.web.", "prefix = 'alice.web.'"),
         (
             "prefix=alice.web.; names=view=host; names=disk=/srv/passwd; map=u:5000:5000:1",
-            "map = ['u:5000:5000:1']\nprefix = 'alice.web.'\n\
-             names = { disk = { passwd = '/srv/passwd' }, view = 'host' }",
+            "prefix = 'alice.web.'\n\
+             names = { disk = { passwd = '/srv/passwd' }, view = 'host' }\n\
+             map = ['u:5000:5000:1']",
+        ),
+        (
+            "names=view=host; uid-offset=0; prefix=alice.web.; names=disk=source",
+            "names = { disk = 'source', view = 'host' }\n\
+             map = ['u:0:0:4294967295']\nprefix = 'alice.web.'",
         ),
     ] {
-        let (mut ours, file) = (options(given).unwrap(), parsed(ids).unwrap());
-        if given.starts_with("prefix=alice.web.;") {
-            // On the command line the order is the same whatever comes first.
-            assert_ne!(ours, file);
-            let ids = "map = ['u:5000:5000:1']\n\
-                       names = { disk = { passwd = '/srv/passwd' }, view = 'host' }\n\
-                       prefix = 'alice.web.'";
-            assert_eq!(ours, parsed(ids).unwrap());
-            ours = file.clone();
-        }
+        let (ours, file) = (options(given).unwrap(), parsed(ids).unwrap());
         assert_eq!(ours, file, "{given}");
         assert!(!file.is_identity());
     }
@@ -204,6 +201,8 @@ fn options_say_what_files_say() {
         ("names=both=host", Value, "names neither disk nor view"),
         ("names=disk=/a:/b:/c; names=view=host", Value, "more than two paths"),
         ("names=disk=/none; names=view=host", File, "/none: No such file or directory"),
+        ("map-passwd=/x", Code::Spelling, "write names=disk=PASSWD:GROUP,names=view=host"),
+        ("map-group-rev=/x", Code::Spelling, "write names=disk=host,names=view=PASSWD:GROUP"),
         ("prefix=", Value, "is not how a name can begin"),
         ("prefix=+x", Value, "is not how a name can begin"),
         ("prefix=a; prefix=b", Conflict, "given twice"),
