@@ -11,7 +11,7 @@ use super::parts::{Hit, Word};
 use super::pipeline::Pipeline;
 use super::spec::{Entry, Rules};
 use super::stages::{Stages, Step};
-use crate::id::{Disk, Extent, Id, Ids, Kind, Owner, View};
+use crate::id::{Disk, Extent, Id, Ids, Kind, Owner, Side as _, View};
 use crate::text::escape;
 
 /// What a policy is asked about an id.
@@ -120,12 +120,17 @@ fn decision<K: Named>(
     answer: Option<u32>,
     steps: &[Step<K>],
 ) -> Decision {
-    let reasons = steps.iter().map(|step| reason(question, rules, *step)).collect();
+    let reasons = steps.iter().map(|step| reason(question, rules, id, *step)).collect();
     Decision { question, kind: K::WORD, id, answer, reasons }
 }
 
 /// Puts a step into words and finds where its rule was written.
-fn reason<K: Named>(question: Question, rules: &Rules<K>, step: Step<K>) -> Reason {
+fn reason<K: Named>(
+    question: Question,
+    rules: &Rules<K>,
+    id: Option<u32>,
+    step: Step<K>,
+) -> Reason {
     let word = K::WORD;
     let plain = |stage, text: String| Reason { stage, text, rule: None, at: None };
     match step {
@@ -134,16 +139,7 @@ fn reason<K: Named>(question: Question, rules: &Rules<K>, step: Step<K>) -> Reas
             at: place(rules.store_as.as_ref()),
             ..plain("store-as", format!("whatever callers create belongs to disk {word} {disk}"))
         },
-        Step::Passed(word) => plain(
-            word.as_str(),
-            match word {
-                Word::Map => "no extent holds it",
-                Word::Table => "no entry for it",
-                Word::Names => "no name of both sides is its",
-                Word::Prefix => "no name with and without the prefix is its",
-            }
-            .to_owned(),
-        ),
+        Step::Passed(part) => plain(part.as_str(), passed(question, rules, id, part)),
         Step::Hit(..) if rules.shows_identity() => {
             plain("identity", format!("no rule for {word}s: each is itself"))
         }
@@ -165,6 +161,32 @@ fn reason<K: Named>(question: Question, rules: &Rules<K>, step: Step<K>) -> Reas
             .to_owned(),
         ),
     }
+}
+
+/// Says why a part passed an id on: it does not have it, or had to leave it to
+/// an earlier part, which then has the id on the other side.
+fn passed<K: Named>(question: Question, rules: &Rules<K>, id: Option<u32>, part: Word) -> String {
+    let written = rules.parts().into_iter().find(|(word, _)| *word == part);
+    let fallen = written.zip(id).and_then(|((_, pairs), id)| match question {
+        Question::Present => {
+            let entry = pairs.of_disk(Id::new(id)?)?;
+            Some((entry, View::WORD, entry.view.raw()))
+        }
+        Question::Store | Question::Create => {
+            let entry = pairs.of_view(Id::new(id)?)?;
+            Some((entry, Disk::WORD, entry.disk.raw()))
+        }
+    });
+    if let Some((entry, side, id)) = fallen {
+        return format!("{entry} fell away: an earlier stage has {side} {} {id}", K::WORD);
+    }
+    match part {
+        Word::Map => "no extent holds it",
+        Word::Table => "no entry for it",
+        Word::Names => "its name is not on both sides, or it has none",
+        Word::Prefix => "it has no name that the prefix pairs up",
+    }
+    .to_owned()
 }
 
 /// Puts what a part translates one to one into words.

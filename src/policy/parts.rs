@@ -44,6 +44,28 @@ pub(super) enum Pairs<K: Kind> {
     Entries(Vec<Entry<K>>),
 }
 
+impl<K: Kind> Pairs<K> {
+    /// Returns the pair of a disk id.
+    pub(super) fn of_disk(&self, disk: Id<K, Disk>) -> Option<Entry<K>> {
+        match self {
+            Self::Extents(extents) => {
+                extents.iter().find_map(|e| Some(Entry { disk, view: e.present(disk)? }))
+            }
+            Self::Entries(entries) => entries.iter().copied().find(|entry| entry.disk == disk),
+        }
+    }
+
+    /// Returns the pair of a view id.
+    pub(super) fn of_view(&self, view: Id<K, View>) -> Option<Entry<K>> {
+        match self {
+            Self::Extents(extents) => {
+                extents.iter().find_map(|e| Some(Entry { disk: e.store(view)?, view }))
+            }
+            Self::Entries(entries) => entries.iter().copied().find(|entry| entry.view == view),
+        }
+    }
+}
+
 /// Extents sorted both ways, disjoint on both sides.
 #[derive(Clone, Debug)]
 struct Map<K: Kind> {

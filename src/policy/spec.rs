@@ -105,7 +105,7 @@ impl<K: Kind> Rules<K> {
     }
 
     /// Returns what is translated one to one, in the order of the stages.
-    fn parts(&self) -> Vec<(Word, Pairs<K>)> {
+    pub(super) fn parts(&self) -> Vec<(Word, Pairs<K>)> {
         if self.shows_identity() {
             return vec![(Word::Map, Pairs::Extents(vec![Extent::IDENTITY]))];
         }

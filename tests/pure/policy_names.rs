@@ -273,9 +273,17 @@ fn decisions_tell_the_name() {
         ),
         (
             present(7),
-            "disk uid 7 is shown as uid 7\n  names: no name of both sides is its\n  \
-             prefix: no name with and without the prefix is its\n  \
+            "disk uid 7 is shown as uid 7\n  names: its name is not on both sides, or it has none\n  \
+             prefix: it has no name that the prefix pairs up\n  \
              map: in extent u:0:0:100000 (p.toml:5:8)\n",
+        ),
+        (
+            present(33),
+            "disk uid 33 is unmapped: shown as the overflow id\n  \
+             names: its name is not on both sides, or it has none\n  \
+             prefix: it has no name that the prefix pairs up\n  \
+             map: u:33:33 fell away: an earlier stage has view uid 33\n  \
+             unmapped: no counterpart: shown as the overflow id\n",
         ),
     ] {
         assert_eq!(uid.to_string(), wanted);
