@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::require;
-use crate::support::ours::{Ours, command, finish, finish_command};
+use crate::support::ours::{Ours, command, finish, finish_command, program_for_users};
 use crate::support::{Sandbox, raw, run, sandbox, sh, sh_as, str, text, try_sh_as};
 
 /// The host's users in these tests, in an `/etc` that only they see.
@@ -235,5 +235,24 @@ fn explain_and_run_know_the_names() {
         let out = String::from_utf8_lossy(&done.stdout);
         assert_eq!(out.trim(), "web-server:web-server", "{}", text(&done));
         assert_eq!(owner(&source.join("www/here")), (82, 82));
+    });
+}
+
+#[test]
+fn a_user_runs_as_whom_names_make_of_them() {
+    require!(Root, Fuse, UserNamespaces);
+    sandbox(|sandbox| {
+        let (source, program) = (sandbox.dir("src"), program_for_users(sandbox));
+        raw::chown(&source, 34, 34, false).unwrap();
+        let policy = "version = 1\n[ids.names]\n\
+                      disk = { users = { me = 34, other = 7 }, groups = { me = 34 } }\n\
+                      view = { users = { me = 5 }, groups = { me = 6 } }\n";
+        let policy = sandbox.file("p.toml", policy);
+        let (program, policy, source) = (str(&program), str(&policy), str(&source));
+        let script = format!(
+            "{program} run --policy {policy} {source} -- \
+             sh -c 'id -u; id -g; : > new; stat -c %u:%g new'; stat -c %u:%g {source}/new"
+        );
+        assert_eq!(sh_as(34, 34, &[], &script), "5\n6\n5:6\n34:34\n");
     });
 }
