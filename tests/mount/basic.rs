@@ -262,6 +262,10 @@ fn every_ready_policy_mounts() {
             continue;
         }
         sandbox(move |sandbox| {
+            // One reads the lists of an image there.
+            run("mount", &["-t", "tmpfs", "image", "/srv"]);
+            sh("mkdir -p /srv/containers/web/etc; \
+                cp /etc/passwd /etc/group /srv/containers/web/etc");
             let (source, ours) = Ours::of_new(sandbox, &["--policy", str(&policy)]);
             fs::write(source.join("f"), "x").unwrap();
             assert_eq!(fs::read_to_string(ours.at("f")).unwrap(), "x", "{policy:?}");
