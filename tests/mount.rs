@@ -18,6 +18,7 @@ mod mount {
     mod admin;
     mod basic;
     mod cache;
+    mod changes;
     mod collapse;
     mod confine;
     mod directories;

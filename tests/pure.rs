@@ -9,6 +9,7 @@
 )]
 
 mod pure {
+    mod changes;
     mod host;
     mod policies;
     mod policy;

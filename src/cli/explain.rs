@@ -15,7 +15,7 @@ use super::parse::Explain;
 use super::policy::{caller, server, spec};
 use crate::id::{Disk, Id, Owner};
 use crate::policy::Pipeline;
-use crate::policy::explain::Decision;
+use crate::policy::explain::{Decision, Reason};
 use crate::text::shown;
 
 /// What is said of one file.
@@ -41,6 +41,9 @@ struct Answer {
     files: Vec<Explained>,
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Caller>,
+    /// What callers may change, where the policy says so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<Reason>,
 }
 
 /// Prints how the files of a request are shown.
@@ -63,6 +66,7 @@ pub fn explain(request: &Explain, out: &mut dyn Write) -> Result<(), Fault> {
             creates: pipeline.explain_create(ids),
             chown: pipeline.explain_store(ids),
         }),
+        changes: pipeline.explain_changes(),
     };
     Fault::printing(if request.json { json(&answer, out) } else { text(&answer, out) })
 }
@@ -118,7 +122,10 @@ fn text(answer: &Answer, out: &mut dyn Write) -> std::io::Result<()> {
         indented(&caller.creates, out)?;
         indented(&caller.chown, out)?;
     }
-    Ok(())
+    if !answer.changes.is_empty() {
+        writeln!(out, "changes by callers:")?;
+    }
+    answer.changes.iter().try_for_each(|reason| writeln!(out, "  {reason}"))
 }
 
 fn indented(decisions: &[Decision], out: &mut dyn Write) -> std::io::Result<()> {
@@ -178,6 +185,20 @@ mod tests {
             let error = printed(&request(dir.path(), &[path], false)).unwrap_err();
             assert!(error.starts_with(&format!("path {path}: ")) && error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn what_callers_may_change_is_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut request = request(dir.path(), &["."], false);
+        assert!(!printed(&request).unwrap().contains("changes by callers"));
+        request.settings.policy.set("chown-ignore", None).unwrap();
+        let text = printed(&request).unwrap();
+        let end = "changes by callers:\n  chown: ignore (option chown-ignore)\n";
+        assert!(text.ends_with(end), "{text}");
+        request.json = true;
+        let value: serde_json::Value = serde_json::from_str(&printed(&request).unwrap()).unwrap();
+        assert_eq!(value["changes"][0]["text"], "ignore");
     }
 
     #[test]

@@ -51,8 +51,9 @@ impl Fs {
     /// set-id bits away.
     ///
     /// # Errors
-    /// As chown(2), chmod(2), truncate(2), utimensat(2); `Unmapped`
-    /// (`EOVERFLOW`) for an owner that has no counterpart on disk.
+    /// As chown(2), chmod(2), truncate(2), utimensat(2); `Denied` (`EPERM`)
+    /// for what the policy lets nobody change; `Unmapped` (`EOVERFLOW`) for an
+    /// owner that has no counterpart on disk.
     pub fn setattr(
         &self,
         caller: &Caller,
@@ -131,6 +132,9 @@ impl Fs {
         if wanted.uid.is_some() || wanted.gid.is_some() {
             self.may(&seen, Deny::CHOWN)?;
         }
+        let Some(wanted) = &self.permitted(caller, target.number, wanted, &seen)? else {
+            return Ok(seen.attr);
+        };
         let mut change = Change {
             mode: wanted.mode.map(Mode::new),
             size: wanted.size,
@@ -160,7 +164,7 @@ impl Fs {
             } else {
                 self.content_rights(caller, &seen)
             }
-        } else if is_empty(wanted) {
+        } else if wanted.is_empty() {
             return self.touch(caller, target, &seen);
         } else {
             Self::rights(caller, wanted.mode.is_some())
@@ -224,13 +228,15 @@ impl Fs {
     }
 }
 
-/// Reports whether nothing is to be set.
-const fn is_empty(change: &SetAttr) -> bool {
-    let SetAttr { mode, uid, gid, size, atime, mtime } = change;
-    mode.is_none()
-        && uid.is_none()
-        && gid.is_none()
-        && size.is_none()
-        && atime.is_none()
-        && mtime.is_none()
+impl SetAttr {
+    /// Reports whether nothing is to be set.
+    pub(super) const fn is_empty(&self) -> bool {
+        let Self { mode, uid, gid, size, atime, mtime } = self;
+        mode.is_none()
+            && uid.is_none()
+            && gid.is_none()
+            && size.is_none()
+            && atime.is_none()
+            && mtime.is_none()
+    }
 }

@@ -14,10 +14,12 @@
 //! | `dirs` | opendir, readdirplus, fsyncdir |
 //! | `xattrs`, `ioctl` | extended attributes, inode flags |
 //! | `rights`, `rules` | what a caller may, and what the rules of the policy say of a file |
+//! | `changes` | none: what the policy lets callers change |
 //! | `locks` | getlk, setlk; `owners` holds the locks, `waits` who waits |
 
 mod attrs;
 mod budget;
+mod changes;
 mod dirs;
 mod files;
 mod ioctl;

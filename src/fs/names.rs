@@ -168,8 +168,9 @@ impl Fs {
         }
         let state = self.may_add((parent, &dir), name, &new, Deny::CREATE)?;
         let owner = self.birth(caller, &dir, name)?;
+        let (mode, umask) = self.born(&wanted);
+        new.mode = mode;
         let mode = self.own_setid(caller, owner, &state, &new);
-        let umask = Mode::new(wanted.umask).bits();
         let reserve = Self::rights(caller, false).reserve;
         let new = New { what: wanted.what, owner, mode, umask, reserve };
         let created = self.tree.with_room(|| self.source.create(&dir, name, &new))?;

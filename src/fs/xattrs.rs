@@ -1,13 +1,15 @@
 //! Extended attributes. Those that carry ids are typed and translated.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use super::changes::XATTR_NAME_MAX;
 use super::names::EXISTS;
 use super::{Capability as Privilege, Fs};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
 use crate::error::{Errno, Error, Result};
-use crate::id::{Caller, Disk};
+use crate::id::{Caller, View};
+use crate::policy::Asked;
 use crate::policy::rules::Deny;
 use crate::source::{Node, XattrSet};
 
@@ -38,18 +40,19 @@ impl Kind {
 }
 
 /// The error of an attribute that is not set.
-const ABSENT: Error = Error::Os(Errno(libc::ENODATA));
+pub(super) const ABSENT: Error = Error::Os(Errno(libc::ENODATA));
 
 impl Fs {
     /// Returns an extended attribute.
     ///
     /// # Errors
     /// As getxattr(2): `ENODATA`.
-    pub fn getxattr(&self, _: &Caller, node: u64, name: &OsStr) -> Result<Vec<u8>> {
-        let kind = Kind::of(name)?;
-        let (number, node) = (node, self.node(node)?);
+    pub fn getxattr(&self, _: &Caller, number: u64, name: &OsStr) -> Result<Vec<u8>> {
         let policy = self.policy();
         let policy = policy.as_ref();
+        let name = &*Self::read_xattr(policy.changes(), name)?;
+        let kind = Kind::of(name)?;
+        let node = self.node(number)?;
         match kind {
             Kind::Acl(kind) => {
                 let acl = self.tree.with_room(|| self.source.acl(&node, kind))?.ok_or(ABSENT)?;
@@ -76,12 +79,16 @@ impl Fs {
     pub fn listxattr(&self, caller: &Caller, node: u64) -> Result<Vec<u8>> {
         let node = self.node(node)?;
         let names = self.tree.with_room(|| self.source.xattrs(&node))?;
-        let trusted = |name: &OsString| name.as_bytes().starts_with(b"trusted.");
-        let hides =
-            names.iter().any(trusted) && !self.processes.capable(caller, Privilege::SysAdmin);
+        let policy = self.policy();
+        let changes = policy.changes();
+        let names = names.iter().flat_map(|name| changes.shown_xattrs(name.as_bytes()));
+        let names: Vec<_> = names.filter(|name| name.len() <= XATTR_NAME_MAX).collect();
+        let trusted = |name: &[u8]| name.starts_with(b"trusted.");
+        let hides = names.iter().any(|name| trusted(name))
+            && !self.processes.capable(caller, Privilege::SysAdmin);
         let mut list = Vec::new();
         for name in names.iter().filter(|name| !(hides && trusted(name))) {
-            list.extend_from_slice(name.as_bytes());
+            list.extend_from_slice(name);
             list.push(0);
         }
         Ok(list)
@@ -106,17 +113,17 @@ impl Fs {
         let policy = self.policy();
         let policy = policy.as_ref();
         let rights = Self::rights(caller, false);
-        let (number, kind) = (node, Kind::of(name)?);
-        let node = self.node(number)?;
+        let (number, node) = (node, self.node(node)?);
+        let name = &*self.set_name(policy.changes(), &node, name, value)?;
+        let kind = Kind::of(name)?;
         self.may_set((number, &node), &kind)?;
         match kind {
             Kind::Acl(kind) => {
                 let acl = Acl::from_wire(value, self.config.stand_in)?;
-                let acl = acl.map(|acl| acl.store(policy)).transpose()?;
                 if acl.is_some() && self.hides_entries(&node, kind)? {
                     return Err(Error::UnmappedEntry);
                 }
-                self.set_acl(caller, (number, &node), kind, acl.as_ref())
+                self.set_acl(caller, (number, &node), kind, acl)
             }
             Kind::Capability => {
                 let how = how(flags)?;
@@ -136,8 +143,10 @@ impl Fs {
     /// # Errors
     /// As removexattr(2): `ENODATA`.
     pub fn removexattr(&self, caller: &Caller, node: u64, name: &OsStr) -> Result<()> {
-        let (number, kind) = (node, Kind::of(name)?);
-        let node = self.node(number)?;
+        let (number, node) = (node, self.node(node)?);
+        let policy = self.policy();
+        let name = &*self.remove_name(policy.changes(), &node, name)?;
+        let kind = Kind::of(name)?;
         if matches!(kind, Kind::Capability) && self.is_about_to_change(caller, (number, &node))? {
             return Ok(());
         }
@@ -188,8 +197,15 @@ impl Fs {
         caller: &Caller,
         (number, node): (u64, &Node),
         kind: AclKind,
-        acl: Option<&Acl<Disk>>,
+        acl: Option<Acl<View>>,
     ) -> Result<()> {
+        let acl = match self.permitted_acl(caller, (number, node), kind, acl)? {
+            Asked::Done(acl) => acl,
+            Asked::Ignored => return Ok(()),
+            Asked::Refused => return Err(Error::Denied),
+        };
+        let policy = self.policy();
+        let acl = acl.map(|acl| acl.store(policy.as_ref())).transpose()?;
         let rights = match kind {
             AclKind::Access => {
                 let seen = self.seen(number, self.source.getattr(node)?);
@@ -197,7 +213,7 @@ impl Fs {
             }
             AclKind::Default => Self::rights(caller, false),
         };
-        self.tree.with_room(|| self.source.set_acl(node, kind, acl, rights))
+        self.tree.with_room(|| self.source.set_acl(node, kind, acl.as_ref(), rights))
     }
 
     /// Checks that the rules let an attribute be set or removed.

@@ -1,6 +1,8 @@
 //! What is worth knowing about a policy that can be used: findings with
 //! stable codes, for people and for scripts.
 
+mod changes;
+
 use std::fmt;
 
 use serde::{Serialize, Serializer};
@@ -87,6 +89,7 @@ pub fn check(spec: &Spec) -> Vec<Finding> {
     found.one_kind(spec);
     found.rules(spec.users());
     found.rules(spec.groups());
+    found.changes(spec);
     found.0
 }
 

@@ -69,8 +69,6 @@ pub enum Code {
     Version,
     /// A key that does not exist.
     Key,
-    /// A part of the language that this version does not have yet.
-    Reserved,
     /// An owner, extent or entry that cannot be read.
     Value,
     /// A user or group that the host does not know.
@@ -97,6 +95,8 @@ pub enum Code {
     Elsewhere,
     /// The overflow id is named by a rule.
     Overflow,
+    /// Directories that nobody can enter.
+    Closed,
     /// A rule that never decides anything.
     Dead,
     /// A list of names that cannot be read.
@@ -119,7 +119,6 @@ impl Code {
             Self::Limit => "limit",
             Self::Version => "version",
             Self::Key => "key",
-            Self::Reserved => "reserved",
             Self::Value => "value",
             Self::Name => "name",
             Self::Overlap => "overlap",
@@ -133,6 +132,7 @@ impl Code {
             Self::Server => "server",
             Self::Elsewhere => "elsewhere",
             Self::Overflow => "overflow",
+            Self::Closed => "closed",
             Self::Dead => "dead",
             Self::File => "file",
             Self::Unread => "unread",

@@ -95,6 +95,17 @@ impl Pipeline {
     }
 }
 
+impl Pipeline {
+    /// Explains what callers may change, where that is not just what the
+    /// kernel lets them: one reason for each rule, the answer in its text.
+    pub fn explain_changes(&self) -> Vec<Reason> {
+        let words = self.spec.changes().words().into_iter();
+        words
+            .map(|(stage, text, at)| Reason { stage, text, rule: None, at: Some(at.to_string()) })
+            .collect()
+    }
+}
+
 fn present<K: Named>(stages: &Stages<K>, rules: &Rules<K>, id: Option<Id<K, Disk>>) -> Decision {
     let mut steps = Vec::new();
     let answer = stages.present(id, &mut steps).map(Id::raw);
@@ -279,12 +290,14 @@ impl fmt::Display for Decision {
             }
             (Question::Create, None) => writeln!(f, "{kind} {id} cannot create: EOVERFLOW")?,
         }
-        for Reason { stage, text, at, .. } in reasons {
-            match at {
-                Some(at) => writeln!(f, "  {stage}: {text} ({at})")?,
-                None => writeln!(f, "  {stage}: {text}")?,
-            }
-        }
-        Ok(())
+        reasons.iter().try_for_each(|reason| writeln!(f, "  {reason}"))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stage, text, at, .. } = self;
+        write!(f, "{stage}: {text}")?;
+        at.as_ref().map_or(Ok(()), |at| write!(f, " ({at})"))
     }
 }

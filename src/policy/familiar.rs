@@ -2,9 +2,9 @@
 //! thing are taken, the others are answered with ours.
 
 use super::error::{Code, Origin, PolicyError, Written};
-use super::spec::{Rules, Spec};
+use super::spec::{Rules, Spec, set};
 use super::text::{self, Names, SomeIds, quote};
-use crate::id::{Extent, Group, Id, Kind, User};
+use crate::id::{Extent, Id, Kind, User};
 
 /// An option of another program that is taken as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,36 @@ pub enum Familiar {
     CreateForUser,
     /// `create-for-group=GROUP` of bindfs: new files are this group's on disk.
     CreateForGroup,
+    /// `chown-normal`, `-ignore`, `-deny` of bindfs, and so for chgrp, chmod.
+    ChownNormal,
+    /// Changes of the owning user have no effect.
+    ChownIgnore,
+    /// Changes of the owning user are refused.
+    ChownDeny,
+    /// Changes of the owning group are done.
+    ChgrpNormal,
+    /// Changes of the owning group have no effect.
+    ChgrpIgnore,
+    /// Changes of the owning group are refused.
+    ChgrpDeny,
+    /// Changes of the mode are done.
+    ChmodNormal,
+    /// Changes of the mode have no effect.
+    ChmodIgnore,
+    /// Changes of the mode are refused.
+    ChmodDeny,
+    /// `chmod-filter=EXPRESSION` of bindfs: applied to modes asked for.
+    ChmodFilter,
+    /// `chmod-allow-x` of bindfs: but execute bits of files can be changed.
+    ChmodAllowX,
+    /// `create-with-perms=EXPRESSION` of bindfs: applied to new files' modes.
+    CreateWithPerms,
+    /// `xattr-none` of bindfs: there are no extended attributes.
+    XattrNone,
+    /// `xattr-ro` of bindfs: extended attributes can only be read.
+    XattrRo,
+    /// `xattr-rw` of bindfs: extended attributes are as on the source.
+    XattrRw,
     /// `squash_to_uid=N` of fuse-overlayfs: shown as.
     SquashToUid,
     /// `squash_to_gid=N` of fuse-overlayfs: shown as.
@@ -44,6 +74,21 @@ const TAKEN: &[(&str, Familiar)] = &[
     ("force-group", Familiar::ForceGroup),
     ("create-for-user", Familiar::CreateForUser),
     ("create-for-group", Familiar::CreateForGroup),
+    ("chown-normal", Familiar::ChownNormal),
+    ("chown-ignore", Familiar::ChownIgnore),
+    ("chown-deny", Familiar::ChownDeny),
+    ("chgrp-normal", Familiar::ChgrpNormal),
+    ("chgrp-ignore", Familiar::ChgrpIgnore),
+    ("chgrp-deny", Familiar::ChgrpDeny),
+    ("chmod-normal", Familiar::ChmodNormal),
+    ("chmod-ignore", Familiar::ChmodIgnore),
+    ("chmod-deny", Familiar::ChmodDeny),
+    ("chmod-filter", Familiar::ChmodFilter),
+    ("chmod-allow-x", Familiar::ChmodAllowX),
+    ("create-with-perms", Familiar::CreateWithPerms),
+    ("xattr-none", Familiar::XattrNone),
+    ("xattr-ro", Familiar::XattrRo),
+    ("xattr-rw", Familiar::XattrRw),
     ("squash_to_uid", Familiar::SquashToUid),
     ("squash_to_gid", Familiar::SquashToGid),
     ("squash_to_root", Familiar::SquashToRoot),
@@ -131,7 +176,35 @@ impl Familiar {
 
     /// Reports whether the option has a value.
     pub const fn takes_value(self) -> bool {
-        !matches!(self, Self::SquashToRoot)
+        match self {
+            Self::UidMapping
+            | Self::GidMapping
+            | Self::XMountIdmap
+            | Self::ForceUser
+            | Self::ForceGroup
+            | Self::CreateForUser
+            | Self::CreateForGroup
+            | Self::ChmodFilter
+            | Self::CreateWithPerms
+            | Self::SquashToUid
+            | Self::SquashToGid
+            | Self::UidOffset
+            | Self::GidOffset => true,
+            Self::ChownNormal
+            | Self::ChownIgnore
+            | Self::ChownDeny
+            | Self::ChgrpNormal
+            | Self::ChgrpIgnore
+            | Self::ChgrpDeny
+            | Self::ChmodNormal
+            | Self::ChmodIgnore
+            | Self::ChmodDeny
+            | Self::ChmodAllowX
+            | Self::XattrNone
+            | Self::XattrRo
+            | Self::XattrRw
+            | Self::SquashToRoot => false,
+        }
     }
 
     /// Reports whether the option says extents of a map.
@@ -175,10 +248,26 @@ impl Familiar {
                 let gid = text::group(at, value, names)?;
                 spec.set_store(at, SomeIds { uid: None, gid: Some(gid) })
             }
+            Self::ChownNormal => spec.changes.set_chown(at, "normal", names),
+            Self::ChownIgnore => spec.changes.set_chown(at, "ignore", names),
+            Self::ChownDeny => spec.changes.set_chown(at, "deny", names),
+            Self::ChgrpNormal => spec.changes.set_chgrp(at, "normal", names),
+            Self::ChgrpIgnore => spec.changes.set_chgrp(at, "ignore", names),
+            Self::ChgrpDeny => spec.changes.set_chgrp(at, "deny", names),
+            Self::ChmodNormal => spec.changes.set_chmod(at, "normal"),
+            Self::ChmodIgnore => spec.changes.set_chmod(at, "ignore"),
+            Self::ChmodDeny => spec.changes.set_chmod(at, "deny"),
+            Self::ChmodFilter => {
+                spec.changes.set_chmod(at, &format!("filter={}", expression(value)))
+            }
+            Self::ChmodAllowX => set(&mut spec.changes.allow_x, at, Some(())),
+            Self::CreateWithPerms => spec.changes.set_create_mode(at, &expression(value)),
+            Self::XattrNone => xattrs(spec, at, &[("system.posix_acl_*", "pass"), ("*", "hide")]),
+            Self::XattrRo => xattrs(spec, at, &[("*", "refuse")]),
+            Self::XattrRw => Ok(()),
             Self::SquashToUid => spec.set_present(at, only_user(number(at, value)?)),
             Self::SquashToGid => {
-                let gid = number::<Group>(at, value)?;
-                spec.set_present(at, SomeIds { uid: None, gid: Some(gid) })
+                spec.set_present(at, SomeIds { uid: None, gid: Some(number(at, value)?) })
             }
             Self::SquashToRoot => {
                 let (uid, gid) = (number(at, "0")?, number(at, "0")?);
@@ -188,6 +277,39 @@ impl Familiar {
             Self::GidOffset => offset(&mut spec.groups, at, value),
         }
     }
+}
+
+/// Adds rules about extended attributes, which no other option may have added.
+fn xattrs(spec: &mut Spec, at: &Origin, rules: &[(&str, &str)]) -> Result<(), PolicyError> {
+    if let Some(rule) = spec.changes.xattrs.rules().first() {
+        let what = format!("said before by {}", rule.at);
+        return Err(PolicyError::new(Code::Conflict, at.clone(), what).hint("leave one out"));
+    }
+    let mut rules = rules.iter();
+    rules.try_for_each(|(name, how)| spec.changes.xattrs.add(at, (at, name), (at, how), None))
+}
+
+/// Returns an expression of bindfs in our spelling: it takes colons for commas
+/// (for fstab), and an octal number among other clauses.
+fn expression(value: &str) -> String {
+    let value = value.replace(':', ",");
+    if !value.contains(',') {
+        return value;
+    }
+    value.split(',').map(clause).collect::<Vec<_>>().join(",")
+}
+
+/// Returns what an octal number says in letters, and all else as it is.
+fn clause(text: &str) -> String {
+    let digits = !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    let bits = u16::from_str_radix(text, 8).ok().filter(|bits| digits && *bits <= 0o777);
+    let Some(bits) = bits else { return text.to_owned() };
+    let letters = |shift: u16| {
+        let bits = bits >> shift;
+        let letter = |bit, letter| if bits & bit == 0 { "" } else { letter };
+        [letter(4, "r"), letter(2, "w"), letter(1, "x")].concat()
+    };
+    format!("u={},g={},o={}", letters(6), letters(3), letters(0))
 }
 
 fn number<K: Kind>(at: &Origin, value: &str) -> Result<Id<K, crate::id::View>, PolicyError> {

@@ -4,6 +4,7 @@
 //! *Present* goes from disk to view, *store* from view to disk, and *create*
 //! says what a caller's new files belong to on disk.
 
+mod changes;
 pub mod check;
 mod error;
 pub mod explain;
@@ -19,9 +20,11 @@ pub mod rules;
 mod spec;
 mod stages;
 mod text;
+mod xattrs;
 
 use std::fmt;
 
+pub use changes::{Asked, Changes, Now};
 pub use error::{Code, Origin, PolicyError, Written};
 pub use familiar::Familiar;
 pub use names::{List, Place, Unread};
@@ -29,6 +32,7 @@ pub use pipeline::{Pipeline, Server};
 pub use rules::State;
 pub use spec::{Entry, Rules, Spec};
 pub use text::{Names, NoNames};
+pub use xattrs::Xattr;
 
 use crate::id::{Caller, Disk, Group, Id, Ids, Kind, Owner, User, View};
 
@@ -76,6 +80,11 @@ pub trait Policy: Translate<User> + Translate<Group> + Send + Sync + fmt::Debug 
     /// Returns the rules by path, name and attributes.
     fn rules(&self) -> &rules::Rules {
         rules::Rules::NONE
+    }
+
+    /// Returns what callers may change; by default, what the kernel lets them.
+    fn changes(&self) -> &Changes {
+        &changes::NORMAL
     }
 }
 

@@ -1,5 +1,6 @@
 //! The run-time form of a whole policy.
 
+use super::changes::Changes;
 use super::error::{Code, Origin, PolicyError};
 use super::rules;
 use super::spec::{Rules, Spec};
@@ -142,5 +143,9 @@ impl Policy for Pipeline {
 
     fn rules(&self) -> &rules::Rules {
         &self.rules
+    }
+
+    fn changes(&self) -> &Changes {
+        self.spec.changes()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::changes::Changes;
 use super::error::{Code, Origin, PolicyError, Written};
 use super::names::{ByName, Paired};
 use super::parts::{Fallen, Pairs, Word, cascade};
@@ -9,6 +10,7 @@ use super::rules::Rule;
 use super::stages::{Rest, Stages};
 use super::text::{Names, SomeIds};
 use crate::id::{Disk, Extent, Group, Id, Kind, Side, User, View};
+use crate::text::escape;
 
 /// A single disk id and the view id that it is shown as.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -221,6 +223,7 @@ pub struct Spec {
     /// The stages by name as written; their pairs are in the rules.
     pub(super) names: Option<ByName>,
     pub(super) prefix: Option<ByName>,
+    pub(super) changes: Changes,
 }
 
 impl Spec {
@@ -239,8 +242,13 @@ impl Spec {
         &self.rules
     }
 
-    /// Reports whether every id is shown and stored as itself, and no rule
-    /// says anything.
+    /// Returns what callers may change.
+    pub const fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// Reports whether every id is shown and stored as itself, and neither a
+    /// rule nor a change says anything.
     pub fn is_identity(&self) -> bool {
         *self == Self::default()
     }
@@ -252,6 +260,7 @@ impl Spec {
         self.groups.validate()?;
         self.users.sort();
         self.groups.sort();
+        self.changes.finish();
         Ok(self)
     }
 
@@ -330,7 +339,11 @@ impl Spec {
 }
 
 /// Fills a rule that can be given once.
-fn set<T>(slot: &mut Option<Written<T>>, at: &Origin, value: Option<T>) -> Result<(), PolicyError> {
+pub(super) fn set<T>(
+    slot: &mut Option<Written<T>>,
+    at: &Origin,
+    value: Option<T>,
+) -> Result<(), PolicyError> {
     let Some(value) = value else { return Ok(()) };
     if let Some(earlier) = slot {
         let what = format!("said before by {}", earlier.at);
@@ -380,6 +393,10 @@ impl fmt::Display for Spec {
             let texts: Vec<String> = texts.collect();
             words.push(format!("rules={}:{:016x}", texts.len(), digest(&texts.join(","))));
         }
+        words.extend(self.changes.words().into_iter().map(|(word, value, _)| {
+            let escaped = escape(&value);
+            format!("{word}={escaped}")
+        }));
         f.write_str(&words.join(","))
     }
 }

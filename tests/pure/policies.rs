@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use idmapfs::id::{Id, Ids, Owner};
 use idmapfs::policy::check::{Severity, check};
-use idmapfs::policy::explain::{Decision, Question};
+use idmapfs::policy::explain::{Decision, Question, Reason};
 use idmapfs::policy::options::Options;
 use idmapfs::policy::{Names, NoNames, Pipeline, Server, Spec, file};
 
@@ -93,12 +93,16 @@ fn ready_policies_decide_as_their_tables_say() {
     assert!(!policies.is_empty());
     for path in policies {
         let golden = fs::read_to_string(path.with_extension("golden")).unwrap();
-        let mut lines = golden.lines().filter(|line| !line.starts_with('#'));
+        let asks = |line: &&str| !line.starts_with('#') && !line.starts_with("change ");
+        let mut lines = golden.lines().filter(asks);
         let header = lines.next().unwrap();
         let policy = load(&path).build(&server(header)).unwrap();
         let mut found = format!("{}\n{header}\n", golden.lines().next().unwrap());
         for asked in lines {
             writeln!(found, "{}", line(&ask(&policy, asked))).unwrap();
+        }
+        for Reason { stage, text, .. } in policy.explain_changes() {
+            writeln!(found, "change  {stage} {text}").unwrap();
         }
         assert!(found == golden, "{} should be\n{found}", path.display());
     }
@@ -144,6 +148,18 @@ fn the_reference_is_true() {
         spellings += 1;
     }
     assert!(spellings >= 12, "{spellings} spellings");
+
+    let rows = text.split("## Changes as bindfs writes them").nth(1).unwrap();
+    let rows = rows.split("\n## ").next().unwrap().lines().filter(|row| row.starts_with("| `"));
+    let mut spellings = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let ours = cells[2].trim_matches('`').replace("nothing", "");
+        let ours = file::parse("docs/policies.md", &format!("version = 1\n{ours}\n"), &Host);
+        assert_eq!(options(cells[1].trim_matches('`')), ours.unwrap(), "{row}");
+        spellings += 1;
+    }
+    assert!(spellings >= 15, "{spellings} spellings");
 }
 
 /// Reads options as `-o` has them.

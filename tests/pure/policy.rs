@@ -286,7 +286,7 @@ fn files_say_what_options_say() {
 
 #[test]
 fn files_are_refused_with_their_place() {
-    use Code::{Conflict, Key, Name, Overlap, Reserved, Syntax, Value, Version};
+    use Code::{Conflict, Key, Name, Overlap, Syntax, Value, Version};
     for (text, code, wanted) in [
         ("", Version, "p.toml:1:1: no version (write `version = 1` at the top)"),
         ("version = 2\nnew = 5", Version, "p.toml:1:11: version `2` is not supported"),
@@ -335,13 +335,7 @@ fn files_are_refused_with_their_place() {
             Conflict,
             "present-as at p.toml:2:27",
         ),
-        (
-            "version = 1\n[changes]\nchown = 'deny'",
-            Reserved,
-            "`changes` is not supported by this version",
-        ),
         ("version = 1\nrules = 5", Syntax, "p.toml:2:9: invalid type: integer"),
-        ("version = 1\nchanges = 5", Syntax, "a table or an array"),
         ("version = 1\n[ids", Syntax, "p.toml:2:5: "),
         ("version = 1\nversion = 1", Syntax, "p.toml:2:1: duplicate key"),
         ("version = 1\nids.unmapped = 'a\u{7}'", Syntax, "p.toml:2:"),

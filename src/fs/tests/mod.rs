@@ -4,6 +4,7 @@
 //! and `disk`, which shows and stores ids as they are.
 
 mod attrs;
+mod changes;
 mod dirs;
 mod files;
 mod locks;
@@ -133,9 +134,22 @@ impl World {
 
     /// Makes a world with `source` under test, which stands on `memory`.
     fn over(options: &[(&str, &str)], memory: Arc<Memory>, source: Arc<dyn Source>) -> Self {
+        Self::under(policy(options), memory, source)
+    }
+
+    /// Makes a world with a policy as a file says it, without its first line.
+    fn of_file(text: &str) -> Self {
+        let server = Server { ids: Ids::new(0, 0).unwrap(), privileged: true };
+        let text = format!("version = 1\n{text}\n");
+        let spec = crate::policy::file::parse("p.toml", &text, &NoNames).unwrap();
+        let memory = Arc::new(Memory::new(MemoryOptions::new(Ids::new(0, 0).unwrap())));
+        Self::under(Arc::new(spec.build(&server).unwrap()), memory.clone(), memory)
+    }
+
+    fn under(tested: Arc<dyn Policy>, memory: Arc<Memory>, source: Arc<dyn Source>) -> Self {
         let processes = Arc::new(FakeProcesses::default());
         let known = Arc::clone(&processes);
-        let fs = Fs::new(source, policy(options), known, config()).unwrap();
+        let fs = Fs::new(source, tested, known, config()).unwrap();
         let (plain, known) = (memory.clone(), Arc::clone(&processes));
         let disk = Fs::new(plain, policy(IDENTITY), known, config()).unwrap();
         Self { memory, processes, fs, disk }

@@ -1,19 +1,19 @@
 //! The policy file: TOML, read in one go, with errors that name their place.
 
+mod changes;
 mod ids;
 mod names;
 mod rules;
 mod text;
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, IgnoredAny, Visitor};
+use serde::de::{Deserialize, IgnoredAny};
 use toml::Spanned;
 use toml::de::DeTable;
 
 use super::error::{Code, PolicyError};
 use super::spec::Spec;
 use super::text::{Names, quote};
+use changes::Changes;
 use ids::Ids;
 use rules::RuleText;
 use text::Source;
@@ -35,48 +35,8 @@ struct Document {
     ids: Ids,
     #[serde(default)]
     rules: Vec<Spanned<RuleText>>,
-    changes: Option<Spanned<Reserved>>,
-}
-
-/// What a later version will read: whether it is empty is all that matters.
-struct Reserved {
-    empty: bool,
-}
-
-impl<'de> Deserialize<'de> for Reserved {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Reserved;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table or an array")
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut seq: A,
-            ) -> Result<Reserved, A::Error> {
-                let mut empty = true;
-                while seq.next_element::<IgnoredAny>()?.is_some() {
-                    empty = false;
-                }
-                Ok(Reserved { empty })
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<Reserved, A::Error> {
-                let mut empty = true;
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-                    empty = false;
-                }
-                Ok(Reserved { empty })
-            }
-        }
-        deserializer.deserialize_any(Any)
-    }
+    #[serde(default)]
+    changes: Changes,
 }
 
 /// Parses a policy file; `path` is for messages only.
@@ -94,9 +54,9 @@ pub fn parse(path: &str, text: &str, names: &dyn Names) -> Result<Spec, PolicyEr
     let order = ids::order(table.get_ref());
     let document = Document::deserialize(toml::de::Deserializer::from(table))
         .map_err(|error| source.error(&error))?;
-    source.reserved("changes", document.changes.as_ref())?;
     let mut spec = source.ids(&document.ids, order, names)?;
     spec.rules = source.rules(&document.rules, names)?;
+    source.changes(&mut spec, &document.changes, names)?;
     spec.finish()
 }
 
@@ -114,17 +74,5 @@ impl Source<'_> {
         let at = self.at(value.span().start);
         let what = format!("version {} is not supported", quote(written));
         Err(PolicyError::new(Code::Version, at, what).hint(hint))
-    }
-
-    /// Refuses a part of the language that this version cannot do.
-    fn reserved(&self, key: &str, part: Option<&Spanned<Reserved>>) -> Result<(), PolicyError> {
-        match part {
-            Some(part) if !part.get_ref().empty => {
-                let at = self.at(part.span().start);
-                let what = format!("`{key}` is not supported by this version");
-                Err(PolicyError::new(Code::Reserved, at, what).hint("leave it out"))
-            }
-            Some(_) | None => Ok(()),
-        }
     }
 }
