@@ -290,3 +290,29 @@ fn the_options_of_bindfs_are_taken() {
         assert!(why.status.success() && fs::read(source.join("g")).unwrap() == b"x");
     });
 }
+
+#[test]
+fn a_group_works_on_files_of_one_user_whatever_the_umask() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        raw::chown(&source, 990, 100, false).unwrap();
+        raw::chmod(&source, 0o2770).unwrap();
+        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/shared-directory.toml");
+        let ours = Ours::new(&source, &point, &["--policy", policy]);
+        let at = |user: u32, script: &str| {
+            sh_as(user, user, &[100], &format!("umask 077; cd {}; {script}", str(&point)));
+        };
+        at(1001, "echo one > a; mkdir d; echo two > d/b; ln -s a l");
+        at(1002, "echo more >> a; echo more > d/c; sed -i s/two/2/ d/b; mv d/c c; rm l");
+        at(1001, "rm c; touch a d; cp a d/e; chmod -f 600 a || :");
+        sh(&format!("cd {}; chmod 640 a; chown 5:5 a d", str(&point)));
+        for (name, wanted) in [("a", 0o660), ("d", 0o2770), ("d/b", 0o660), ("d/e", 0o660)] {
+            let path = source.join(name);
+            assert_eq!((owner(&path), mode(&path)), ((990, 100), wanted), "{name}");
+        }
+        assert_eq!(fs::read_to_string(ours.at("a")).unwrap(), "one\nmore\n");
+        let stranger = try_sh_as(1003, 1003, &[], &format!("cat {}", str(&ours.at("a"))));
+        assert!(!stranger.status.success(), "{}", text(&stranger));
+    });
+}
