@@ -10,6 +10,7 @@
 
 mod pure {
     mod changes;
+    mod changes_laws;
     mod host;
     mod policies;
     mod policy;
