@@ -1,6 +1,8 @@
 //! Options in the spelling of other programs: those that can only mean one
 //! thing are taken, the others are answered with ours.
 
+use super::bindfs::expression;
+use super::changes::Chmod;
 use super::error::{Code, Origin, PolicyError, Written};
 use super::spec::{Rules, Spec, set};
 use super::text::{self, Names, SomeIds, quote};
@@ -258,10 +260,12 @@ impl Familiar {
             Self::ChmodIgnore => spec.changes.set_chmod(at, "ignore"),
             Self::ChmodDeny => spec.changes.set_chmod(at, "deny"),
             Self::ChmodFilter => {
-                spec.changes.set_chmod(at, &format!("filter={}", expression(value)))
+                set(&mut spec.changes.chmod, at, Some(Chmod::Filter(expression(at, value)?)))
             }
             Self::ChmodAllowX => set(&mut spec.changes.allow_x, at, Some(())),
-            Self::CreateWithPerms => spec.changes.set_create_mode(at, &expression(value)),
+            Self::CreateWithPerms => {
+                set(&mut spec.changes.create_mode, at, Some(expression(at, value)?))
+            }
             Self::XattrNone => xattrs(spec, at, &[("system.posix_acl_*", "pass"), ("*", "hide")]),
             Self::XattrRo => xattrs(spec, at, &[("*", "refuse")]),
             Self::XattrRw => Ok(()),
@@ -287,29 +291,6 @@ fn xattrs(spec: &mut Spec, at: &Origin, rules: &[(&str, &str)]) -> Result<(), Po
     }
     let mut rules = rules.iter();
     rules.try_for_each(|(name, how)| spec.changes.xattrs.add(at, (at, name), (at, how), None))
-}
-
-/// Returns an expression of bindfs in our spelling: it takes colons for commas
-/// (for fstab), and an octal number among other clauses.
-fn expression(value: &str) -> String {
-    let value = value.replace(':', ",");
-    if !value.contains(',') {
-        return value;
-    }
-    value.split(',').map(clause).collect::<Vec<_>>().join(",")
-}
-
-/// Returns what an octal number says in letters, and all else as it is.
-fn clause(text: &str) -> String {
-    let digits = !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
-    let bits = u16::from_str_radix(text, 8).ok().filter(|bits| digits && *bits <= 0o777);
-    let Some(bits) = bits else { return text.to_owned() };
-    let letters = |shift: u16| {
-        let bits = bits >> shift;
-        let letter = |bit, letter| if bits & bit == 0 { "" } else { letter };
-        [letter(4, "r"), letter(2, "w"), letter(1, "x")].concat()
-    };
-    format!("u={},g={},o={}", letters(6), letters(3), letters(0))
 }
 
 fn number<K: Kind>(at: &Origin, value: &str) -> Result<Id<K, crate::id::View>, PolicyError> {

@@ -4,6 +4,7 @@
 //! *Present* goes from disk to view, *store* from view to disk, and *create*
 //! says what a caller's new files belong to on disk.
 
+mod bindfs;
 mod changes;
 pub mod check;
 mod error;
