@@ -2,6 +2,7 @@
 //! stable codes, for people and for scripts.
 
 mod changes;
+mod rules;
 
 use std::fmt;
 
@@ -90,6 +91,7 @@ pub fn check(spec: &Spec) -> Vec<Finding> {
     found.rules(spec.users());
     found.rules(spec.groups());
     found.changes(spec);
+    found.by_path(spec);
     found.0
 }
 

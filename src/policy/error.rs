@@ -107,7 +107,7 @@ pub enum Code {
     Skipped,
     /// Two entries of a list have one name or one id.
     Duplicate,
-    /// Pairs that fall away, since an earlier stage has one of their ids.
+    /// Pairs of a stage, or effects of a rule, that earlier ones decide.
     Shadowed,
 }
 

@@ -1,7 +1,12 @@
 //! Patterns for names and paths: `*`, `?`, `[...]`, and `**` for any number of
 //! names. They match bytes: a name need not be UTF-8.
 
+mod path;
+
 use std::fmt;
+
+pub(super) use path::Part;
+pub use path::PathGlob;
 
 use super::error::{Code, Origin, PolicyError};
 use super::text::quote;
@@ -154,6 +159,18 @@ impl Glob {
             star = Some((after, from));
             (token, at) = (after, from);
         }
+    }
+
+    /// Returns the only name that matches, if there is but one.
+    pub(super) fn literal(&self) -> Option<&[u8]> {
+        (self.shape == Shape::Literal).then_some(&*self.prefix)
+    }
+
+    /// Reports whether it is seen that all that `other` matches matches too.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        *self.tokens == *other.tokens
+            || *self.tokens == [Token::Many]
+            || other.literal().is_some_and(|name| self.matches(name))
     }
 
     /// Returns what is known of the pattern without trying it.
@@ -333,81 +350,6 @@ fn class(rest: &mut Rest<'_>) -> Result<Class, Bad> {
         ranges.push((first, last));
     }
     Ok(Class { negated, ranges: ranges.into() })
-}
-
-/// A name of a path pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    /// Whether any number of names may stand before this one: `**`.
-    pub(super) gap: bool,
-    /// The pattern of the name.
-    pub(super) glob: Glob,
-}
-
-/// A pattern for a path below the source's root.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathGlob {
-    text: Box<str>,
-    pub(super) parts: Box<[Part]>,
-    /// Whether any number of names may follow: `**` at the end.
-    pub(super) tail: bool,
-    /// Whether it matches directories alone: a slash at the end.
-    pub(super) directories: bool,
-}
-
-impl PathGlob {
-    /// Reads a pattern for a path; `at` is for messages only.
-    ///
-    /// # Errors
-    /// A pattern that is malformed, or that no path can match.
-    pub fn parse(at: &Origin, text: &str) -> Result<Self, PolicyError> {
-        let bad = |(what, hint): Bad| {
-            PolicyError::new(Code::Value, at.clone(), format!("pattern {}: {what}", quote(text)))
-                .hint(hint)
-        };
-        limit(at, text)?;
-        let inner = text.strip_prefix('/').unwrap_or(text);
-        let (inner, directories) =
-            inner.strip_suffix('/').map_or((inner, false), |inner| (inner, true));
-        if inner.is_empty() {
-            return Err(bad(("no path", "`**` stands for the root and all below it")));
-        }
-        let (mut parts, mut gap) = (Vec::new(), false);
-        for part in inner.split('/') {
-            match part {
-                "" => return Err(bad(("a name of the path is empty", "write one slash"))),
-                "." | ".." => {
-                    let hint = "patterns begin at the source's root";
-                    return Err(bad(("`.` and `..` are no names", hint)));
-                }
-                "**" => gap = true,
-                part => {
-                    let glob = Glob::part(at, text, part)?;
-                    parts.push(Part { gap, glob });
-                    gap = false;
-                }
-            }
-        }
-        Ok(Self { text: text.into(), parts: parts.into(), tail: gap, directories })
-    }
-
-    /// Returns the name that every match has, where the pattern tells it.
-    pub(super) fn last_literal(&self) -> Option<&[u8]> {
-        let last = &self.parts.last().filter(|_| !self.tail)?.glob;
-        (last.shape == Shape::Literal).then_some(&*last.prefix)
-    }
-
-    /// Returns the pattern for a name at any depth: `**/NAME`.
-    pub(super) fn anywhere(glob: Glob) -> Self {
-        let text = glob.text.clone();
-        Self { text, parts: [Part { gap: true, glob }].into(), tail: false, directories: false }
-    }
-}
-
-impl fmt::Display for PathGlob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
 }
 
 /// Refuses what is longer than any path.

@@ -3,6 +3,7 @@
 
 use idmapfs::attr::{FileKind, Mode};
 use idmapfs::id::{Id, Ids, Owner};
+use idmapfs::policy::check::check_file;
 use idmapfs::policy::options::Options;
 use idmapfs::policy::rules::{Rule, Subject};
 use idmapfs::policy::{Code, Inputs, NoNames, Policy as _, PolicyError, Server, Spec, file};
@@ -210,4 +211,54 @@ fn only_rules_with_a_place_depend_on_the_path() {
     }
     let without = Spec::default().build(&server()).unwrap();
     assert!(without.rules().is_empty());
+}
+
+#[test]
+fn what_never_decides_is_found() {
+    let hide = |path: &str| format!("[[rules]]\npath = '{path}'\nhide = true\n");
+    let show = |path: &str| format!("[[rules]]\npath = '{path}'\nhide = false\n");
+    for (text, wanted) in [
+        (hide("a") + &hide("b"), ""),
+        (hide("a") + &show("a"), "shadowed 5:1 the rule never decides: p.toml:2:1"),
+        (hide("**/a/**") + &show("x/a/b/*.c"), "shadowed 5:1"),
+        (hide("*/a") + &show("**/a"), ""),
+        (hide("**/a") + &show("*/a"), "shadowed 5:1"),
+        (hide("a/") + &show("a"), ""),
+        (hide("*.key") + &show("id.key"), "shadowed 5:1"),
+        (hide("**") + &show("x") + &hide("y"), "shadowed 5:1, shadowed 8:1"),
+        (
+            "[[rules]]\nname = 'a'\nhide = true\n".to_owned()
+                + "[[rules]]\npath = 'x/*'\nname = 'a'\nhide = false\nread-only = true\n",
+            "shadowed 5:1 its hide never decides: p.toml:2:1 comes first",
+        ),
+        ("[[rules]]\ntype = 'file'\nhide = true\n".to_owned() + &hide("a"), ""),
+        (
+            "[[rules]]\ntype = 'file'\nhide = true\n[[rules]]\ntype = 'file'\nhide = false"
+                .to_owned(),
+            "shadowed 5:1",
+        ),
+        (show("d/e") + &hide("d"), "dead 2:1 `d/e` is below a directory that p.toml:7:8 hides"),
+        (show("d") + &show("d/e") + &hide("d/**"), ""),
+        (show("d/e") + &hide("d/**"), "dead 2:1"),
+        (hide(&"a".repeat(256)), "dead 3:8 no name has more than 255 bytes"),
+        (hide("a") + "read-only = true", "dead 2:1 what is hidden is not asked"),
+        (
+            "[[rules]]\ntype = 'symlink'\npresent-mode = '0644'".to_owned(),
+            "dead 4:16 the mode of a symbolic link",
+        ),
+        ("[[rules]]\npresent-mode = '0644'".to_owned(), "closed 3:16 `0644` is for directories"),
+        ("[[rules]]\npresent-mode = 'u=rwX'".to_owned(), ""),
+        ("[[rules]]\ntype = 'file'\npresent-mode = '0644'".to_owned(), ""),
+    ] {
+        let found = check_file("p.toml", &format!("version = 1\n{text}"), &Host);
+        let lines: Vec<String> = (found.iter())
+            .map(|finding| format!("{} {} {}", finding.code, finding.at, finding.what))
+            .map(|line| line.replacen("p.toml:", "", 1))
+            .collect();
+        let wanted: Vec<&str> = wanted.split(", ").filter(|line| !line.is_empty()).collect();
+        assert_eq!(lines.len(), wanted.len(), "{text}: {lines:?}");
+        for (line, wanted) in lines.iter().zip(wanted) {
+            assert!(line.starts_with(wanted), "{text}: {line}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! other positions wait for one name only. What waits everywhere, from the
 //! root on, is in the automaton itself: in no layer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::decision::{Decision, Hide, prune};
 use super::index::{Position, Waiting};
@@ -50,6 +50,9 @@ pub(super) struct Pattern {
     hit: Hit,
     /// Whether a match of this pattern may hide a directory.
     hides: bool,
+    /// What is said of files and of directories where no other pattern
+    /// matches: kept, for it is asked for again and again.
+    alone: [OnceLock<Option<Arc<Interned<Decision>>>>; 2],
 }
 
 /// Positions that wait at a place and in all places below.
@@ -106,6 +109,8 @@ pub(super) struct Automaton {
 #[derive(Default)]
 struct Reached {
     hits: Vec<Hit>,
+    /// A pattern that has matched.
+    matched: Option<u32>,
     /// Positions for one name.
     next: Vec<Position>,
     /// Positions for all names below.
@@ -189,12 +194,7 @@ impl Automaton {
             waiting.advance(&self.patterns, name, &mut positions);
         }
         let reached = self.reached(layer, positions, directory);
-        let decision = if reached.hits.is_empty() {
-            self.settled(layer, directory)
-        } else {
-            let below = layer.map_or(&*self.hits, |layer| &*layer.hits);
-            self.decided(below, &reached.hits, directory)
-        };
+        let decision = self.decision(layer, &reached, directory);
         let hidden = decision.as_ref().unwrap_or(&self.plain).hide == Hide::Always;
         if !directory || hidden {
             return self.flat(decision);
@@ -221,6 +221,7 @@ impl Automaton {
             let part = pattern.parts.get(usize::from(at.part));
             if part.is_none() && (directory || !pattern.hit.directories) {
                 reached.hits.push(pattern.hit);
+                reached.matched = Some(at.pattern);
             }
             // Whatever is still to come of a position is to come of a later
             // one at `**` as well.
@@ -237,6 +238,29 @@ impl Automaton {
         reached.hits.sort_unstable();
         reached.hits.dedup();
         reached
+    }
+
+    /// Returns what is said of a name; `None`: what is said of every file.
+    fn decision(
+        &self,
+        layer: Option<&Arc<Interned<Layer>>>,
+        reached: &Reached,
+        directory: bool,
+    ) -> Option<Arc<Interned<Decision>>> {
+        if reached.hits.is_empty() {
+            return self.settled(layer, directory);
+        }
+        let below = layer.map_or(&*self.hits, |layer| &*layer.hits);
+        let decide = || self.decided(below, &reached.hits, directory);
+        let alone = reached.hits.len() == 1 && below.len() == self.hits.len();
+        let pattern = reached.matched.filter(|_| alone);
+        match pattern.and_then(|pattern| self.patterns.get(pattern as usize)) {
+            Some(Pattern { alone: [file, dir], .. }) => {
+                let kept = if directory { dir } else { file };
+                kept.get_or_init(decide).clone()
+            }
+            None => decide(),
+        }
     }
 
     /// Returns what is said where no pattern matches but those that have
@@ -381,6 +405,7 @@ fn patterns(at: u16, rule: &Rule) -> impl Iterator<Item = Pattern> {
         parts: path.parts,
         tail: path.tail,
         hides,
+        alone: [OnceLock::new(), OnceLock::new()],
     })
 }
 

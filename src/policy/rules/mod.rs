@@ -18,8 +18,8 @@ mod tests;
 use std::sync::Arc;
 
 pub use decision::{By, Hide, Verdict};
-pub(super) use rule::KINDS;
 pub use rule::{Deny, Kinds, Range, Rule, Subject};
+pub(super) use rule::{Effect, KINDS};
 pub use state::State;
 
 use super::error::Written;

@@ -59,6 +59,11 @@ impl Kinds {
         self.0 == 0
     }
 
+    /// Reports whether a single kind is meant.
+    pub const fn is_one(self) -> bool {
+        self.0.is_power_of_two()
+    }
+
     /// Reports whether a kind is meant.
     pub const fn holds(self, kind: FileKind) -> bool {
         self.is_any() || self.0 & Self::bit(kind) != 0
