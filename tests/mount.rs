@@ -18,6 +18,7 @@ mod mount {
     mod admin;
     mod basic;
     mod cache;
+    mod callers;
     mod changes;
     mod collapse;
     mod confine;

@@ -49,23 +49,28 @@ impl<S: Side> Acl<S> {
     /// Reports whether this ACL of a file with that owner lets a process do
     /// all of `want` (bits 4 read, 2 write, 1 execute), capabilities aside.
     ///
+    /// `is_member` tells whether it is in a group; it is asked only where the
+    /// answer decides. A process without an id on this side is nobody.
+    ///
     /// This is `posix_acl_permission`; the kernel does not come so far where
     /// the group bits of the mode are 0.
     pub fn allows(
         &self,
         owner: &Owner<S>,
-        uid: Id<User, S>,
-        groups: &[Id<Group, S>],
+        uid: Option<Id<User, S>>,
+        mut is_member: impl FnMut(Id<Group, S>) -> bool,
         want: u8,
     ) -> bool {
         let mask = self.mask().unwrap_or(7);
-        let in_group = |gid: Option<Id<Group, S>>| gid.is_some_and(|gid| groups.contains(&gid));
+        let mut in_group = |gid: Option<Id<Group, S>>| gid.is_some_and(&mut is_member);
         let mut in_any = false;
         for entry in &self.entries {
             let grants = entry.perm & want == want;
             match entry.tag {
-                Tag::UserObj if owner.uid == Some(uid) => return grants,
-                Tag::User(id) if id == Some(uid) => return entry.perm & mask & want == want,
+                Tag::UserObj if uid.is_some() && owner.uid == uid => return grants,
+                Tag::User(id) if uid.is_some() && id == uid => {
+                    return entry.perm & mask & want == want;
+                }
                 Tag::GroupObj if in_group(owner.gid) => in_any = true,
                 Tag::Group(id) if in_group(id) => in_any = true,
                 Tag::Other => return grants && !in_any,

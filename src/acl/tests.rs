@@ -9,7 +9,7 @@ use super::{Acl, Capability, Entry, StandIn, Tag};
 use crate::attr::Mode;
 use crate::error::{Error, Result};
 use crate::id::{Disk, Group, Id, Kind, Owner, Side, User, View};
-use crate::policy::{Inputs, Policy, Translate};
+use crate::policy::{Callers, Inputs, Policy, Translate};
 
 fn id<K: Kind, S: Side>(raw: u32) -> Id<K, S> {
     Id::new(raw).unwrap()
@@ -148,6 +148,7 @@ fn values_that_are_no_capability() {
 /// Presents by a table, and stores by another one.
 #[derive(Debug, Default)]
 struct Tables {
+    callers: Callers,
     present: BTreeMap<u32, u32>,
     store: BTreeMap<u32, u32>,
 }
@@ -170,6 +171,10 @@ impl Policy for Tables {
     fn inputs(&self) -> Inputs {
         Inputs::default()
     }
+
+    fn callers(&self) -> &Callers {
+        &self.callers
+    }
 }
 
 /// 0 and 1 have view ids of their own, 2 and 3 share one that is stored as 3,
@@ -178,6 +183,7 @@ fn tables() -> Tables {
     Tables {
         present: [(0, 100), (1, 101), (2, 102), (3, 102), (4, 104)].into(),
         store: [(100, 0), (101, 1), (102, 3)].into(),
+        ..Tables::default()
     }
 }
 
@@ -323,11 +329,14 @@ fn access_is_decided_as_by_the_kernel() {
         (3, &[], 0, true),
     ] {
         let groups: Vec<Id<Group, Disk>> = groups.iter().map(|&raw| id(raw)).collect();
-        let allowed = acl::<Disk>(text).allows(&owner, id(uid), &groups, want);
+        let allowed =
+            acl::<Disk>(text).allows(&owner, Some(id(uid)), |group| groups.contains(&group), want);
         assert_eq!(allowed, expected, "{uid} {groups:?} {want}");
     }
     let unmapped = Owner { uid: None, gid: None };
-    assert!(!acl::<Disk>("u::7 g::7 o::0").allows(&unmapped, id(0), &[id(0)], 4));
+    let text = "u::7 u:-:7 g::7 m::7 o::1";
+    assert!(!acl::<Disk>(text).allows(&unmapped, None, |_| true, 4), "nobody is no owner");
+    assert!(!acl::<Disk>("u::7 g::7 o::0").allows(&unmapped, Some(id(0)), |_| true, 4));
 }
 
 fn any_id<K: Kind, S: Side>() -> impl Strategy<Value = Option<Id<K, S>>> {
@@ -354,7 +363,7 @@ fn any_acl<S: Side>() -> impl Strategy<Value = Acl<S>> {
 
 fn any_tables() -> impl Strategy<Value = Tables> {
     let table = || proptest::collection::btree_map(0..8_u32, 0..8_u32, 0..8);
-    (table(), table()).prop_map(|(present, store)| Tables { present, store })
+    (table(), table()).prop_map(|(present, store)| Tables { present, store, ..Tables::default() })
 }
 
 proptest! {
@@ -450,6 +459,6 @@ proptest! {
         let class = if uid == 1 { bits >> 6 } else if gid == 1 { bits >> 3 } else { bits };
         let acl = Acl::<Disk>::from_mode(Mode::new(bits));
         let expected = class & u32::from(want) == u32::from(want);
-        prop_assert_eq!(acl.allows(&owner, id(uid), &[id(gid)], want), expected);
+        prop_assert_eq!(acl.allows(&owner, Some(id(uid)), |group| group == id(gid), want), expected);
     }
 }

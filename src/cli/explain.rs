@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::fault::Fault;
 use super::parse::Explain;
 use super::policy::{caller, server, spec};
-use crate::id::{Disk, Id, Owner};
+use crate::id::{Disk, Id, Ids, Owner, View};
 use crate::policy::Pipeline;
 use crate::policy::explain::{Decision, Reason};
 use crate::text::shown;
@@ -60,7 +60,7 @@ pub fn explain(request: &Explain, out: &mut dyn Write) -> Result<(), Fault> {
         files: request
             .paths
             .iter()
-            .map(|path| explained(&pipeline, &root, &request.source, path))
+            .map(|path| explained(&pipeline, caller, &root, &request.source, path))
             .collect::<Result<_, _>>()?,
         caller: caller.map(|ids| Caller {
             creates: pipeline.explain_create(ids),
@@ -79,13 +79,18 @@ fn open_root(source: &Path) -> Result<OwnedFd, Fault> {
 
 fn explained(
     pipeline: &Pipeline,
+    caller: Option<Ids<View>>,
     root: &OwnedFd,
     source: &Path,
     path: &Path,
 ) -> Result<Explained, Fault> {
     let owner = owner(root, source, path)
         .map_err(|errno| unreachable_file("path", path.as_os_str(), errno))?;
-    Ok(Explained { path: shown(path), shown: pipeline.explain_owner(owner) })
+    let decisions = match caller {
+        Some(caller) => pipeline.explain_owner_to(owner, caller),
+        None => pipeline.explain_owner(owner),
+    };
+    Ok(Explained { path: shown(path), shown: decisions })
 }
 
 /// Returns the owner on disk of a file below a directory; no step may lead

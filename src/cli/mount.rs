@@ -81,6 +81,7 @@ fn fake(request: &Mount, spec: &Spec) -> Result<(), Fault> {
     }
     let (source, target) = (Path::new(&request.source), Path::new(&request.target));
     let _policy = spec.build(&server()?)?;
+    mount::callers(&options(&request.settings, spec.clone(), source, target, true))?;
     mount::source(source)?;
     mount::is_target(target)?;
     Ok(())
@@ -142,7 +143,18 @@ fn remount(request: &Mount, target: &Path, spec: &Spec) -> Result<(), Fault> {
         return Err(Fault::usage(format!("option {name}: a remount changes flags only")));
     }
     let flags = if settings.from_table { lifted(settings.flags) } else { settings.flags };
+    let lifts = [(flags.suid, "suid"), (flags.dev, "dev")];
+    if let Some((_, name)) = lifts.into_iter().find(|(flag, _)| *flag == Some(true))
+        && live_at(target)?.is_some_and(|record| record.policy.split(',').any(is_about_callers))
+    {
+        return Err(MountError::Callers(name).into());
+    }
     Ok(mount::remount(target, flags)?)
+}
+
+/// Reports whether a word of a policy's description is about callers.
+fn is_about_callers(word: &str) -> bool {
+    word.starts_with("mirror")
 }
 
 /// Lifts the flags that mount(8) has left out of those in the mount table: this
@@ -193,6 +205,14 @@ mod tests {
             (dir, file, "ro", Some((32, "mount point "))),
             ("/nonexistent", dir, "ro", Some((32, "source /nonexistent: No such file"))),
             (dir, dir, "cache=watch", Some((1, "cache=watch"))),
+            (dir, dir, "mirror=7", None),
+            (dir, dir, "mirror=7,suid", Some((1, "option suid: not beside a policy that depends"))),
+            (
+                dir,
+                dir,
+                "mirror-only=7,dev",
+                Some((1, "option dev: not beside a policy that depends")),
+            ),
             (dir, dir, "map=1:2", Some((1, "option map: extent"))),
             (dir, dir, "map=1:2:3,present-as=4", Some((1, "option present-as: excludes"))),
         ] {

@@ -111,6 +111,8 @@ pub const OPTIONS: &[Opt] = &[
     flag(Policy, "xattr-none", ""),
     flag(Policy, "xattr-ro", ""),
     flag(Policy, "xattr-rw", ""),
+    value(Policy, "mirror", "LIST", ""),
+    value(Policy, "mirror-only", "LIST", ""),
     flag(Mount, "ro", "Mount read-only"),
     flag(Mount, "rw", "Mount read-write (the default)"),
     flag(Mount, "suid", "Honour set-user-id and set-group-id bits").or(&["allow-suid"]),

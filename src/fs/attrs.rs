@@ -125,15 +125,20 @@ impl Fs {
             None => self.source.getattr(&target.node),
         };
         let seen = self.seen(target.number, seen?);
-        self.may_change(&seen)?;
+        self.lets_change(&seen)?;
         if wanted.mode.is_some() {
-            self.may(&seen, Deny::CHMOD)?;
+            self.lets(&seen, Deny::CHMOD)?;
         }
         if wanted.uid.is_some() || wanted.gid.is_some() {
-            self.may(&seen, Deny::CHOWN)?;
+            self.lets(&seen, Deny::CHOWN)?;
         }
-        let Some(wanted) = &self.permitted(caller, target.number, wanted, &seen)? else {
-            return Ok(seen.attr);
+        let asked = wanted;
+        let may = || {
+            let written = target.open.as_ref().is_some_and(|open| open.access.write);
+            self.may_change(caller, &target.node, &seen, asked, written)
+        };
+        let Some(wanted) = &self.permitted(caller, target.number, asked, &seen)? else {
+            return if self.checks() { may().map(|()| seen.attr) } else { Ok(seen.attr) };
         };
         let mut change = Change {
             mode: wanted.mode.map(Mode::new),
@@ -142,13 +147,23 @@ impl Fs {
             mtime: wanted.mtime,
             ..Change::default()
         };
-        let rights = if wanted.uid.is_some() || wanted.gid.is_some() {
+        let chown = wanted.uid.is_some() || wanted.gid.is_some();
+        if chown {
             // Of a file that nobody may change the kernel says so first.
             let refused = |error| if seen.attr.locked { Error::Denied } else { error };
-            let (owner, by_rule) =
-                (seen.attr.owner, self.owner_by_rule(&seen.state, &seen.subject()));
-            change.uid = self.stored(wanted.uid, owner.uid, by_rule.uid).map_err(refused)?;
-            change.gid = self.stored(wanted.gid, owner.gid, by_rule.gid).map_err(refused)?;
+            let (now, shown) = (seen.attr.owner, self.shown(caller, &seen));
+            let fixed = self.owner_by_rule(&seen.state, &seen.subject());
+            let uid = (shown.uid, fixed.uid.is_some());
+            let gid = (shown.gid, fixed.gid.is_some());
+            change.uid = self.stored(wanted.uid, now.uid, uid).map_err(refused)?;
+            change.gid = self.stored(wanted.gid, now.gid, gid).map_err(refused)?;
+        }
+        if self.checks() {
+            may()?;
+            let own = |mode| self.own_bits(caller, &seen, wanted.gid, mode);
+            change.mode = change.mode.map(own);
+        }
+        let rights = if chown {
             let rights = self.owner_rights(caller, &seen);
             // Set-id bits go by a change of mode, which nobody may make of a
             // file whose owner is unmapped (`setattr_prepare`); the FUSE client
@@ -209,22 +224,20 @@ impl Fs {
         &self,
         wanted: Option<Id<K, View>>,
         now: Option<Id<K, Disk>>,
-        by_rule: Option<Id<K, View>>,
+        (shown, fixed): (Option<Id<K, View>>, bool),
     ) -> Result<Option<Id<K, Disk>>>
     where
         dyn crate::policy::Policy: Translate<K>,
     {
         let Some(view) = wanted else { return Ok(None) };
-        let policy = self.policy();
-        let policy = policy.as_ref();
-        let shown = by_rule.or_else(|| Translate::<K>::present(policy, now));
         if now.is_some() && shown == Some(view) {
             return Ok(now);
         }
-        if by_rule.is_some() {
+        if fixed {
             return Err(Error::Unmapped);
         }
-        Translate::<K>::store(policy, view).map(Some).ok_or(Error::Unmapped)
+        let policy = self.policy();
+        Translate::<K>::store(policy.as_ref(), view).map(Some).ok_or(Error::Unmapped)
     }
 }
 

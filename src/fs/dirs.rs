@@ -8,7 +8,7 @@ use super::budget::Share;
 use super::{Entry, Fs, Listed};
 use crate::attr::{Attr, Name};
 use crate::error::Result;
-use crate::id::{Caller, View};
+use crate::id::{Caller, Id, User, View};
 use crate::source::{Dir, DirEntry, Node};
 
 /// An open directory.
@@ -53,6 +53,7 @@ impl Fs {
         let number = node;
         let share = self.budget.directory(caller)?;
         let node = self.node(number)?;
+        self.may_open(caller, (number, &node), libc::O_RDONLY)?;
         let dir = self.tree.with_room(|| self.source.opendir(&node))?;
         Ok(self.dirs.insert(Arc::new(OpenDir { number, node, dir, _share: share })))
     }
@@ -74,16 +75,13 @@ impl Fs {
     ) -> Result<()> {
         let open = self.dirs.get(handle)?;
         let parent = self.parent(open.number);
-        let own = self.present(
-            caller,
-            &self.seen(open.number, self.source.getattr(&open.node)?),
-            open.number,
-        );
+        let eyes = self.eyes(caller);
+        let own = self.present_to(eyes, &self.look(open.number, &open.node)?, open.number);
         let mut failed = None;
         open.dir.read(offset, &mut |entry| match Dot::of(&entry) {
             Some(Dot::Own) => dot(&entry, own, each),
             Some(Dot::Parent) => dot(&entry, Attr { ino: parent, ..own }, each),
-            None => self.listed(caller, &open, &entry, each).unwrap_or_else(|error| {
+            None => self.listed(eyes, &open, &entry, each).unwrap_or_else(|error| {
                 failed = Some(error);
                 ControlFlow::Break(())
             }),
@@ -111,15 +109,16 @@ impl Fs {
     /// must not look as if there were no such name.
     fn listed(
         &self,
-        caller: &Caller,
+        eyes: Option<Id<User, View>>,
         open: &OpenDir,
         entry: &DirEntry<'_>,
         each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let found = Name::new(entry.name).and_then(|name| {
-            self.may_look(open.number, name)?;
+            self.lets_look(open.number, name)?;
             let found = self.tree.with_room(|| self.source.lookup(&open.node, name))?;
-            self.entry(caller, open.number, name, &found)
+            let seen = self.visible(open.number, name, found.attr)?;
+            Ok(self.entry_to(eyes, open.number, name, (&found, &seen)))
         });
         let file = match found {
             Ok(file) => file,

@@ -33,7 +33,10 @@ impl Fs {
             Ok(node) => node,
             Err(error) => return done(Err(error)),
         };
-        let share = self.may_open(number, &node, flags).and_then(|()| self.opens.share(caller));
+        let share = self
+            .may_open(caller, (number, &node), flags)
+            .and_then(|()| self.lets_open((number, &node), flags))
+            .and_then(|()| self.opens.share(caller));
         let share = match share {
             Ok(share) => share,
             Err(error) => return done(Err(error)),

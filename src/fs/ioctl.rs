@@ -89,7 +89,7 @@ impl Fs {
             Target::Dir(open) => open.number,
         };
         let seen = self.seen(number, attr);
-        self.may_change(&seen)?;
+        self.lets_change(&seen)?;
         self.may_set_flags(caller, &seen, &target.get(kind)?, &flags)?;
         target.set(&flags)?;
         Ok(Vec::new())

@@ -2,7 +2,7 @@
 //!
 //! The model is the kernel's idmapped mount. The kernel in front has checked
 //! permissions on what it was told of the files (`default_permissions`, ACLs
-//! included), has applied neither the umask nor the rules for set-id bits on
+//! included), or `access` does where that depends on the caller; it has applied neither the umask nor the rules for set-id bits on
 //! writes, and caches names and attributes. What it cannot know is decided
 //! here: which id is stored, and which caller has none to store.
 //!
@@ -15,8 +15,10 @@
 //! | `xattrs`, `ioctl` | extended attributes, inode flags |
 //! | `rights`, `rules` | what a caller may, and what the rules of the policy say of a file |
 //! | `changes` | none: what the policy lets callers change |
+//! | `access` | access; whether the others are permitted, where we decide |
 //! | `locks` | getlk, setlk; `owners` holds the locks, `waits` who waits |
 
+mod access;
 mod attrs;
 mod budget;
 mod changes;
@@ -68,6 +70,12 @@ pub struct Ttl {
 /// A capability that a decision of ours depends on: capabilities(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
+    /// To give files away.
+    Chown,
+    /// To read, write and search whatever the mode.
+    DacOverride,
+    /// To read and search whatever the mode.
+    DacReadSearch,
     /// To act as the owner of any file.
     Fowner,
     /// To keep set-id bits.
@@ -99,6 +107,10 @@ pub trait Processes: Send + Sync + fmt::Debug {
 
     /// Reports whether the caller is in a group, by fsgid or supplementary.
     fn in_group(&self, caller: &Caller, group: Id<Group, View>) -> bool;
+
+    /// Reports whether the host protects hard links
+    /// (`/proc/sys/fs/protected_hardlinks`).
+    fn protects_links(&self) -> bool;
 
     /// Reports whether a signal waits for the thread `pid` that would end a
     /// wait; `true` also if the thread is gone.
@@ -178,6 +190,9 @@ pub struct Fs {
     policy: RwLock<Arc<dyn Policy>>,
     processes: Arc<dyn Processes>,
     tree: Tree,
+    /// Whether the policy depends on the caller, so that permission is decided
+    /// here; the same for as long as the mount lives.
+    checks: bool,
     config: Config,
     budget: Arc<Budget>,
     opens: Arc<Opens>,
@@ -199,9 +214,10 @@ impl Fs {
         let tree = Tree::new(Arc::clone(&source), config.nodes)?;
         let budget = Budget::new(config.descriptors);
         let waits = Arc::new(Waits::new(Arc::clone(&processes)));
+        let checks = policy.inputs().caller;
         let policy = RwLock::new(policy);
         let (opens, dirs) = (Arc::new(Opens::new(Arc::clone(&budget))), Handles::new());
-        Ok(Self { source, policy, processes, tree, config, budget, opens, dirs, waits })
+        Ok(Self { source, policy, processes, tree, checks, config, budget, opens, dirs, waits })
     }
 
     /// Returns how long the kernel may cache.
@@ -257,16 +273,40 @@ impl Fs {
         Arc::clone(&read(&self.policy))
     }
 
+    /// Reports whether a caller sees every file as its own.
+    fn is_mirrored(&self, caller: &Caller) -> bool {
+        self.checks && {
+            let policy = self.policy();
+            policy.callers().mirror(caller.uid, |group| self.processes.in_group(caller, group))
+        }
+    }
+
+    /// Returns the user whom a caller sees as the owner of every file, if it
+    /// does: itself.
+    fn eyes(&self, caller: &Caller) -> Option<Id<User, View>> {
+        caller.uid.filter(|_| self.is_mirrored(caller))
+    }
+
     /// Returns the owner that a caller sees of a file.
-    fn shown(&self, _caller: &Caller, seen: &Seen) -> Owner<View> {
+    fn shown(&self, caller: &Caller, seen: &Seen) -> Owner<View> {
+        self.shown_to(self.eyes(caller), seen)
+    }
+
+    /// Returns the owner that is seen with these eyes.
+    fn shown_to(&self, eyes: Option<Id<User, View>>, seen: &Seen) -> Owner<View> {
         let by_rule = self.owner_by_rule(&seen.state, &seen.subject());
-        let shown = self.policy().present_owner(seen.attr.owner);
-        Owner { uid: by_rule.uid.or(shown.uid), gid: by_rule.gid.or(shown.gid) }
+        let owner = self.policy().present_owner(seen.attr.owner);
+        Owner { uid: eyes.or(by_rule.uid).or(owner.uid), gid: by_rule.gid.or(owner.gid) }
     }
 
     /// Returns what a caller sees of a file.
     fn present(&self, caller: &Caller, seen: &Seen, number: u64) -> Attr<View> {
-        let mut shown = seen.attr.presented(self.shown(caller, seen), number);
+        self.present_to(self.eyes(caller), seen, number)
+    }
+
+    /// Returns what is seen of a file with these eyes.
+    fn present_to(&self, eyes: Option<Id<User, View>>, seen: &Seen, number: u64) -> Attr<View> {
+        let mut shown = seen.attr.presented(self.shown_to(eyes, seen), number);
         self.dress(seen, &mut shown);
         shown
     }
@@ -277,8 +317,19 @@ impl Fs {
     /// `Hidden` (`ENOENT`) if a rule hides it.
     fn entry(&self, caller: &Caller, parent: u64, name: Name<'_>, found: &Found) -> Result<Entry> {
         let seen = self.visible(parent, name, found.attr)?;
+        Ok(self.entry_to(self.eyes(caller), parent, name, (found, &seen)))
+    }
+
+    /// Counts a lookup of what a name led to, seen with these eyes.
+    fn entry_to(
+        &self,
+        eyes: Option<Id<User, View>>,
+        parent: u64,
+        name: Name<'_>,
+        (found, seen): (&Found, &Seen),
+    ) -> Entry {
         let identity = self.tree.remember(parent, name, found, &seen.state);
-        let attr = self.present(caller, &seen, identity.number);
-        Ok(Entry { node: identity.number, generation: identity.generation, attr })
+        let attr = self.present_to(eyes, seen, identity.number);
+        Entry { node: identity.number, generation: identity.generation, attr }
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::rules::{ELSEWHERE, Seen, There};
-use super::{Capability, Entry, Fs};
+use super::{Entry, Fs};
 use crate::attr::{FileKind, Mode, Name};
 use crate::error::{Errno, Error, Result};
 use crate::id::{Caller, Disk, Ids, Owner};
@@ -35,11 +35,14 @@ impl Fs {
     /// `ENOENT` where there is none; as [`Name::new`], `Tree::node` and
     /// `Source::lookup`.
     pub fn lookup(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<Entry> {
-        let name = Name::new(name)?;
         let dir = self.node(parent)?;
-        self.may_look(parent, name)?;
+        self.may_search(caller, (parent, &dir))?;
+        let name = Name::new(name)?;
+        self.lets_look(parent, name)?;
         let found = self.tree.with_room(|| self.source.lookup(&dir, name))?;
-        self.entry(caller, parent, name, &found)
+        let seen = self.visible(parent, name, found.attr)?;
+        self.may_see(caller, &dir, name, (&found, &seen))?;
+        Ok(self.entry_to(self.eyes(caller), parent, name, (&found, &seen)))
     }
 
     /// Makes a file, fifo, socket or device; `mode` holds the kind, and 0 for
@@ -109,9 +112,9 @@ impl Fs {
     pub fn unlink(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
         let name = Name::new(name)?;
         let dir = self.node(parent)?;
-        self.may_look(parent, name)?;
+        self.lets_look(parent, name)?;
         let found = self.source.lookup(&dir, name)?;
-        let there = self.may_drop((parent, &dir), name, found, Deny::DELETE)?;
+        let there = self.lets_drop((parent, &dir), name, found, Deny::DELETE)?;
         self.may_remove(caller, (parent, &dir), &there.seen)?;
         let held = self.hold(Some(&there));
         self.settle(held, self.source.unlink(&dir, name))
@@ -124,9 +127,9 @@ impl Fs {
     pub fn rmdir(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
         let name = Name::new(name)?;
         let dir = self.node(parent)?;
-        self.may_look(parent, name)?;
+        self.lets_look(parent, name)?;
         let found = self.source.lookup(&dir, name)?;
-        let there = self.may_drop((parent, &dir), name, found, Deny::DELETE)?;
+        let there = self.lets_drop((parent, &dir), name, found, Deny::DELETE)?;
         self.may_remove(caller, (parent, &dir), &there.seen)?;
         let held = self.hold(Some(&there));
         self.settle(held, self.source.rmdir(&dir, name))
@@ -139,10 +142,11 @@ impl Fs {
     pub fn link(&self, caller: &Caller, node: u64, parent: u64, name: &OsStr) -> Result<Entry> {
         let name = Name::new(name)?;
         let (file, dir) = (self.node(node)?, self.node(parent)?);
-        let seen = self.seen(node, self.source.getattr(&file)?);
-        self.may(&seen, Deny::LINK)?;
-        let state = self.may_add((parent, &dir), name, &seen.subject(), Deny::CREATE)?;
-        self.birth(caller, &dir, name)?;
+        let seen = self.look(node, &file)?;
+        self.may_link(caller, &file, &seen)?;
+        self.lets(&seen, Deny::LINK)?;
+        let state = self.lets_add((parent, &dir), name, &seen.subject(), Deny::CREATE)?;
+        self.birth(caller, (parent, &dir), name)?;
         if state != seen.state {
             return Err(ELSEWHERE);
         }
@@ -166,8 +170,8 @@ impl Fs {
         if let Some(owner) = self.policy().create_owner(caller) {
             new.owner = owner.into();
         }
-        let state = self.may_add((parent, &dir), name, &new, Deny::CREATE)?;
-        let owner = self.birth(caller, &dir, name)?;
+        let state = self.lets_add((parent, &dir), name, &new, Deny::CREATE)?;
+        let owner = self.birth(caller, (parent, &dir), name)?;
         let (mode, umask) = self.born(&wanted);
         new.mode = mode;
         let mode = self.own_setid(caller, owner, &state, &new);
@@ -187,7 +191,8 @@ impl Fs {
         (parent, dir): (u64, &Node),
         seen: &Seen,
     ) -> Result<()> {
-        let dir = self.seen(parent, self.source.getattr(dir)?);
+        self.may_take(caller, (parent, dir), seen)?;
+        let dir = self.look(parent, dir)?;
         let own = |seen: &Seen| {
             let shown = self.shown(caller, seen).uid;
             shown.is_some() && shown == caller.uid
@@ -195,18 +200,17 @@ impl Fs {
         let may = !dir.attr.mode.has(Mode::STICKY)
             || own(seen)
             || own(&dir)
-            || self.processes.capable_over(caller, Capability::Fowner, self.shown(caller, seen))
-                != Some(false);
+            || self.may_act_for_others(caller, seen);
         if may { Ok(()) } else { Err(Error::Denied) }
     }
 
     /// Returns what the caller's new files belong to; a name that is taken
     /// comes first, as in `may_create` of fs/namei.c.
-    fn birth(&self, caller: &Caller, dir: &Node, name: Name<'_>) -> Result<Ids<Disk>> {
+    fn birth(&self, caller: &Caller, dir: (u64, &Node), name: Name<'_>) -> Result<Ids<Disk>> {
         if let Some(owner) = self.policy().create_owner(caller) {
-            return Ok(owner);
+            return self.may_change_names(caller, dir).map(|()| owner);
         }
-        let taken = self.existing(dir, name)?.is_some();
+        let taken = self.existing(dir.1, name)?.is_some();
         Err(if taken { EXISTS } else { Error::Unmapped })
     }
 

@@ -48,7 +48,7 @@ impl Fs {
         flags: RenameFlags,
     ) -> Result<()> {
         let Move { old, new, moving, there } =
-            self.may_move(caller, self.place(from)?, self.place(to)?, flags)?;
+            self.checked(caller, self.place(from)?, self.place(to)?, flags)?;
         let owner = self.policy().create_owner(caller);
         // What is exchanged adds no name; a whiteout is a new file. (The kernel
         // makes one over an existing name too, and stores no id at all for it.)
@@ -56,7 +56,14 @@ impl Fs {
         if adds && owner.is_none() {
             return Err(Error::Unmapped);
         }
+        if there.is_none() {
+            self.may_change_names(caller, new.dir())?;
+        }
         let there = there.as_ref();
+        if old.parent != new.parent {
+            self.may_move(caller, &old.dir, old.name, Some(&moving))?;
+            self.may_move(caller, &new.dir, new.name, there.filter(|_| flags.exchange))?;
+        }
         let same = there.is_some_and(|there| there.found.key == moving.found.key);
         let held = self.hold(there.filter(|_| !flags.exchange && !same));
         let swapped = there.filter(|_| flags.exchange);
@@ -82,20 +89,20 @@ impl Fs {
     }
 
     /// Checks that a rename may be made.
-    fn may_move<'a>(
+    fn checked<'a>(
         &self,
         caller: &Caller,
         old: Place<'a>,
         new: Place<'a>,
         flags: RenameFlags,
     ) -> Result<Move<'a>> {
-        self.may_look(old.parent, old.name)?;
+        self.lets_look(old.parent, old.name)?;
         let found = self.source.lookup(&old.dir, old.name)?;
-        let moving = self.may_drop(old.dir(), old.name, found, Deny::RENAME)?;
+        let moving = self.lets_drop(old.dir(), old.name, found, Deny::RENAME)?;
         let there = self.existing(&new.dir, new.name)?;
         // Before anything is said of what is there: the name may be hidden.
         let adds = if there.is_some() { Deny::default() } else { Deny::CREATE };
-        let state = self.may_add(new.dir(), new.name, &moving.seen.subject(), adds)?;
+        let state = self.lets_add(new.dir(), new.name, &moving.seen.subject(), adds)?;
         self.may_remove(caller, old.dir(), &moving.seen)?;
         if flags.no_replace && there.is_some() {
             return Err(EXISTS);
@@ -105,11 +112,11 @@ impl Fs {
             None => None,
             Some(found) => {
                 let op = if flags.exchange { Deny::RENAME } else { Deny::DELETE };
-                let there = self.may_drop(new.dir(), new.name, found, op)?;
+                let there = self.lets_drop(new.dir(), new.name, found, op)?;
                 self.may_remove(caller, new.dir(), &there.seen)?;
                 if flags.exchange {
                     let subject = there.seen.subject();
-                    let state = self.may_add(old.dir(), old.name, &subject, Deny::default())?;
+                    let state = self.lets_add(old.dir(), old.name, &subject, Deny::default())?;
                     elsewhere |= state != there.seen.state;
                 }
                 Some(there)

@@ -3,7 +3,7 @@
 use super::rules::Seen;
 use super::{Capability, Fs};
 use crate::attr::Mode;
-use crate::id::{Caller, Disk, Ids, Owner, View};
+use crate::id::{Caller, Disk, Ids, Owner};
 use crate::policy::rules::{State, Subject};
 use crate::source::Rights;
 
@@ -122,7 +122,8 @@ impl Fs {
         let shown = self.shown(caller, seen);
         let user = Owner { gid: None, ..shown };
         shown.uid.is_some()
-            && (shown.uid == caller.uid || self.has(caller, Capability::Fowner, user))
+            && (shown.uid == caller.uid
+                || self.processes.capable_over(caller, Capability::Fowner, user) == Some(true))
     }
 
     /// Reports whether the caller may have `S_ISGID` on a file
@@ -130,12 +131,6 @@ impl Fs {
     fn may_set_gid(&self, caller: &Caller, seen: &Seen) -> bool {
         let shown = self.shown(caller, seen);
         shown.gid.is_some_and(|group| self.processes.in_group(caller, group))
-            || shown.uid.is_some()
-                && shown.gid.is_some()
-                && self.has(caller, Capability::Fsetid, shown)
-    }
-
-    fn has(&self, caller: &Caller, capability: Capability, owner: Owner<View>) -> bool {
-        self.processes.capable_over(caller, capability, owner) == Some(true)
+            || self.has_over(caller, Capability::Fsetid, seen)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::Fs;
 use crate::acl::Acl;
-use crate::attr::{Attr, FileKind, Name};
+use crate::attr::{Attr, FileKind, Mode, Name};
 use crate::error::{Errno, Error, Result};
 use crate::id::{Disk, Owner, View};
 use crate::policy::Policy;
@@ -93,7 +93,7 @@ impl Fs {
     ///
     /// # Errors
     /// `Hidden` (`ENOENT`).
-    pub(super) fn may_look(&self, parent: u64, name: Name<'_>) -> Result<()> {
+    pub(super) fn lets_look(&self, parent: u64, name: Name<'_>) -> Result<()> {
         let Some(policy) = self.ruled() else { return Ok(()) };
         let rules = policy.rules();
         match rules.hides(&self.state(rules, parent), bytes(name)) {
@@ -109,7 +109,7 @@ impl Fs {
     /// `Denied` (`EPERM`) for a name that is hidden, be it there or not, and
     /// where a rule denies it; `EROFS` where one makes the directory or the name
     /// read-only.
-    pub(super) fn may_add(
+    pub(super) fn lets_add(
         &self,
         (parent, dir): (u64, &Node),
         name: Name<'_>,
@@ -135,7 +135,7 @@ impl Fs {
     /// # Errors
     /// `Hidden` (`ENOENT`) for a hidden name, `EROFS` where a rule makes the
     /// directory or the file read-only, `Denied` (`EPERM`) where one denies it.
-    pub(super) fn may_drop(
+    pub(super) fn lets_drop(
         &self,
         (parent, dir): (u64, &Node),
         name: Name<'_>,
@@ -148,7 +148,7 @@ impl Fs {
             if self.ask(&dir, |verdict| verdict.read_only) == Some(true) {
                 return Err(READ_ONLY);
             }
-            self.may(&seen, op)?;
+            self.lets(&seen, op)?;
         }
         Ok(There { found, seen })
     }
@@ -158,7 +158,7 @@ impl Fs {
     /// # Errors
     /// `EROFS` where a rule makes it read-only, `Denied` (`EPERM`) where one
     /// denies it.
-    pub(super) fn may(&self, seen: &Seen, op: Deny) -> Result<()> {
+    pub(super) fn lets(&self, seen: &Seen, op: Deny) -> Result<()> {
         self.ask(seen, |verdict| allow(&verdict, op)).unwrap_or(Ok(()))
     }
 
@@ -166,7 +166,7 @@ impl Fs {
     ///
     /// # Errors
     /// `EROFS` where a rule makes it read-only.
-    pub(super) fn may_change(&self, seen: &Seen) -> Result<()> {
+    pub(super) fn lets_change(&self, seen: &Seen) -> Result<()> {
         let read_only = self.ask(seen, |verdict| verdict.read_only) == Some(true);
         if read_only { Err(READ_ONLY) } else { Ok(()) }
     }
@@ -176,7 +176,7 @@ impl Fs {
     /// # Errors
     /// `EROFS` to write what a rule makes read-only, `EACCES` to execute what
     /// one does not let be executed.
-    pub(super) fn may_open(&self, number: u64, node: &Node, flags: i32) -> Result<()> {
+    pub(super) fn lets_open(&self, (number, node): (u64, &Node), flags: i32) -> Result<()> {
         /// An open by execve(2): `__FMODE_EXEC` of linux/fs.h.
         const EXEC: i32 = 0x20;
         if self.ruled().is_none() {
@@ -209,14 +209,27 @@ impl Fs {
         })
     }
 
+    /// Returns the mode that a file is shown with.
+    pub(super) fn shown_mode(&self, seen: &Seen) -> Mode {
+        let mode = |verdict: Verdict<'_>| {
+            verdict.mode.map(|mode| mode.apply(seen.attr.mode, seen.attr.kind))
+        };
+        self.ask(seen, mode).flatten().unwrap_or(seen.attr.mode)
+    }
+
+    /// Returns a known file as it is now.
+    ///
+    /// # Errors
+    /// As statx(2).
+    pub(super) fn look(&self, number: u64, node: &Node) -> Result<Seen> {
+        Ok(self.seen(number, self.source.getattr(node)?))
+    }
+
     /// Shows mode and link count as the rules have it.
     pub(super) fn dress(&self, seen: &Seen, shown: &mut Attr<View>) {
         let Some(policy) = self.ruled() else { return };
         let rules = policy.rules();
-        let verdict = rules.verdict(&seen.state, &seen.subject());
-        if let Some(mode) = verdict.mode {
-            shown.mode = mode.apply(shown.mode, shown.kind);
-        }
+        shown.mode = self.shown_mode(seen);
         // The count of a directory's links is that of the directories in it.
         if shown.kind.is_dir() && rules.may_hide_below(&seen.state) {
             shown.nlink = 1;
@@ -224,22 +237,9 @@ impl Fs {
     }
 
     /// Shows an access ACL as if a rule's mode had been set by chmod(2).
-    ///
-    /// # Errors
-    /// As statx(2).
-    pub(super) fn dress_acl(
-        &self,
-        (number, node): (u64, &Node),
-        acl: Acl<View>,
-    ) -> Result<Acl<View>> {
-        let Some(policy) = self.ruled() else { return Ok(acl) };
-        let rules = policy.rules();
-        let seen = self.seen(number, self.source.getattr(node)?);
-        let mode = rules.verdict(&seen.state, &seen.subject()).mode;
-        Ok(mode.map_or_else(
-            || acl.clone(),
-            |mode| acl.chmod(mode.apply(seen.attr.mode, seen.attr.kind)),
-        ))
+    pub(super) fn dress_acl(&self, seen: &Seen, acl: Acl<View>) -> Acl<View> {
+        let mode = self.shown_mode(seen);
+        if mode == seen.attr.mode { acl } else { acl.chmod(mode) }
     }
 
     /// Asks the rules, if there are any, about a file.
@@ -309,7 +309,7 @@ fn bytes(name: Name<'_>) -> &[u8] {
 }
 
 /// # Errors
-/// As [`Fs::may`].
+/// As [`Fs::lets`].
 fn allow(verdict: &Verdict, op: Deny) -> Result<()> {
     if verdict.read_only {
         return Err(READ_ONLY);

@@ -47,7 +47,9 @@ impl Fs {
     ///
     /// # Errors
     /// As getxattr(2): `ENODATA`.
-    pub fn getxattr(&self, _: &Caller, number: u64, name: &OsStr) -> Result<Vec<u8>> {
+    pub fn getxattr(&self, caller: &Caller, number: u64, name: &OsStr) -> Result<Vec<u8>> {
+        let node = self.node(number)?;
+        self.may_read_xattr(caller, (number, &node), name)?;
         let policy = self.policy();
         let policy = policy.as_ref();
         let name = &*Self::read_xattr(policy.changes(), name)?;
@@ -57,8 +59,8 @@ impl Fs {
             Kind::Acl(kind) => {
                 let acl = self.tree.with_room(|| self.source.acl(&node, kind))?.ok_or(ABSENT)?;
                 let mut acl = acl.present(policy);
-                if kind == AclKind::Access {
-                    acl = self.dress_acl((number, &node), acl)?;
+                if kind == AclKind::Access && self.has_rules() {
+                    acl = self.dress_acl(&self.look(number, &node)?, acl);
                 }
                 Ok(acl.to_wire(self.config.stand_in))
             }
@@ -114,25 +116,28 @@ impl Fs {
         let policy = policy.as_ref();
         let rights = Self::rights(caller, false);
         let (number, node) = (node, self.node(node)?);
-        let name = &*self.set_name(policy.changes(), &node, name, value)?;
+        let (asked, name) = (name, &*self.set_name(policy.changes(), &node, name, value)?);
         let kind = Kind::of(name)?;
-        self.may_set((number, &node), &kind)?;
+        self.lets_set((number, &node), &kind)?;
         match kind {
             Kind::Acl(kind) => {
                 let acl = Acl::from_wire(value, self.config.stand_in)?;
                 if acl.is_some() && self.hides_entries(&node, kind)? {
                     return Err(Error::UnmappedEntry);
                 }
+                self.may_set_acl(caller, (number, &node), kind)?;
                 self.set_acl(caller, (number, &node), kind, acl)
             }
             Kind::Capability => {
                 let how = how(flags)?;
                 let capability = Capability::decode(value)?.store(policy)?;
-                self.check(&node, how)?;
+                self.may_set_capability(caller, (number, &node))?;
+                self.demand(&node, how)?;
                 self.tree.with_room(|| self.source.set_capability(&node, Some(&capability), rights))
             }
             Kind::Plain => {
                 let how = how(flags)?;
+                self.may_write_xattr(caller, (number, &node), asked)?;
                 self.tree.with_room(|| self.source.set_xattr(&node, name, Some(value), how, rights))
             }
         }
@@ -145,22 +150,27 @@ impl Fs {
     pub fn removexattr(&self, caller: &Caller, node: u64, name: &OsStr) -> Result<()> {
         let (number, node) = (node, self.node(node)?);
         let policy = self.policy();
-        let name = &*self.remove_name(policy.changes(), &node, name)?;
+        let (asked, name) = (name, &*self.remove_name(policy.changes(), &node, name)?);
         let kind = Kind::of(name)?;
         if matches!(kind, Kind::Capability) && self.is_about_to_change(caller, (number, &node))? {
             return Ok(());
         }
-        self.may_set((number, &node), &kind)?;
+        self.lets_set((number, &node), &kind)?;
         // An attribute that files share takes room when one of them changes it.
         let rights = Self::rights(caller, false);
         match kind {
-            Kind::Acl(kind) => self.set_acl(caller, (number, &node), kind, None),
+            Kind::Acl(kind) => {
+                self.may_set_acl(caller, (number, &node), kind)?;
+                self.set_acl(caller, (number, &node), kind, None)
+            }
             Kind::Capability => {
                 self.tree.with_room(|| self.source.set_capability(&node, None, rights))
             }
-            Kind::Plain => self
-                .tree
-                .with_room(|| self.source.set_xattr(&node, name, None, XattrSet::Any, rights)),
+            Kind::Plain => {
+                self.may_write_xattr(caller, (number, &node), asked)?;
+                let how = XattrSet::Any;
+                self.tree.with_room(|| self.source.set_xattr(&node, name, None, how, rights))
+            }
         }
     }
 
@@ -170,10 +180,11 @@ impl Fs {
     ///
     /// The change itself takes the capability on the host, if it is made.
     fn is_about_to_change(&self, caller: &Caller, (number, node): (u64, &Node)) -> Result<bool> {
-        let shown = self.shown(caller, &self.seen(number, self.source.getattr(node)?));
-        Ok(shown.uid.is_none()
-            || shown.gid.is_none()
-            || self.processes.capable_over(caller, Privilege::Setfcap, shown) == Some(false))
+        let shown = self.shown_to(None, &self.look(number, node)?);
+        let may = self.processes.capable_over(caller, Privilege::Setfcap, shown);
+        // Of a caller that nothing is known of, the kernel has decided where it
+        // decides.
+        Ok(shown.uid.is_none() || shown.gid.is_none() || !may.unwrap_or(!self.checks()))
     }
 
     /// Reports whether an ACL has entries that callers are not shown: one that
@@ -220,20 +231,20 @@ impl Fs {
     ///
     /// # Errors
     /// `EROFS` or `Denied` (`EPERM`).
-    fn may_set(&self, (number, node): (u64, &Node), kind: &Kind) -> Result<()> {
+    fn lets_set(&self, (number, node): (u64, &Node), kind: &Kind) -> Result<()> {
         if !self.has_rules() {
             return Ok(());
         }
         let seen = self.seen(number, self.source.getattr(node)?);
         if matches!(kind, Kind::Acl(AclKind::Access)) {
             // The permission bits change with it.
-            self.may(&seen, Deny::CHMOD)?;
+            self.lets(&seen, Deny::CHMOD)?;
         }
-        self.may(&seen, Deny::XATTR)
+        self.lets(&seen, Deny::XATTR)
     }
 
     /// Checks whether a file has a capability as `how` demands.
-    fn check(&self, node: &Node, how: XattrSet) -> Result<()> {
+    fn demand(&self, node: &Node, how: XattrSet) -> Result<()> {
         let there = match how {
             XattrSet::Any => return Ok(()),
             XattrSet::Create | XattrSet::Replace => self.source.capability(node)?.is_some(),

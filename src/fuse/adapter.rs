@@ -8,11 +8,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{
-    FopenFlags, Generation, INodeNo, Notifier, ReplyAttr, ReplyData, ReplyDirectoryPlus,
-    ReplyEntry, Request,
+    AccessFlags, FopenFlags, Generation, INodeNo, Notifier, ReplyAttr, ReplyData,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, Request,
 };
 
-use super::answer::{Answer, attempt, hand_over, later};
+use super::answer::{Answer, attempt, empty, hand_over, later};
 use super::{SessionOptions, VIEW, convert};
 use crate::attr::Attr;
 use crate::error::{Error, Result};
@@ -140,6 +140,25 @@ impl Adapter {
             ),
             Err(errno) => reply.error(errno),
         }
+    }
+
+    /// Answers access(2), and chdir(2), where the kernel does not decide.
+    pub(super) fn check_access(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mask: AccessFlags,
+        reply: ReplyEmpty,
+    ) {
+        if !self.fs.checks() {
+            // Not asked with default_permissions; if it ever is, this says so
+            // for good.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        let answer = attempt("access", req, || {
+            self.fs.access(&convert::caller(req), self.node(ino)?, convert::access(mask))
+        });
+        empty(reply, answer);
     }
 
     /// Returns how the kernel is to treat an open file.

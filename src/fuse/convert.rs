@@ -4,7 +4,7 @@
 use std::ffi::c_int;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, INodeNo, Request, TimeOrNow};
+use fuser::{AccessFlags, FileAttr, FileType, INodeNo, Request, TimeOrNow};
 
 use crate::attr::{Attr, FileKind, Mode, Time};
 use crate::error::{Error, Result};
@@ -126,6 +126,12 @@ pub(super) fn set_time(time: TimeOrNow) -> SetTime {
         TimeOrNow::Now => SetTime::Now,
         TimeOrNow::SpecificTime(time) => SetTime::At(from_system_time(time)),
     }
+}
+
+/// Decodes what access(2) asks for: bits 4 read, 2 write, 1 execute.
+pub(super) fn access(mask: AccessFlags) -> u8 {
+    let bit = |flag, bit| if mask.contains(flag) { bit } else { 0 };
+    bit(AccessFlags::R_OK, 4) | bit(AccessFlags::W_OK, 2) | bit(AccessFlags::X_OK, 1)
 }
 
 /// Decodes the type of a range lock.

@@ -320,9 +320,7 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let opened =
-            attempt("opendir", req, || self.fs.opendir(&convert::caller(req), self.node(ino)?));
-        match opened {
+        match attempt("opendir", req, || self.fs.opendir(&convert::caller(req), self.node(ino)?)) {
             // No CACHE_DIR: a cached listing is good until the directory's
             // mtime changes, and nothing tells of a change on the host.
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
@@ -427,10 +425,8 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        // Not asked with default_permissions, where the kernel decides; if it
-        // ever is, this says so for good.
-        reply.error(fuser::Errno::ENOSYS);
+    fn access(&self, req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        self.check_access(req, ino, mask, reply);
     }
 
     fn getlk(

@@ -120,7 +120,9 @@ fn configure(
     context.set(c"rootmode", OsStr::new("40000"))?;
     context.set(c"user_id", &number(uid.to_string()))?;
     context.set(c"group_id", &number(gid.to_string()))?;
-    context.flag(c"default_permissions")?;
+    if options.kernel_decides() {
+        context.flag(c"default_permissions")?;
+    }
     if options.allow_other.unwrap_or(uid.is_root()) {
         context.flag(c"allow_other")?;
     }

@@ -26,6 +26,7 @@ pub(super) fn check(options: &Options) -> Result<Paths, MountError> {
     if options.cache == Cache::Watch {
         return Err(MountError::Watch);
     }
+    callers(options)?;
     let target = resolve(&options.target)
         .map_err(|why| MountError::Target { path: options.target.clone(), why })?;
     clear_dead(&target)?;
@@ -34,6 +35,23 @@ pub(super) fn check(options: &Options) -> Result<Paths, MountError> {
     let source = source(&options.source)?;
     let name = options.fsname.clone().unwrap_or_else(|| source.clone().into_os_string());
     Ok(Paths { source, target, name })
+}
+
+/// Checks that nothing is asked for that the kernel would decide by what some
+/// other caller was shown.
+///
+/// It runs set-id programs as the owner that it was told last, whoever asked, and
+/// opens devices without asking at all.
+///
+/// # Errors
+/// `Callers`: `suid` or `dev` beside a policy that depends on the caller.
+pub fn callers(options: &Options) -> Result<(), MountError> {
+    let unfit = [(options.flags.suid, "suid"), (options.flags.dev, "dev")];
+    let asked = unfit.into_iter().find(|(flag, _)| *flag == Some(true));
+    match asked {
+        Some((_, name)) if !options.kernel_decides() => Err(MountError::Callers(name)),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the source by an absolute path without symbolic links.

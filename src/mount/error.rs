@@ -63,6 +63,12 @@ pub enum MountError {
     /// The policy does not fit the user namespace of the server.
     #[error("{0}")]
     Policy(#[from] crate::policy::PolicyError),
+    /// An option cannot stand beside a policy that depends on the caller.
+    #[error(
+        "option {0}: not beside a policy that depends on the caller (mirror): the kernel keeps one \
+         owner of each file for all callers, and decides that by whoever was shown it last"
+    )]
+    Callers(&'static str),
     /// Something does not exist yet.
     #[error("cache=watch comes later; use cache=ttl=SECONDS or cache=none")]
     Watch,
@@ -87,7 +93,7 @@ impl MountError {
     /// use, 32 for a mount that failed.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Watch | Self::Policy(_) => 1,
+            Self::Watch | Self::Policy(_) | Self::Callers(_) => 1,
             Self::Source { .. }
             | Self::Open(_)
             | Self::Target { .. }

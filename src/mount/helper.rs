@@ -78,7 +78,11 @@ fn succeeded(output: &Output) -> Result<(), MountError> {
 /// Returns the list of options, in which a comma and a backslash of a value
 /// have a backslash before them.
 fn words(options: &Options, name: &OsStr) -> Result<OsString, MountError> {
-    let mut words = b"subtype=idmapfs,default_permissions,fsname=".to_vec();
+    let mut words = b"subtype=idmapfs,".to_vec();
+    if options.kernel_decides() {
+        words.extend_from_slice(b"default_permissions,");
+    }
+    words.extend_from_slice(b"fsname=");
     for byte in name.as_bytes() {
         if matches!(byte, b',' | b'\\') {
             words.push(b'\\');

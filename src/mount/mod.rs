@@ -16,7 +16,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-pub use check::{is_target, source};
+pub use check::{callers, is_target, source};
 pub use error::MountError;
 pub use options::{Atime, Cache, Flags, Options, Submounts};
 pub use remount::remount;

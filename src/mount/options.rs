@@ -31,6 +31,14 @@ pub struct Options {
     pub foreground: bool,
 }
 
+impl Options {
+    /// Reports whether the kernel decides who may do what: it can where all
+    /// callers are shown the same.
+    pub(super) fn kernel_decides(&self) -> bool {
+        self.spec.callers().is_empty()
+    }
+}
+
 /// The flags of a mount; `None` where the option was not given: the default,
 /// or on a remount what is in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use nix::unistd::{Gid, Uid};
 
 use super::attach;
+use super::check::callers;
 use super::error::MountError;
 use super::options::Options;
 use super::serve::{file_system, keep_tidy, open_source};
@@ -51,8 +52,9 @@ pub fn put(parent: OwnedFd, target: &Path) -> io::Result<OwnedFd> {
 /// Opens the source of a private mount, as this process sees it now.
 ///
 /// # Errors
-/// If it cannot be opened.
+/// If it cannot be opened, or the options do not fit the policy.
 pub fn source(options: &Options) -> Result<Arc<dyn Source>, MountError> {
+    callers(options)?;
     open_source(options, &options.source)
 }
 

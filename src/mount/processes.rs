@@ -9,13 +9,16 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use crate::fs::{Capability, Processes};
-use crate::id::{Caller, Group, Id, Owner, View};
+use crate::id::{Caller, Group, Id, NO_ID, Owner, User, View};
 use crate::sys::id_map::IdMap;
 use crate::sys::signal;
 
 /// Returns the bit of a capability in a set of them: linux/capability.h.
 const fn bit(capability: Capability) -> u64 {
     match capability {
+        Capability::Chown => 1,
+        Capability::DacOverride => 1 << 1,
+        Capability::DacReadSearch => 1 << 2,
         Capability::Fowner => 1 << 3,
         Capability::Fsetid => 1 << 4,
         Capability::LinuxImmutable => 1 << 9,
@@ -36,9 +39,16 @@ pub(super) struct Proc {
     root: Option<OwnedFd>,
     /// The user namespace of the mount.
     namespace: Option<String>,
-    /// How group ids as this process sees them are called in that namespace;
-    /// `None`: the same.
-    groups: Option<IdMap>,
+    /// How ids as this process sees them are called in that namespace; `None`:
+    /// the same.
+    maps: Option<Maps>,
+}
+
+/// The id maps of a user namespace.
+#[derive(Debug)]
+struct Maps {
+    users: IdMap,
+    groups: IdMap,
 }
 
 impl Proc {
@@ -47,11 +57,11 @@ impl Proc {
     pub(super) fn open(process: &str) -> Self {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = openat(AT_FDCWD, "/proc", flags, Mode::empty()).ok().filter(shows_this_process);
-        let mut found = Self { root, namespace: None, groups: None };
+        let mut found = Self { root, namespace: None, maps: None };
         found.namespace = found.namespace_of(process);
         if found.namespace != found.namespace_of("self") {
-            let map = found.read(process, "gid_map").unwrap_or_default();
-            found.groups = Some(IdMap::parse(&map));
+            let map = |file| IdMap::parse(&found.read(process, file).unwrap_or_default());
+            found.maps = Some(Maps { users: map("uid_map"), groups: map("gid_map") });
         }
         if found.namespace.is_none() {
             log::warn!("/proc: not usable; callers count as without capabilities and groups");
@@ -61,6 +71,43 @@ impl Proc {
 
     fn status(&self, pid: u32) -> Option<Status> {
         self.read(&pid.to_string(), "status").ok().map(|text| Status::parse(&text))
+    }
+
+    /// Returns what is known of the process behind a request.
+    ///
+    /// Only what belongs to the ids that the request came with counts: a thread
+    /// can act for another (an overlay above us, io_uring), and `/proc` tells of
+    /// the thread alone. access(2) acts with the real ids, and without the
+    /// capabilities of any user but root.
+    fn behind(&self, caller: &Caller) -> Option<Status> {
+        let status = (caller.pid != 0).then(|| self.status(caller.pid)).flatten()?;
+        let ids = (self.own_uid(caller.uid), self.own_gid(caller.gid));
+        let fits = |(uid, gid): (u32, u32)| {
+            ids.0.is_none_or(|own| own == uid) && ids.1.is_none_or(|own| own == gid)
+        };
+        if fits(status.acting) {
+            Some(status)
+        } else if fits(status.real) {
+            Some(Status { effective: 0, ..status })
+        } else {
+            None
+        }
+    }
+
+    /// Returns a uid of the mount's namespace as this process sees it.
+    fn own_uid(&self, view: Option<Id<User, View>>) -> Option<u32> {
+        match &self.maps {
+            Some(maps) => maps.users.outside(view?.raw()),
+            None => view.map(Id::raw),
+        }
+    }
+
+    /// Returns a gid of the mount's namespace as this process sees it.
+    fn own_gid(&self, view: Option<Id<Group, View>>) -> Option<u32> {
+        match &self.maps {
+            Some(maps) => maps.groups.outside(view?.raw()),
+            None => view.map(Id::raw),
+        }
     }
 
     fn read(&self, process: &str, file: &str) -> io::Result<String> {
@@ -89,7 +136,7 @@ impl Proc {
             id.is_none_or(|id| map().is_ok_and(|map| map.inside(id).is_some()))
         };
         namespace.as_deref() == Some(INITIAL)
-            || self.groups.is_none()
+            || self.maps.is_none()
                 && covers("uid_map", owner.uid.map(Id::raw))
                 && covers("gid_map", owner.gid.map(Id::raw))
     }
@@ -106,8 +153,7 @@ fn shows_this_process(root: &OwnedFd) -> bool {
 
 impl Processes for Proc {
     fn capable(&self, caller: &Caller, capability: Capability) -> bool {
-        caller.pid != 0
-            && self.status(caller.pid).is_some_and(|s| s.effective & bit(capability) != 0)
+        self.behind(caller).is_some_and(|status| status.effective & bit(capability) != 0)
             && self.namespace_of(&caller.pid.to_string()).as_deref() == Some(INITIAL)
     }
 
@@ -117,7 +163,7 @@ impl Processes for Proc {
         capability: Capability,
         owner: Owner<View>,
     ) -> Option<bool> {
-        let status = (caller.pid != 0).then(|| self.status(caller.pid)).flatten()?;
+        let status = self.behind(caller)?;
         Some(status.effective & bit(capability) != 0 && self.maps(caller.pid, owner))
     }
 
@@ -125,14 +171,15 @@ impl Processes for Proc {
         if caller.gid == Some(group) {
             return true;
         }
-        let group = match &self.groups {
-            Some(map) => map.outside(group.raw()),
-            None => Some(group.raw()),
-        };
+        let group = self.own_gid(Some(group));
         group.is_some_and(|group| {
-            caller.pid != 0
-                && self.status(caller.pid).is_some_and(|status| status.groups.contains(&group))
+            self.behind(caller).is_some_and(|status| status.groups.contains(&group))
         })
+    }
+
+    fn protects_links(&self) -> bool {
+        // Where it cannot be seen, the stricter of the two.
+        self.read("sys", "fs/protected_hardlinks").map_or(true, |text| text.trim() != "0")
     }
 
     fn interrupted(&self, pid: u32) -> bool {
@@ -149,6 +196,10 @@ impl Processes for Proc {
 /// What is needed of `/proc/PID/status`: proc_pid_status(5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Status {
+    /// The real uid and gid.
+    real: (u32, u32),
+    /// The uid and gid for file systems.
+    acting: (u32, u32),
     /// Supplementary groups.
     groups: Vec<u32>,
     /// Effective capabilities.
@@ -167,7 +218,13 @@ impl Status {
         for line in text.lines() {
             let Some((key, value)) = line.split_once(":\t") else { continue };
             let mask = || u64::from_str_radix(value.trim(), 16).unwrap_or(0);
+            let ids = || {
+                let mut ids = value.split_whitespace().map(|id| id.parse().unwrap_or(NO_ID));
+                (ids.next().unwrap_or(NO_ID), ids.nth(2).unwrap_or(NO_ID))
+            };
             match key {
+                "Uid" => (status.real.0, status.acting.0) = ids(),
+                "Gid" => (status.real.1, status.acting.1) = ids(),
                 "Groups" => {
                     status.groups = value.split(' ').filter_map(|id| id.parse().ok()).collect();
                 }
@@ -185,13 +242,16 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::cred::own_ids;
 
     #[test]
     fn status_is_read_by_key() {
-        let text = "Name:\tGroups:\nUmask:\t0022\nGroups:\t4 24 1000 \nSigQ:\t0/1\nSigPnd:\t0000000000000100\n\
+        let text = "Name:\tGroups:\nUmask:\t0022\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t4 24 1000 \nSigQ:\t0/1\nSigPnd:\t0000000000000100\n\
             ShdPnd:\t0000000000000001\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000001000\n\
             CapEff:\t0000000000000010\n";
         let want = Status {
+            real: (1, 5),
+            acting: (4, 8),
             groups: vec![4, 24, 1000],
             effective: bit(Capability::Fsetid),
             pending: 0x101,
@@ -210,6 +270,12 @@ mod tests {
         assert!(proc.in_group(&own, Id::new(7).unwrap()));
         assert!(!proc.in_group(&own, Id::new(4_000_000_000).unwrap()));
         assert!(!proc.interrupted(own.pid));
+        // What is known of the thread is not known of whom it acts for.
+        let ids = own_ids().unwrap();
+        let me = Caller { uid: Id::new(ids.uid.raw()), gid: Id::new(ids.gid.raw()), ..own };
+        assert!(proc.behind(&me).is_some());
+        assert!(proc.behind(&Caller { uid: Id::new(4_000_000_000), ..me }).is_none());
+        assert!(proc.behind(&Caller { gid: Id::new(4_000_000_000), ..me }).is_none());
         let unknown = Caller { pid: 0, ..own };
         assert!(!proc.capable(&unknown, Capability::Fsetid));
         assert!(!proc.interrupted(0));

@@ -137,7 +137,8 @@ pub(super) fn file_system(
         threads: threads(),
         clone_device: true,
         anchored: true,
-        acl: facts.acl,
+        // With ACLs the kernel insists on deciding.
+        acl: facts.acl && options.kernel_decides(),
         keep_pages: facts.immutable,
     };
     let time = match options.cache {

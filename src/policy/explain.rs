@@ -78,6 +78,20 @@ impl Pipeline {
         ]
     }
 
+    /// Explains as whom one caller sees a file of this owner: as its own, where
+    /// the policy mirrors it. Of its groups only the one given is known.
+    pub fn explain_owner_to(&self, owner: Owner<Disk>, caller: Ids<View>) -> [Decision; 2] {
+        let [mut user, group] = self.explain_owner(owner);
+        let mirror = self.spec.callers().rule(caller.uid, |group| group == caller.gid);
+        if let Some((rule, at)) = mirror {
+            let text = format!("uid {} sees every file as its own", caller.uid);
+            let (rule, at) = (Some(rule), Some(at.to_string()));
+            user.reasons.push(Reason { stage: "mirror", text, rule, at });
+            user.answer = Some(caller.uid.raw());
+        }
+        [user, group]
+    }
+
     /// Explains whose a file is that a caller with these ids creates.
     pub fn explain_create(&self, caller: Ids<View>) -> [Decision; 2] {
         [

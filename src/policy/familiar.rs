@@ -65,6 +65,10 @@ pub enum Familiar {
     UidOffset,
     /// `gid-offset=N` of bindfs: the view gid is the disk gid plus N.
     GidOffset,
+    /// `mirror=USER:@GROUP` of bindfs: these see every file as their own.
+    Mirror,
+    /// `mirror-only=USER:@GROUP` of bindfs: nobody else gets in, but root.
+    MirrorOnly,
 }
 
 /// Every spelling that is taken, by its name.
@@ -96,10 +100,12 @@ const TAKEN: &[(&str, Familiar)] = &[
     ("squash_to_root", Familiar::SquashToRoot),
     ("uid-offset", Familiar::UidOffset),
     ("gid-offset", Familiar::GidOffset),
+    ("mirror", Familiar::Mirror),
+    ("mirror-only", Familiar::MirrorOnly),
 ];
 
 /// Spellings that are refused: programs read them in opposite orders, or they
-/// depend on the caller; with what to write instead.
+/// name files of their own; with what to write instead.
 const REFUSED: &[(&[&str], &str)] = &[
     (
         &["uidmap", "uid-map", "map-users", "map-user", "translate-uid"],
@@ -110,10 +116,6 @@ const REFUSED: &[(&[&str], &str)] = &[
         "programs disagree on the order of its numbers; write map=g:disk:view:count",
     ),
     (&["raw.idmap", "idmapped-mounts"], "write map=[u:|g:]disk:view:count, once for each extent"),
-    (
-        &["mirror", "mirror-only"],
-        "what is shown would depend on the caller; write present-as=USER[:GROUP]",
-    ),
     (
         &["map-passwd", "map-group"],
         "write names=disk=PASSWD:GROUP,names=view=host, and map=0:0:4294967295 after it for the rest",
@@ -191,7 +193,9 @@ impl Familiar {
             | Self::SquashToUid
             | Self::SquashToGid
             | Self::UidOffset
-            | Self::GidOffset => true,
+            | Self::GidOffset
+            | Self::Mirror
+            | Self::MirrorOnly => true,
             Self::ChownNormal
             | Self::ChownIgnore
             | Self::ChownDeny
@@ -279,6 +283,11 @@ impl Familiar {
             }
             Self::UidOffset => offset(&mut spec.users, at, value),
             Self::GidOffset => offset(&mut spec.groups, at, value),
+            Self::Mirror => mirror(spec, at, value, names),
+            Self::MirrorOnly => {
+                spec.callers.refuse_others(at);
+                mirror(spec, at, value, names)
+            }
         }
     }
 }
@@ -291,6 +300,11 @@ fn xattrs(spec: &mut Spec, at: &Origin, rules: &[(&str, &str)]) -> Result<(), Po
     }
     let mut rules = rules.iter();
     rules.try_for_each(|(name, how)| spec.changes.xattrs.add(at, (at, name), (at, how), None))
+}
+
+/// Reads users, and groups with an `@` before them, with colons between.
+fn mirror(spec: &mut Spec, at: &Origin, value: &str, names: &dyn Names) -> Result<(), PolicyError> {
+    value.split(':').try_for_each(|caller| spec.callers.add(at, caller, names))
 }
 
 fn number<K: Kind>(at: &Origin, value: &str) -> Result<Id<K, crate::id::View>, PolicyError> {

@@ -5,6 +5,7 @@
 //! says what a caller's new files belong to on disk.
 
 mod bindfs;
+mod callers;
 mod changes;
 pub mod check;
 mod error;
@@ -25,6 +26,7 @@ mod xattrs;
 
 use std::fmt;
 
+pub use callers::{Callers, Others};
 pub use changes::{Asked, Changes, Now};
 pub use error::{Code, Origin, PolicyError, Written};
 pub use familiar::Familiar;
@@ -87,6 +89,8 @@ pub trait Policy: Translate<User> + Translate<Group> + Send + Sync + fmt::Debug 
     fn changes(&self) -> &Changes {
         &changes::NORMAL
     }
+    /// Returns what depends on the caller.
+    fn callers(&self) -> &Callers;
 }
 
 impl dyn Policy + '_ {

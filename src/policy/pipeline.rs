@@ -1,5 +1,6 @@
 //! The run-time form of a whole policy.
 
+use super::callers::Callers;
 use super::changes::Changes;
 use super::error::{Code, Origin, PolicyError};
 use super::rules;
@@ -138,7 +139,7 @@ impl Policy for Pipeline {
     fn inputs(&self) -> Inputs {
         // Names have become ids; all stages know nothing but those.
         let path = self.spec.rules.iter().any(|rule| rule.value.looks_at_path());
-        Inputs { path, ..Inputs::default() }
+        Inputs { path, caller: !self.spec.callers.is_empty() }
     }
 
     fn rules(&self) -> &rules::Rules {
@@ -147,5 +148,9 @@ impl Policy for Pipeline {
 
     fn changes(&self) -> &Changes {
         self.spec.changes()
+    }
+
+    fn callers(&self) -> &Callers {
+        &self.spec.callers
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::callers::Callers;
 use super::changes::Changes;
 use super::error::{Code, Origin, PolicyError, Written};
 use super::names::{ByName, Paired};
@@ -211,7 +212,7 @@ impl<K: Kind> Rules<K> {
     }
 }
 
-/// A policy as parsed: rules for users and for groups.
+/// A policy as parsed: rules for users, for groups, and about callers.
 ///
 /// Equality is that of the rules, wherever and in whatever order they were
 /// written: two equal policies decide alike.
@@ -224,6 +225,7 @@ pub struct Spec {
     pub(super) names: Option<ByName>,
     pub(super) prefix: Option<ByName>,
     pub(super) changes: Changes,
+    pub(super) callers: Callers,
 }
 
 impl Spec {
@@ -247,6 +249,11 @@ impl Spec {
         &self.changes
     }
 
+    /// Returns what depends on the caller.
+    pub const fn callers(&self) -> &Callers {
+        &self.callers
+    }
+
     /// Reports whether every id is shown and stored as itself, and neither a
     /// rule nor a change says anything.
     pub fn is_identity(&self) -> bool {
@@ -258,6 +265,7 @@ impl Spec {
         self.set_order(self.users.order);
         self.users.validate()?;
         self.groups.validate()?;
+        self.callers.finish()?;
         self.users.sort();
         self.groups.sort();
         self.changes.finish();
@@ -397,6 +405,7 @@ impl fmt::Display for Spec {
             let escaped = escape(&value);
             format!("{word}={escaped}")
         }));
+        words.extend((!self.callers.is_empty()).then(|| self.callers.to_string()));
         f.write_str(&words.join(","))
     }
 }

@@ -49,6 +49,8 @@ struct Run {
     engines: [Engine; 2],
     /// Changes on the disk behind the mounts, now and then.
     host_changes: bool,
+    /// Permission is decided by us, not by the client.
+    we_decide: bool,
 }
 
 /// The state of a run.
@@ -84,15 +86,29 @@ impl Session<'_> {
             *self.stats.known.entry(Known::WhiteoutOfNobody).or_default() += 1;
             return Ok(());
         }
+        if self.not_shown(who, &op) {
+            *self.stats.known.entry(Known::SpecialNotShown).or_default() += 1;
+            return Ok(());
+        }
         let opened: Vec<String> =
             op.slots().iter().filter_map(|&slot| self.opened[who][slot].clone()).collect();
         let before = compare::before(sides, &op, &opened);
         let word = op.word();
         let outcomes = self.actors[who].run(&op).map_err(|e| (format!("{word} hangs"), vec![e]))?;
         self.record(who, &op, &outcomes);
-        let mut differences: Vec<String> =
-            compare::outcomes(&op, &outcomes, &before, &mut self.stats.known).into_iter().collect();
         let [kernel, ours] = &outcomes;
+        let ordered = self.run.we_decide.then(|| known::when_we_decide(&op, kernel, ours));
+        let mut differences = Vec::new();
+        match ordered.flatten() {
+            Some(known) => *self.stats.known.entry(known).or_default() += 1,
+            None if self.ignores_capabilities(who, &op, &outcomes) => {
+                *self.stats.known.entry(Known::AccessWithCapabilities).or_default() += 1;
+            }
+            None => {
+                let known = &mut self.stats.known;
+                differences.extend(compare::outcomes(&op, &outcomes, &before, known));
+            }
+        }
         if known::denied_before_unmapped(&op, kernel, ours) && !self.denied(who, &op) {
             differences.push("EACCES instead of EOVERFLOW, but no directory denies it".into());
         }
@@ -126,6 +142,36 @@ impl Session<'_> {
         let Op::Rename { to, flags, .. } = op else { return false };
         let there = || raw::statx(Ok(&self.world.sides[0].disk.join(to))).is_ok();
         flags & libc::RENAME_WHITEOUT != 0 && CALLERS[who].unmapped() && there()
+    }
+
+    /// Whether access(2) was to leave capabilities out, which we cannot know.
+    fn ignores_capabilities(&self, who: usize, op: &Op, [kernel, _]: &[Outcome; 2]) -> bool {
+        self.run.we_decide
+            && CALLERS[who].capable
+            && kernel.errno == libc::EACCES
+            && matches!(op, Op::Access { flags, .. } if flags & libc::AT_EACCESS == 0)
+    }
+
+    /// Whether the operation is about a fifo or socket that the caller may not
+    /// use: ours does not let it be looked up where we decide.
+    fn not_shown(&mut self, who: usize, op: &Op) -> bool {
+        use std::os::unix::fs::FileTypeExt as _;
+        let special = |path: &String| {
+            let kind = std::fs::metadata(self.world.sides[0].disk.join(path));
+            kind.is_ok_and(|meta| meta.file_type().is_fifo() || meta.file_type().is_socket())
+        };
+        let paths = if self.run.we_decide { op.paths() } else { Vec::new() };
+        // Also on the way, since what was a directory may have been moved.
+        let on_the_way = |path: &'_ str| -> Vec<String> {
+            let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+            ends.map(|end| path[..end].to_owned()).collect()
+        };
+        let paths: Vec<String> = paths.into_iter().flat_map(on_the_way).filter(special).collect();
+        paths.into_iter().any(|path| {
+            let mode = libc::R_OK | libc::W_OK;
+            let access = Op::Access { path, mode, flags: libc::AT_EACCESS };
+            self.actors[who].run(&access).is_ok_and(|outcomes| outcomes[0].errno != 0)
+        })
     }
 
     /// Whether a directory of the operation denies it to the caller, by the kernel.
@@ -305,7 +351,12 @@ fn ours(arguments: &[&str]) -> Engine {
 #[test]
 fn kernel_equals_itself() {
     require!(Root, Ext4Loop, Idmap);
-    hold("itself", &Run { engines: [kernel(), kernel()], host_changes: true }, 100..104, 2500);
+    hold(
+        "itself",
+        &Run { engines: [kernel(), kernel()], host_changes: true, we_decide: false },
+        100..104,
+        2500,
+    );
 }
 
 /// The oracle against a wrong map: the comparison sees it, soon.
@@ -314,7 +365,8 @@ fn a_wrong_map_is_seen() {
     require!(Root, Ext4Loop, Idmap);
     let mut wrong = world::map();
     wrong.groups[0] = "0:200001:1000".into();
-    let run = Run { engines: [kernel(), Engine::Kernel(wrong)], host_changes: false };
+    let run =
+        Run { engines: [kernel(), Engine::Kernel(wrong)], host_changes: false, we_decide: false };
     let (_, faults) = episodes(&run, 1..2, 200);
     assert!(!faults.is_empty(), "a map that is wrong for groups went unseen");
 }
@@ -325,7 +377,8 @@ fn a_missing_extent_is_seen() {
     require!(Root, Ext4Loop, Idmap);
     let mut wrong = world::map();
     wrong.users.truncate(1);
-    let run = Run { engines: [kernel(), Engine::Kernel(wrong)], host_changes: false };
+    let run =
+        Run { engines: [kernel(), Engine::Kernel(wrong)], host_changes: false, we_decide: false };
     let (_, faults) = episodes(&run, 1..2, 500);
     assert!(!faults.is_empty(), "a missing single id went unseen");
 }
@@ -334,15 +387,36 @@ fn a_missing_extent_is_seen() {
 #[test]
 fn ours_equals_the_kernel_uncached() {
     require!(Root, Fuse, Ext4Loop, Idmap);
-    let run = Run { engines: [kernel(), ours(&["--cache", "none"])], host_changes: true };
+    let run = Run {
+        engines: [kernel(), ours(&["--cache", "none"])],
+        host_changes: true,
+        we_decide: false,
+    };
     hold("uncached", &run, 1..5, 2500);
+}
+
+/// Our mount where permission is decided by us: a mirror, and nobody in it who
+/// takes part.
+#[test]
+fn ours_equals_the_kernel_when_we_decide() {
+    require!(Root, Fuse, Ext4Loop, Idmap);
+    let run = Run {
+        engines: [kernel(), ours(&["--mirror", "9999"])],
+        host_changes: true,
+        we_decide: true,
+    };
+    hold("mirror", &run, 31..35, 2500);
 }
 
 /// Our mount with caches that live for a moment only.
 #[test]
 fn ours_equals_the_kernel_with_no_ttl() {
     require!(Root, Fuse, Ext4Loop, Idmap);
-    let run = Run { engines: [kernel(), ours(&["--cache", "ttl=0"])], host_changes: false };
+    let run = Run {
+        engines: [kernel(), ours(&["--cache", "ttl=0"])],
+        host_changes: false,
+        we_decide: false,
+    };
     hold("ttl=0", &run, 11..15, 2500);
 }
 
@@ -350,6 +424,6 @@ fn ours_equals_the_kernel_with_no_ttl() {
 #[test]
 fn ours_equals_the_kernel_by_default() {
     require!(Root, Fuse, Ext4Loop, Idmap);
-    let run = Run { engines: [kernel(), ours(&[])], host_changes: false };
+    let run = Run { engines: [kernel(), ours(&[])], host_changes: false, we_decide: false };
     hold("default", &run, 21..25, 2500);
 }

@@ -13,6 +13,9 @@ use idmapfs::policy::{Names, NoNames, Pipeline, Server, Spec, file};
 
 use super::host::Host;
 
+/// What stands in a golden table before the caller that is shown something.
+const TO: &str = " to ";
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -50,8 +53,10 @@ fn server(line: &str) -> Server {
     }
 }
 
-/// Asks what a line of a golden table asks: `QUESTION KIND ID`.
+/// Asks what a line of a golden table asks: `QUESTION KIND ID`, and at its end,
+/// of what one caller is shown, `to UID:GID`.
 fn ask(policy: &Pipeline, line: &str) -> Decision {
+    let (line, to) = line.split_once(TO).map_or((line, None), |(line, to)| (line, Some(to)));
     let mut words = line.split_whitespace();
     let (question, kind, id) =
         (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
@@ -61,7 +66,15 @@ fn ask(policy: &Pipeline, line: &str) -> Decision {
     };
     let [uid, gid] = match question {
         "present" => {
-            policy.explain_owner(Owner { uid: Id::from_decimal(id), gid: Id::from_decimal(id) })
+            let owner = Owner { uid: Id::from_decimal(id), gid: Id::from_decimal(id) };
+            match to.map(|to| to.split_once(':').unwrap()) {
+                None => policy.explain_owner(owner),
+                Some((uid, gid)) => {
+                    let (uid, gid) = (Id::from_decimal(uid), Id::from_decimal(gid));
+                    let caller = Ids { uid: uid.unwrap(), gid: gid.unwrap() };
+                    policy.explain_owner_to(owner, caller)
+                }
+            }
         }
         "create" => policy.explain_create(view()),
         "store" => policy.explain_store(view()),
@@ -99,7 +112,8 @@ fn ready_policies_decide_as_their_tables_say() {
         let policy = load(&path).build(&server(header)).unwrap();
         let mut found = format!("{}\n{header}\n", golden.lines().next().unwrap());
         for asked in lines {
-            writeln!(found, "{}", line(&ask(&policy, asked))).unwrap();
+            let to = asked.split_once(TO).map_or_else(String::new, |(_, to)| format!("{TO}{to}"));
+            writeln!(found, "{}{to}", line(&ask(&policy, asked))).unwrap();
         }
         for Reason { stage, text, .. } in policy.explain_changes() {
             writeln!(found, "change  {stage} {text}").unwrap();

@@ -2,7 +2,7 @@
 
 use idmapfs::id::{Disk, Group, Id, Ids, User, View};
 use idmapfs::policy::options::Options;
-use idmapfs::policy::{Code, Pipeline, PolicyError, Server, Spec, Translate, file};
+use idmapfs::policy::{Code, Pipeline, Policy as _, PolicyError, Server, Spec, Translate, file};
 
 use super::host::Host;
 
@@ -76,6 +76,9 @@ fn options_describe_themselves() {
         ("squash_to_uid=7; squash_to_gid=8", "present-as=7:8"),
         ("squash_to_root", "present-as=0:0"),
         ("uid-offset=100000", "map=u:0:100000:4294867295"),
+        ("mirror=alice:@staff:33", "mirror=33:1000:@50"),
+        ("mirror=alice; mirror-only=www-data", "mirror-only=33:1000"),
+        ("mirror-only=@users; map=0:10:5; store-as=3", "map=0:10:5,store-as=3:3,mirror-only=@100"),
         ("uid-offset=-10; gid-offset=0", "map=u:10:0:4294967285,map=g:0:0:4294967295"),
     ] {
         assert_eq!(options(given).unwrap().describe(), wanted, "{given}");
@@ -136,7 +139,11 @@ fn options_are_refused_with_the_way_out() {
         ("map=bob/alice", Spelling, "such as u:1000:101000:1"),
         ("uidmap=0:1:2", Spelling, "write map=u:disk:view:count"),
         ("map-users=0:1:2", Spelling, "map=u:disk:view:count"),
-        ("mirror=alice", Spelling, "depend on the caller"),
+        ("mirror=bob", Name, "option mirror: unknown user `bob`"),
+        ("mirror=alice:@", Value, "no group given"),
+        ("mirror=alice:1000", Conflict, "`1000` is in the list already, by option mirror"),
+        ("mirror=", Value, "no user given"),
+        ("mirror=4294967295", Value, "not a user id"),
         ("uidmapping=0:1", Value, "extent `0:1`"),
         ("uidmapping=0:1:2:3", Value, "extent `0:1:2:3`"),
         ("X-mount.idmap=/proc/1/ns/user", Spelling, "user namespace"),
@@ -269,6 +276,10 @@ fn files_say_what_options_say() {
             "present-as=www-data; store-as=alice:users",
         ),
         ("[ids]\nunmapped = 'refuse'", ""),
+        ("[callers]", ""),
+        ("[callers]\nothers = 'normal'", ""),
+        ("[callers]\nmirror = ['alice', '@staff', 7]", "mirror=7:1000:@50"),
+        ("callers = { mirror = ['@staff'], others = 'refuse' }", "mirror-only=@50"),
         (
             "[ids]\nmap = ['0:1:2']\nunmapped = 'present-as=g:5'",
             "map=0:1:2; unmapped=present-as=g:5",
@@ -321,6 +332,30 @@ fn files_are_refused_with_their_place() {
             Overlap,
             "`g:7:1` overlaps `g:0:1:2`",
         ),
+        (
+            "version = 1\n[callers]\nmirrors = []",
+            Key,
+            "p.toml:3:1: unknown key `mirrors` (did you mean mirror?)",
+        ),
+        ("version = 1\n[caller]\n", Key, "(did you mean callers?)"),
+        ("version = 1\n[callers]\nmirror = []", Value, "`mirror` is empty"),
+        ("version = 1\n[callers]\nmirror = 'alice'", Syntax, "p.toml:3:10: invalid type: string"),
+        ("version = 1\n[callers]\nmirror = ['bob']", Name, "p.toml:3:11: unknown user `bob`"),
+        (
+            "version = 1\n[callers]\nmirror = [7,\n'7']",
+            Conflict,
+            "p.toml:4:1: `7` is in the list already, by p.toml:3:11",
+        ),
+        (
+            "version = 1\n[callers]\nmirror = [7]\nothers = 'refused'",
+            Value,
+            "p.toml:4:10: `refused` is not a way to treat other callers (did you mean refuse?)",
+        ),
+        (
+            "version = 1\n[callers]\nothers = 'refuse'",
+            Value,
+            "p.toml:3:10: nobody but root would get in (list in `mirror` who is to get in)",
+        ),
         ("version = 1\n[ids]\nmap = []", Value, "`map` is empty"),
         ("version = 1\n[ids]\ntable = ['alice:33']", Value, "a name needs u: or g:"),
         ("version = 1\n[ids]\ntable = ['u:bob:33']", Name, "unknown user `bob`"),
@@ -346,6 +381,22 @@ fn files_are_refused_with_their_place() {
         assert_eq!(error.code, code, "{text}: {shown}");
         assert!(shown.contains(wanted), "{text}: {shown}");
         assert!(!shown.contains(char::is_control), "{shown:?}");
+    }
+}
+
+#[test]
+fn only_a_mirror_depends_on_the_caller() {
+    for (given, caller) in [
+        ("", false),
+        ("map=0:100000:10", false),
+        ("present-as=33; store-as=1", false),
+        ("mirror=7", true),
+        ("mirror=@7", true),
+        ("mirror-only=7; map=0:10:5", true),
+    ] {
+        let policy = pipeline(given, &root());
+        assert_eq!(policy.inputs().caller, caller, "{given}");
+        assert_eq!(policy.callers().is_empty(), !caller, "{given}");
     }
 }
 

@@ -424,7 +424,7 @@ proptest! {
     fn no_mixture_of_words_makes_the_parser_panic(
         words in prop::collection::vec(prop::sample::select(vec![
             "version", " = ", "1", "[", "]", "[[", "]]", "ids", "map", "table", "collapse",
-            "present-as", "unmapped", "rules", "\n", ".", "'", "\"", "{", "}", ",", "0:1:2", "u:",
+            "present-as", "unmapped", "callers", "mirror", "others", "rules", "\n", ".", "'", "\"", "{", "}", ",", "0:1:2", "u:",
             "#", "\\",
         ]), 0..40)
     ) {
@@ -439,7 +439,7 @@ proptest! {
             "map", "present-as", "store-as", "unmapped", "uidmapping", "gidmapping",
             "X-mount.idmap", "force-user", "force-group", "create-for-user", "create-for-group",
             "squash_to_uid", "squash_to_gid", "squash_to_root", "uid-offset", "gid-offset",
-            "mirror", "idmap",
+            "mirror", "mirror-only", "idmap",
         ]),
         value in prop_oneof!["\\PC{0,40}", "[ugb0-9:@/, +-]{0,30}"],
     ) {

@@ -94,6 +94,31 @@ fn decisions_without_a_counterpart() {
 }
 
 #[test]
+fn decisions_for_a_caller_name_its_mirror() {
+    let text = "version = 1\n[ids]\nmap = ['0:100000:10']\n[callers]\nmirror = [7, '@50']\n";
+    let policy = file::parse("p.toml", text, &Host).unwrap();
+    let policy = policy.build(&server()).unwrap();
+    let disk = Ids::<Disk>::new(3, 3).unwrap().into();
+    let to = |uid, gid| policy.explain_owner_to(disk, Ids::<View>::new(uid, gid).unwrap());
+    let group = "disk gid 3 is shown as gid 100003\n  map: in extent g:0:100000:10 (p.toml:3:8)\n";
+    for ((uid, gid), shown, last) in [
+        ((7, 8), "7", "  mirror: uid 7 sees every file as its own (p.toml:5:11)\n"),
+        ((8, 50), "8", "  mirror: uid 8 sees every file as its own (p.toml:5:14)\n"),
+        ((50, 8), "100003", ""),
+    ] {
+        let [user, groups] = to(uid, gid);
+        assert_eq!(
+            user.to_string(),
+            format!(
+                "disk uid 3 is shown as uid {shown}\n  \
+                 map: in extent u:0:100000:10 (p.toml:3:8)\n{last}"
+            )
+        );
+        assert_eq!(groups.to_string(), group);
+    }
+}
+
+#[test]
 fn decisions_are_plain_data() {
     let policy = file::parse("p.toml", &format!("{HEAD}map = ['0:10:5']\n"), &Host).unwrap();
     let policy = policy.build(&server()).unwrap();

@@ -3,6 +3,7 @@
 //! A [`World`] is one source with two file systems on it: `fs` under test,
 //! and `disk`, which shows and stores ids as they are.
 
+mod access;
 mod attrs;
 mod changes;
 mod dirs;
@@ -42,6 +43,8 @@ struct Known {
     capable: HashSet<u32>,
     groups: HashSet<(u32, u32)>,
     interrupted: HashSet<u32>,
+    /// Whether hard links are protected.
+    protects_links: bool,
     /// How often a capability was asked for.
     asked: usize,
 }
@@ -69,6 +72,10 @@ impl Processes for FakeProcesses {
         let known = lock(&self.0);
         let also = |uid: Id<User, View>| known.groups.contains(&(uid.raw(), group.raw()));
         caller.gid == Some(group) || caller.uid.is_some_and(also)
+    }
+
+    fn protects_links(&self) -> bool {
+        lock(&self.0).protects_links
     }
 
     fn interrupted(&self, pid: u32) -> bool {

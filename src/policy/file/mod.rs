@@ -1,5 +1,6 @@
 //! The policy file: TOML, read in one go, with errors that name their place.
 
+mod callers;
 mod changes;
 mod ids;
 mod names;
@@ -13,6 +14,7 @@ use toml::de::DeTable;
 use super::error::{Code, PolicyError};
 use super::spec::Spec;
 use super::text::{Names, quote};
+use callers::Callers;
 use changes::Changes;
 use ids::Ids;
 use rules::RuleText;
@@ -33,6 +35,8 @@ struct Document {
     _version: IgnoredAny,
     #[serde(default)]
     ids: Ids,
+    #[serde(default)]
+    callers: Callers,
     #[serde(default)]
     rules: Vec<Spanned<RuleText>>,
     #[serde(default)]
@@ -57,6 +61,7 @@ pub fn parse(path: &str, text: &str, names: &dyn Names) -> Result<Spec, PolicyEr
     let mut spec = source.ids(&document.ids, order, names)?;
     spec.rules = source.rules(&document.rules, names)?;
     source.changes(&mut spec, &document.changes, names)?;
+    source.callers(&mut spec, &document.callers, names)?;
     spec.finish()
 }
 

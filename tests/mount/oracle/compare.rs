@@ -126,7 +126,7 @@ pub fn after(
     let mut differences = Vec::new();
     for (path, old) in &before.0 {
         let mut lines = [0, 1].map(|n| look(&sides[n], path, old[n], fine_times));
-        normalise_btime(&mut lines, seen);
+        normalise(&mut lines, seen);
         if lines[0] == lines[1] {
             continue;
         }
@@ -182,10 +182,17 @@ fn view(side: &Side, path: &str, disk: Option<&libc::statx>) -> String {
     shown
 }
 
-fn normalise_btime(lines: &mut [String; 2], seen: &mut BTreeMap<Known, u64>) {
+fn normalise(lines: &mut [String; 2], seen: &mut BTreeMap<Known, u64>) {
     if lines[0].contains(BTIME) && !lines[1].contains(BTIME) {
         *seen.entry(Known::BirthTime).or_default() += 1;
         lines[0] = lines[0].replace(BTIME, "");
+    }
+    // Over what is unmapped not even root has capabilities.
+    let special = ["disk mode 01", "disk mode 14"].iter().any(|kind| lines[0].starts_with(kind));
+    let disk = |line: &str| line.split("; view").next().map(str::to_owned);
+    if special && lines[1].contains("; view errno 13") && disk(&lines[0]) == disk(&lines[1]) {
+        *seen.entry(Known::SpecialNotShown).or_default() += 1;
+        lines[0] = lines[1].clone();
     }
 }
 
@@ -261,7 +268,7 @@ pub fn trees(sides: &[Side; 2], seen: &mut BTreeMap<Known, u64>) -> Vec<String> 
             });
             format!("{} {contents:?} in view {seen:?}", look(side, path, None, false))
         });
-        normalise_btime(&mut lines, seen);
+        normalise(&mut lines, seen);
         if lines[0] != lines[1] {
             differences.push(format!("{path}:\n    {}\n    {}", lines[0], lines[1]));
         }

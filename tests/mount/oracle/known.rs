@@ -3,6 +3,7 @@
 //! docs/semantics.md gives the kernel's reason for each. One that leaves the
 //! trees unequal is made good on the kernel's side, so that the run goes on.
 
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use super::ops::{Op, Outcome};
@@ -45,6 +46,17 @@ pub enum Known {
     WhiteoutOfNobody,
     /// An unmapped ACL entry is shown as 4294967294 instead of 4294967295.
     StandInId,
+    /// Where we decide, a fifo or socket cannot be looked up by those who may not
+    /// use it: the client opens it without asking.
+    SpecialNotShown,
+    /// Where we decide, the client refuses for another reason before it asks us:
+    /// the same refusal by another name.
+    OrderOfRefusals,
+    /// Where we decide, the client opens a file to get at its inode flags, as the
+    /// caller, whatever the caller has open.
+    FlagsByOpening,
+    /// Where we decide, capabilities count for access(2) too.
+    AccessWithCapabilities,
     /// O_TMPFILE is not carried by the library.
     Tmpfile,
     /// The birth time is not carried by the library.
@@ -110,6 +122,43 @@ pub fn of_outcomes(op: &Op, kernel: &Outcome, ours: &Outcome, locked: bool) -> O
     }
 }
 
+/// Returns the known difference that two outcomes differ by where permission is
+/// decided by us.
+pub fn when_we_decide(op: &Op, kernel: &Outcome, ours: &Outcome) -> Option<Known> {
+    const OTHER: [i32; 5] =
+        [libc::EPERM, libc::EOVERFLOW, libc::ENOTDIR, libc::EISDIR, libc::ENOTEMPTY];
+    match (op, kernel.errno, ours.errno) {
+        (
+            Op::Rename { .. }
+            | Op::Link { .. }
+            | Op::Unlink { .. }
+            | Op::Rmdir { .. }
+            | Op::Mknod { .. }
+            | Op::Open { .. },
+            libc::EACCES,
+            other,
+        ) if OTHER.contains(&other) => Some(Known::OrderOfRefusals),
+        // The client leaves sticky directories and hard links to us, and knows
+        // that the other directory has no owner.
+        (Op::Rename { .. } | Op::Link { .. }, libc::EPERM, libc::EACCES) => {
+            Some(Known::OrderOfRefusals)
+        }
+        (Op::Rename { .. } | Op::Unlink { .. } | Op::Rmdir { .. }, libc::EPERM, other)
+            if OTHER.contains(&other) =>
+        {
+            Some(Known::OrderOfRefusals)
+        }
+        // It searches the directory of the new name last.
+        (Op::Rename { .. } | Op::Link { .. }, libc::EACCES, libc::ENOENT | libc::EXDEV) => {
+            Some(Known::OrderOfRefusals)
+        }
+        (Op::GetFlags { .. } | Op::SetFlags { .. } | Op::GetFsxattr { .. }, _, libc::EACCES) => {
+            Some(Known::FlagsByOpening)
+        }
+        _ => None,
+    }
+}
+
 /// Whether this is EACCES where the kernel says EOVERFLOW to a create.
 pub fn denied_before_unmapped(op: &Op, kernel: &Outcome, ours: &Outcome) -> bool {
     op.creates() && (kernel.errno, ours.errno) == (libc::EOVERFLOW, libc::EACCES)
@@ -125,6 +174,9 @@ pub fn of_lines(
 ) -> Option<Known> {
     let chown = matches!(op, Op::Chown { .. } | Op::Fchown { .. });
     let fifo = |line: &str| line.starts_with("disk mode 01");
+    if matches!(op, Op::SetFlags { .. }) && errors == [0, libc::EACCES] {
+        return Some(Known::FlagsByOpening);
+    }
     if chown && errors == [libc::EOVERFLOW; 2] && had_capability {
         let spared = without_capability(kernel);
         return (spared == ours.replace(" ctime moved", ""))
@@ -144,6 +196,12 @@ pub fn settle(known: Known, kernel: &Path, ours: &Path) {
     match known {
         Known::CapabilityBeforeUnmappedChown => {
             raw::remove_xattr(kernel, CAPABILITY.trim().trim_end_matches('=')).expect("it has one");
+        }
+        Known::FlagsByOpening => {
+            let [from, to] = [ours, kernel].map(|path| raw::open(path, libc::O_RDONLY, 0));
+            let (from, to) = (from.expect("by root"), to.expect("by root"));
+            let flags = raw::get_flags(from.as_fd()).expect("it has flags");
+            raw::set_flags(to.as_fd(), flags).expect("by root");
         }
         Known::SetIdWithCapability => {
             let mode = raw::statx(Ok(ours)).expect("it is there").stx_mode;
