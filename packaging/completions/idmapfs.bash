@@ -12,7 +12,7 @@ _idmapfs() {
         *)
             COMPREPLY=($(compgen -f -- "$cur"))
             if ((COMP_CWORD == 1)); then
-                COMPREPLY+=($(compgen -W "run explain check abort" -- "$cur"))
+                COMPREPLY+=($(compgen -W "run explain check reload abort" -- "$cur"))
             fi
             return
             ;;
@@ -21,7 +21,7 @@ _idmapfs() {
         run) words="$policy $flags $server --as" ;;
         explain) words="$policy --as --json" ;;
         check) words="--source" ;;
-        abort) words="" ;;
+        reload | abort) words="" ;;
         *) words="$policy $flags $naming $server --help --version" ;;
     esac
     COMPREPLY=($(compgen -W "$words" -- "$cur"))

@@ -23,6 +23,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("run", "Run a command in a private mount"),
     ("explain", "Say how files are shown and stored, and why"),
     ("check", "Check policy files"),
+    ("reload", "Put the policy of a mount in force as it is written now"),
     ("abort", "Free everybody who waits for a mount that hangs"),
 ];
 
@@ -145,6 +146,11 @@ pub fn check_command() -> Command {
                 .help("The directory that they are for: lists of names in it are read")
                 .value_parser(value_parser!(PathBuf)),
         )
+}
+
+/// Returns the command that reloads a policy.
+pub fn reload_command() -> Command {
+    subcommand("reload", "idmapfs reload").arg(path("target", "MOUNTPOINT", "The mount"))
 }
 
 /// Returns the command that aborts a mount.

@@ -104,7 +104,15 @@ impl From<RunError> for Fault {
 
 impl From<ControlError> for Fault {
     fn from(error: ControlError) -> Self {
-        Self::mount(error.to_string())
+        match error {
+            ControlError::Refused(why) => Self::usage(why),
+            ControlError::Nowhere(_)
+            | ControlError::Unsafe(_)
+            | ControlError::File { .. }
+            | ControlError::Unknown(_)
+            | ControlError::Ask { .. }
+            | ControlError::Abort { .. } => Self::mount(error.to_string()),
+        }
     }
 }
 

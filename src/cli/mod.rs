@@ -11,6 +11,7 @@ mod names;
 mod options;
 mod parse;
 mod policy;
+mod reload;
 mod run;
 mod settings;
 
@@ -47,6 +48,7 @@ fn perform(request: &Request) -> Result<u8, Fault> {
                 return Ok(Exit::Usage.code());
             }
         }
+        Request::Reload(target) => reload::reload(target, &mut out)?,
         Request::Abort(target) => crate::control::abort(target)?,
     }
     Ok(0)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::logging;
 use super::parse::{How, Mount};
-use super::policy::{server, spec};
+use super::policy::{renew, server, spec};
 use super::settings::Settings;
 use crate::control::{self, Record};
 use crate::mount::{self, Cache, Flags, MountError, Options, Submounts};
@@ -38,7 +38,7 @@ pub fn run(request: &Mount) -> Result<(), Fault> {
     }
     let foreground = request.how == How::Foreground;
     logging::start(request.settings.log.as_ref(), foreground)?;
-    let options = options(&request.settings, spec, source, target, foreground);
+    let options = options(&request.settings, spec, source, target, foreground)?;
     mount::mount(&options)?;
     if request.verbose {
         let (source, target) = (shown(source), shown(target));
@@ -54,24 +54,28 @@ fn say(line: &str) {
 }
 
 /// Puts settings and defaults together.
+///
+/// # Errors
+/// As [`renew`].
 pub fn options(
     settings: &Settings,
     spec: Spec,
     source: &Path,
     target: &Path,
     foreground: bool,
-) -> Options {
-    Options {
+) -> Result<Options, Fault> {
+    Ok(Options {
         source: source.to_owned(),
         target: target.to_owned(),
         spec,
+        renew: renew(settings, source)?,
         flags: settings.flags,
         allow_other: settings.allow_other,
         fsname: settings.fsname.clone(),
         cache: settings.cache.unwrap_or(DEFAULT_CACHE),
         submounts: settings.submounts.unwrap_or(Submounts::Follow),
         foreground,
-    }
+    })
 }
 
 /// Checks what can be checked without mounting.
@@ -81,7 +85,7 @@ fn fake(request: &Mount, spec: &Spec) -> Result<(), Fault> {
     }
     let (source, target) = (Path::new(&request.source), Path::new(&request.target));
     let _policy = spec.build(&server()?)?;
-    mount::callers(&options(&request.settings, spec.clone(), source, target, true))?;
+    mount::callers(&options(&request.settings, spec.clone(), source, target, true)?)?;
     mount::source(source)?;
     mount::is_target(target)?;
     Ok(())
@@ -133,7 +137,7 @@ fn remount(request: &Mount, target: &Path, spec: &Spec) -> Result<(), Fault> {
         let same = live_at(target)?.is_some_and(|record| record.policy == spec.describe());
         if !same {
             return Err(Fault::usage(format!("option {name}: a remount changes flags only"))
-                .hint("to reload a policy comes later; umount, and mount with the new one"));
+                .hint("idmapfs reload has the mount read its policy file again"));
         }
     }
     if !request.helper
@@ -186,7 +190,8 @@ mod tests {
     fn defaults_are_filled_in() {
         let request = request(&["idmapfs", "/s", "/t", "-o", "ro,fsname=x"]);
         let source = Path::new(&request.source);
-        let options = options(&request.settings, Spec::default(), source, &request.target, false);
+        let options =
+            options(&request.settings, Spec::default(), source, &request.target, false).unwrap();
         assert_eq!(options.flags, Flags { read_only: Some(true), ..Flags::default() });
         assert_eq!(options.cache, DEFAULT_CACHE);
         assert_eq!(options.submounts, Submounts::Follow);

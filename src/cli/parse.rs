@@ -7,7 +7,7 @@ use clap::ArgMatches;
 
 use super::commands::{
     ALL, COMMANDS, FOR_EXPLAIN, FOR_RUN, abort_command, check_command, explain_command,
-    helper_command, matched, mount_command, run_command,
+    helper_command, matched, mount_command, reload_command, run_command,
 };
 use super::dash_o::{self, Unknown};
 use super::fault::Fault;
@@ -26,6 +26,8 @@ pub enum Request {
     Explain(Explain),
     /// Check policy files.
     Check(Check),
+    /// Put the policy of a mount in force as it is written now.
+    Reload(PathBuf),
     /// Free everybody who waits for a mount.
     Abort(PathBuf),
 }
@@ -112,6 +114,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Fault>
         "run" => run(rest),
         "explain" => explain(rest),
         "check" => check(rest),
+        "reload" => reload(rest),
         "abort" => abort(rest),
         _ => mount(rest),
     }
@@ -213,6 +216,13 @@ fn check(args: Vec<OsString>) -> Result<Request, Fault> {
     })
 }
 
+fn reload(args: Vec<OsString>) -> Result<Request, Fault> {
+    Ok(match matched(reload_command(), args)? {
+        Ok(matches) => Request::Reload(given(&matches, "target")),
+        Err(text) => Request::Print(text),
+    })
+}
+
 fn abort(args: Vec<OsString>) -> Result<Request, Fault> {
     Ok(match matched(abort_command(), args)? {
         Ok(matches) => Request::Abort(given(&matches, "target")),
@@ -253,7 +263,9 @@ mod tests {
 
     #[test]
     fn the_commands_are_well_formed() {
-        for command in [mount_command(), helper_command(), run_command(), explain_command()] {
+        for command in
+            [mount_command(), helper_command(), run_command(), explain_command(), reload_command()]
+        {
             command.debug_assert();
         }
     }

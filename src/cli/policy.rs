@@ -9,6 +9,7 @@ use super::fault::Fault;
 use super::names::HostNames;
 use super::settings::Settings;
 use crate::id::{Ids, View};
+use crate::mount::Renew;
 use crate::policy::options::Options;
 use crate::policy::{Names, Origin, Server, Spec, file};
 use crate::sys::cred::own_ids;
@@ -28,6 +29,24 @@ pub fn spec(settings: &Settings, source: &Path) -> Result<Spec, Fault> {
     };
     settings.policy.beside_file()?;
     from_file(path, &names)
+}
+
+/// Returns what makes the policy of these settings again, as files and names are
+/// by then, also from another working directory.
+///
+/// # Errors
+/// The working directory is gone, and a path begins there.
+pub fn renew(settings: &Settings, source: &Path) -> Result<Renew, Fault> {
+    let mut settings = settings.clone();
+    let absolute = |path: &Path| {
+        std::path::absolute(path)
+            .map_err(|error| Fault::usage(format!("{}: {}", shown(path), plain(&error))))
+    };
+    let source = absolute(source)?;
+    if let Some(path) = &mut settings.policy_file {
+        *path = absolute(path)?;
+    }
+    Ok(Renew::new(move || spec(&settings, &source).map_err(|fault| fault.to_string())))
 }
 
 /// Reads a policy file.

@@ -26,7 +26,7 @@ pub fn run(request: &Run) -> Result<u8, Fault> {
     logging::start(request.settings.log.as_ref(), true)?;
     // To mount over the root would leave the root of every process below.
     let place = if source == Path::new("/") { Path::new(INSTEAD) } else { source.as_path() };
-    let mut options = options(&request.settings, spec, &source, place, true);
+    let mut options = options(&request.settings, spec, &source, place, true)?;
     // The command may run as others than the user who mounts.
     options.allow_other = Some(true);
     let private = Private {

@@ -27,7 +27,7 @@ const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 /// # Errors
 /// `Unknown` if no mount of ours is there, `Abort` if this user may not.
 pub fn abort(point: &Path) -> Result<(), ControlError> {
-    let number = connection(point)?;
+    let number = find(point)?.connection;
     let aborted = open_abort(number)
         .or_else(|error| {
             let unlisted = error.kind() == io::ErrorKind::NotFound;
@@ -41,27 +41,37 @@ pub fn abort(point: &Path) -> Result<(), ControlError> {
     }
 }
 
-/// Returns the number of the connection: from the mount table, or for a mount
-/// of another mount namespace from what its server has written down.
-fn connection(point: &Path) -> Result<u32, ControlError> {
-    let path = std::path::absolute(point).unwrap_or_else(|_| point.to_owned());
-    if let Some(number) = known(&path)? {
-        return Ok(number);
-    }
-    let number = resolved(&path).map_or(Ok(None), |path| known(&path))?;
-    number.ok_or_else(|| ControlError::Unknown(point.to_owned()))
+/// A mount, as it is found by its mount point.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    /// The number of the connection.
+    pub(super) connection: u32,
+    /// Who has mounted it; `None` where only its record is known.
+    pub(super) user: Option<u32>,
 }
 
-/// Returns the number of the connection of the mount at a path, as written.
-fn known(path: &Path) -> Result<Option<u32>, ControlError> {
+/// Finds a mount: in the mount table, or for one of another mount namespace in
+/// what its server has written down.
+pub(super) fn find(point: &Path) -> Result<Found, ControlError> {
+    let path = std::path::absolute(point).unwrap_or_else(|_| point.to_owned());
+    if let Some(found) = known(&path)? {
+        return Ok(found);
+    }
+    let found = resolved(&path).map_or(Ok(None), |path| known(&path))?;
+    found.ok_or_else(|| ControlError::Unknown(point.to_owned()))
+}
+
+/// Finds the mount at a path, as written.
+fn known(path: &Path) -> Result<Option<Found>, ControlError> {
     let in_table = mountinfo::mount_at(path)
         .map_err(|why| super::directory::file(Path::new("/proc/thread-self/mountinfo"), why))?
         .filter(|mount| mountinfo::is_ours(&mount.fstype));
     if let Some(mount) = in_table {
-        return Ok(Some(mount.device.1));
+        return Ok(Some(Found { connection: mount.device.1, user: mount.user_id() }));
     }
     let records = live()?;
-    Ok(records.iter().find(|record| record.target == path).map(|record| record.connection))
+    let known = records.iter().find(|record| record.target == path);
+    Ok(known.map(|record| Found { connection: record.connection, user: None }))
 }
 
 /// Returns a path that is free of symbolic links, but for its last step:

@@ -21,7 +21,7 @@ const LONGEST: u64 = 64 * 1024;
 
 /// The directory of the system, and the mode it is made with: anyone may read
 /// which mounts there are.
-const SYSTEM: (&str, u32) = ("/run/idmapfs", 0o755);
+pub(super) const SYSTEM: (&str, u32) = ("/run/idmapfs", 0o755);
 
 /// Returns the directory of this user, making it if need be.
 ///
@@ -41,7 +41,7 @@ pub(super) fn own() -> Result<PathBuf, ControlError> {
     Ok(dir)
 }
 
-fn runtime() -> Option<PathBuf> {
+pub(super) fn runtime() -> Option<PathBuf> {
     let dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     dir.filter(|dir| dir.is_absolute()).map(|dir| dir.join("idmapfs"))
 }
@@ -67,7 +67,7 @@ pub(super) fn make(dir: &Path, mode: u32) -> Result<(), ControlError> {
 
 /// Reports whether this is a directory that one of these users has, and nobody
 /// else can put something into.
-fn is_kept_by(dir: &Path, users: &[u32]) -> Result<bool, ControlError> {
+pub(super) fn is_kept_by(dir: &Path, users: &[u32]) -> Result<bool, ControlError> {
     let found = std::fs::symlink_metadata(dir).map_err(|why| file(dir, why))?;
     Ok(found.is_dir() && users.contains(&found.uid()) && found.mode() & 0o022 == 0)
 }

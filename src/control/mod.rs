@@ -17,11 +17,13 @@ mod abort;
 mod directory;
 mod publish;
 mod record;
+mod request;
 
 pub use abort::abort;
 pub use directory::live;
-pub use publish::publish;
+pub use publish::{Outcome, Published, publish};
 pub use record::Record;
+pub use request::reload;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +48,17 @@ pub enum ControlError {
     /// Nothing of ours is mounted there.
     #[error("{}: no idmapfs is mounted there, nor known of", shown(.0))]
     Unknown(PathBuf),
+    /// The server of a mount cannot be asked.
+    #[error("{}: its server cannot be asked: {}{}", shown(.point), plain(.why), ask_hint(.why))]
+    Ask {
+        /// The mount point.
+        point: PathBuf,
+        /// The error.
+        why: io::Error,
+    },
+    /// The server of a mount has said no, in one line.
+    #[error("{0}")]
+    Refused(String),
     /// The connection cannot be aborted.
     #[error("FUSE connection {number}: {}{}", plain(.why), abort_hint(.why))]
     Abort {
@@ -54,6 +67,16 @@ pub enum ControlError {
         /// The error.
         why: io::Error,
     },
+}
+
+fn ask_hint(why: &io::Error) -> &'static str {
+    match why.raw_os_error() {
+        Some(libc::ENOENT) => "; it keeps no socket, or in a place that is not known here",
+        Some(libc::ECONNREFUSED | libc::ECONNRESET) => "; it has ended",
+        Some(libc::EACCES) => "; only its user and root may ask it",
+        Some(libc::EAGAIN) => "; it has not answered in time, and may still do it",
+        _ => "",
+    }
 }
 
 fn abort_hint(why: &io::Error) -> &'static str {

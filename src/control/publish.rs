@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fchmod};
 
 use super::directory::{self, RECORD, SOCKET};
+use super::request::{self, Reply};
 use super::{ControlError, Record};
+use crate::sync::lock;
 
 /// How long a client may take over its line.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,14 +34,28 @@ const LINE: u64 = 4096;
 #[derive(Debug)]
 pub struct Published {
     record: PathBuf,
-    /// The record's file, locked.
-    lock: Flock<File>,
+    known: Arc<Known>,
 }
+
+/// What the socket's thread knows too.
+#[derive(Debug)]
+struct Known {
+    record: Mutex<Record>,
+    /// The record's file, locked.
+    lock: Mutex<Flock<File>>,
+}
+
+/// What came of a reload: what else there is to say, or in one line what is
+/// wrong.
+pub type Outcome = Result<Option<String>, String>;
+
+/// What reloads the policy; `None` if the server is about to end.
+pub(super) type Reload = dyn Fn() -> Option<Outcome> + Send;
 
 impl Drop for Published {
     fn drop(&mut self) {
         // The number of a mount that has just gone may be another one's already.
-        if !directory::is_at(&self.record, &self.lock) {
+        if !directory::is_at(&self.record, &lock(&self.known.lock)) {
             return;
         }
         for path in [&self.record.with_extension(SOCKET), &self.record] {
@@ -49,26 +66,56 @@ impl Drop for Published {
     }
 }
 
+impl Published {
+    /// Writes down that the mount has another policy, in the words of the options.
+    ///
+    /// # Errors
+    /// If the record cannot be written; the old one stays.
+    pub fn describe(&self, policy: &str) -> Result<(), ControlError> {
+        let mut record = lock(&self.known.record);
+        if record.policy == policy {
+            return Ok(());
+        }
+        let new = Record { policy: policy.to_owned(), ..record.clone() };
+        let written = new.to_line().and_then(|line| write(&self.record, &line));
+        let locked = written.map_err(|why| directory::file(&self.record, why))?;
+        // The old file has lost its name, and now its lock.
+        drop(std::mem::replace(&mut *lock(&self.known.lock), locked));
+        *record = new;
+        Ok(())
+    }
+}
+
 /// Makes a mount known: writes its record, locked, and answers on its socket
-/// from a thread.
+/// from a thread, in which `reload` is called when it is asked for.
 ///
 /// # Errors
 /// If there is no directory for it, or a file there cannot be made.
-pub fn publish(record: &Record) -> Result<Published, ControlError> {
-    publish_in(&directory::own()?, record)
+pub fn publish(
+    record: Record,
+    reload: impl Fn() -> Option<Outcome> + Send + 'static,
+) -> Result<Published, ControlError> {
+    publish_in(&directory::own()?, record, Box::new(reload))
 }
 
 /// Does the same in this directory.
-pub(super) fn publish_in(dir: &Path, record: &Record) -> Result<Published, ControlError> {
+pub(super) fn publish_in(
+    dir: &Path,
+    record: Record,
+    reload: Box<Reload>,
+) -> Result<Published, ControlError> {
     let path = dir.join(record.connection.to_string()).with_extension(RECORD);
-    let line = record.to_line().map_err(|why| directory::file(&path, why))?;
-    let lock = write(&path, &line).map_err(|why| directory::file(&path, why))?;
-    let published = Published { record: path, lock };
+    let written = record.to_line().and_then(|line| write(&path, &line));
+    let locked = written.map_err(|why| directory::file(&path, why))?;
+    let known = Known { record: Mutex::new(record), lock: Mutex::new(locked) };
+    let published = Published { record: path, known: Arc::new(known) };
     let socket = published.record.with_extension(SOCKET);
     let listener = listen_at(&socket).map_err(|why| directory::file(&socket, why))?;
+    let known = Arc::downgrade(&published.known);
+    let info = move || known.upgrade().and_then(|known| lock(&known.record).to_line().ok());
     thread::Builder::new()
         .name("control".to_owned())
-        .spawn(move || answer(&listener, &line))
+        .spawn(move || answer(&listener, &info, &reload))
         .map_err(|why| directory::file(&socket, why))?;
     Ok(published)
 }
@@ -106,11 +153,11 @@ pub(super) fn listen_at(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(fd))
 }
 
-/// Answers clients, one after the other.
-pub(super) fn answer(listener: &UnixListener, record: &str) {
+/// Answers clients, one after the other; `info` returns the record.
+pub(super) fn answer(listener: &UnixListener, info: &dyn Fn() -> Option<String>, reload: &Reload) {
     for client in listener.incoming() {
         let answered = match client {
-            Ok(client) => answer_line(client, record),
+            Ok(client) => answer_line(client, info, reload),
             Err(error) => {
                 // For want of descriptors, say: it would fail again at once.
                 thread::sleep(PAUSE);
@@ -124,14 +171,23 @@ pub(super) fn answer(listener: &UnixListener, record: &str) {
 }
 
 /// Answers one line of a client with one line.
-fn answer_line(client: UnixStream, record: &str) -> io::Result<()> {
+fn answer_line(
+    client: UnixStream,
+    info: &dyn Fn() -> Option<String>,
+    reload: &Reload,
+) -> io::Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     client.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     BufReader::new((&client).take(LINE)).read_line(&mut line)?;
     let reply = match line.trim_end() {
-        "info" => record,
-        _ => "error: unknown request; known are: info\n",
+        request::INFO => info(),
+        request::RELOAD => reload().map(|outcome| match &outcome {
+            Ok(said) => Reply::Done(said.as_deref().unwrap_or_default()).line(),
+            Err(why) => Reply::Wrong(why).line(),
+        }),
+        _ => Some(Reply::Wrong("unknown request; known are: info, reload").line()),
     };
-    (&client).write_all(reply.as_bytes())
+    // No answer says that the server has ended.
+    reply.map_or(Ok(()), |reply| (&client).write_all(reply.as_bytes()))
 }

@@ -12,6 +12,11 @@ fn record() -> Record {
     Record::new(Path::new("/source"), Path::new("/target"), (0, 7), "identity".to_owned())
 }
 
+/// The reload of a server that is about to end.
+fn never() -> Box<publish::Reload> {
+    Box::new(|| None)
+}
+
 #[test]
 fn a_record_is_live_for_as_long_as_its_lock() {
     let dir = tempfile::tempdir().unwrap();
@@ -41,12 +46,16 @@ fn a_socket_answers_one_line_to_its_user_only() {
     let found = std::fs::metadata(&path).unwrap();
     assert!(found.file_type().is_socket());
     assert_eq!(found.permissions().mode() & 0o777, 0o600);
-    thread::spawn(move || publish::answer(&listener, "a record\n"));
+    let info = || Some("a record\n".to_owned());
+    thread::spawn(move || {
+        publish::answer(&listener, &info, &|| Some(Err("x:1:2: a\nb".to_owned())))
+    });
     for (line, want) in [
         ("info\n", "a record\n"),
         ("info", "a record\n"),
-        ("info me\n", "error: unknown request; known are: info\n"),
-        ("\n", "error: unknown request; known are: info\n"),
+        ("reload\n", "error: x:1:2: a\\nb\n"),
+        ("info me\n", "error: unknown request; known are: info, reload\n"),
+        ("\n", "error: unknown request; known are: info, reload\n"),
     ] {
         let mut client = UnixStream::connect(&path).unwrap();
         client.write_all(line.as_bytes()).unwrap();
@@ -89,8 +98,8 @@ fn a_server_is_killed_only_if_it_is_the_one_recorded() {
 #[test]
 fn a_mount_that_ends_leaves_the_next_of_its_number_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let first = publish::publish_in(dir.path(), &record()).unwrap();
-    let next = publish::publish_in(dir.path(), &Record { pid: 1, ..record() }).unwrap();
+    let first = publish::publish_in(dir.path(), record(), never()).unwrap();
+    let next = publish::publish_in(dir.path(), Record { pid: 1, ..record() }, never()).unwrap();
     drop(first);
     let mut live = Vec::new();
     directory::live_in(dir.path(), &mut live).unwrap();

@@ -17,6 +17,8 @@
 //! | `changes` | none: what the policy lets callers change |
 //! | `access` | access; whether the others are permitted, where we decide |
 //! | `locks` | getlk, setlk; `owners` holds the locks, `waits` who waits |
+//!
+//! `in_force` is the policy, which can be replaced while all of this goes on.
 
 mod access;
 mod attrs;
@@ -24,6 +26,7 @@ mod budget;
 mod changes;
 mod dirs;
 mod files;
+mod in_force;
 mod ioctl;
 mod locks;
 mod names;
@@ -39,7 +42,7 @@ mod xattrs;
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::attr::{Attr, Name};
@@ -47,13 +50,13 @@ use crate::error::{Error, Result};
 use crate::id::{Caller, Group, Id, Owner, User, View};
 use crate::policy::Policy;
 use crate::source::{Found, Lock, Node, SetTime, Source};
-use crate::sync::read;
 use crate::tree::{Handles, Tree};
 
 pub use crate::acl::StandIn;
 
 use budget::Budget;
 use dirs::OpenDir;
+use in_force::InForce;
 use opens::Opens;
 use rules::Seen;
 use waits::Waits;
@@ -65,6 +68,11 @@ pub struct Ttl {
     pub positive: Duration,
     /// For names that do not exist.
     pub negative: Duration,
+}
+
+impl Ttl {
+    /// Nothing may be believed.
+    pub const NONE: Self = Self { positive: Duration::ZERO, negative: Duration::ZERO };
 }
 
 /// A capability that a decision of ours depends on: capabilities(7).
@@ -187,7 +195,7 @@ pub type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
 #[derive(Debug)]
 pub struct Fs {
     source: Arc<dyn Source>,
-    policy: RwLock<Arc<dyn Policy>>,
+    in_force: InForce,
     processes: Arc<dyn Processes>,
     tree: Tree,
     /// Whether the policy depends on the caller, so that permission is decided
@@ -215,9 +223,9 @@ impl Fs {
         let budget = Budget::new(config.descriptors);
         let waits = Arc::new(Waits::new(Arc::clone(&processes)));
         let checks = policy.inputs().caller;
-        let policy = RwLock::new(policy);
+        let in_force = InForce::new(policy, config.stand_in);
         let (opens, dirs) = (Arc::new(Opens::new(Arc::clone(&budget))), Handles::new());
-        Ok(Self { source, policy, processes, tree, checks, config, budget, opens, dirs, waits })
+        Ok(Self { source, in_force, processes, tree, checks, config, budget, opens, dirs, waits })
     }
 
     /// Returns how long the kernel may cache.
@@ -266,11 +274,6 @@ impl Fs {
             Err(Error::Stale) => self.opens.node(number).ok_or(Error::Stale),
             result => result,
         }
-    }
-
-    /// Returns the policy in force.
-    fn policy(&self) -> Arc<dyn Policy> {
-        Arc::clone(&read(&self.policy))
     }
 
     /// Reports whether a caller sees every file as its own.

@@ -48,7 +48,7 @@ impl Fs {
         flags: RenameFlags,
     ) -> Result<()> {
         let Move { old, new, moving, there } =
-            self.checked(caller, self.place(from)?, self.place(to)?, flags)?;
+            self.checked(caller, self.named(from)?, self.named(to)?, flags)?;
         let owner = self.policy().create_owner(caller);
         // What is exchanged adds no name; a whiteout is a new file. (The kernel
         // makes one over an existing name too, and stores no id at all for it.)
@@ -84,7 +84,7 @@ impl Fs {
         self.settle(held, renamed)
     }
 
-    fn place<'a>(&self, (parent, name): (u64, &'a OsStr)) -> Result<Place<'a>> {
+    fn named<'a>(&self, (parent, name): (u64, &'a OsStr)) -> Result<Place<'a>> {
         Ok(Place { parent, name: Name::new(name)?, dir: self.node(parent)? })
     }
 

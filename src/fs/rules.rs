@@ -15,7 +15,6 @@ use crate::id::{Disk, Owner, View};
 use crate::policy::Policy;
 use crate::policy::rules::{Deny, Hide, Rules, State, Subject, Verdict};
 use crate::source::{Found, Node};
-use crate::sync::read;
 
 /// The error of a change to what a rule makes read-only.
 const READ_ONLY: Error = Error::Os(Errno(libc::EROFS));
@@ -55,13 +54,12 @@ impl Seen {
 impl Fs {
     /// Returns the policy in force if it has any rules.
     fn ruled(&self) -> Option<Arc<dyn Policy>> {
-        let policy = read(&self.policy);
-        (!policy.rules().is_empty()).then(|| Arc::clone(&policy))
+        self.in_force.ruled()
     }
 
     /// Reports whether the policy in force has any rules.
     pub(super) fn has_rules(&self) -> bool {
-        !read(&self.policy).rules().is_empty()
+        self.ruled().is_some()
     }
 
     /// Returns a known file with these attributes.

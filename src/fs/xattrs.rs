@@ -50,7 +50,7 @@ impl Fs {
     pub fn getxattr(&self, caller: &Caller, number: u64, name: &OsStr) -> Result<Vec<u8>> {
         let node = self.node(number)?;
         self.may_read_xattr(caller, (number, &node), name)?;
-        let policy = self.policy();
+        let (policy, stand_in) = self.in_force.both();
         let policy = policy.as_ref();
         let name = &*Self::read_xattr(policy.changes(), name)?;
         let kind = Kind::of(name)?;
@@ -62,7 +62,7 @@ impl Fs {
                 if kind == AclKind::Access && self.has_rules() {
                     acl = self.dress_acl(&self.look(number, &node)?, acl);
                 }
-                Ok(acl.to_wire(self.config.stand_in))
+                Ok(acl.to_wire(stand_in))
             }
             Kind::Capability => {
                 let found = self.tree.with_room(|| self.source.capability(&node))?.ok_or(ABSENT)?;
@@ -112,7 +112,7 @@ impl Fs {
         value: &[u8],
         flags: i32,
     ) -> Result<()> {
-        let policy = self.policy();
+        let (policy, stand_in) = self.in_force.both();
         let policy = policy.as_ref();
         let rights = Self::rights(caller, false);
         let (number, node) = (node, self.node(node)?);
@@ -121,7 +121,7 @@ impl Fs {
         self.lets_set((number, &node), &kind)?;
         match kind {
             Kind::Acl(kind) => {
-                let acl = Acl::from_wire(value, self.config.stand_in)?;
+                let acl = Acl::from_wire(value, stand_in)?;
                 if acl.is_some() && self.hides_entries(&node, kind)? {
                     return Err(Error::UnmappedEntry);
                 }
@@ -190,14 +190,12 @@ impl Fs {
     /// Reports whether an ACL has entries that callers are not shown: one that
     /// is read and written back would lose them.
     fn hides_entries(&self, node: &Node, kind: AclKind) -> Result<bool> {
-        let stand_in = self.config.stand_in;
+        let (policy, stand_in) = self.in_force.both();
         if stand_in.0.is_some() && stand_in.1.is_some() {
             return Ok(false);
         }
         match self.tree.with_room(|| self.source.acl(node, kind)) {
-            Ok(acl) => {
-                Ok(acl.is_some_and(|acl| acl.present(self.policy().as_ref()).hides(stand_in)))
-            }
+            Ok(acl) => Ok(acl.is_some_and(|acl| acl.present(policy.as_ref()).hides(stand_in))),
             Err(Error::Unsupported) => Ok(false),
             Err(error) => Err(error),
         }

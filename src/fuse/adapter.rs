@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(super) struct Adapter {
     pub(super) root: u64,
     /// What the kernel is told things by; there once the session has started.
     notifier: Arc<OnceLock<Notifier>>,
+    /// Whether the kernel can let names expire; known once it has greeted.
+    pub(super) can_expire: Arc<AtomicBool>,
 }
 
 impl Adapter {
@@ -52,8 +55,9 @@ impl Adapter {
         fs: Arc<Fs>,
         options: SessionOptions,
         notifier: Arc<OnceLock<Notifier>>,
+        can_expire: Arc<AtomicBool>,
     ) -> Self {
-        Self { fs, options, root: ANCHOR, notifier }
+        Self { fs, options, root: ANCHOR, notifier, can_expire }
     }
 
     /// Returns the number of the file that the kernel calls by this node id.
@@ -116,9 +120,9 @@ impl Adapter {
             Ok(change) => change,
             Err(errno) => return reply.error(errno),
         };
-        let time = self.fs.ttl().positive;
+        let (fs, since) = (Arc::clone(&self.fs), self.fs.replaced());
         let done = later("setattr", req.pid(), move |answer| match answer {
-            Ok(attr) => reply.attr(&time, &convert::attr(&attr)),
+            Ok(attr) => reply.attr(&fs.ttl_since(since).positive, &convert::attr(&attr)),
             Err(errno) => reply.error(errno),
         });
         hand_over("setattr", req, || {
@@ -169,6 +173,7 @@ impl Adapter {
 
     /// Looks a name up in any directory but node 1 of an anchored session.
     pub(super) fn look_up(&self, req: &Request, parent: u64, name: &OsStr, reply: ReplyEntry) {
+        let since = self.fs.replaced();
         let negative = self.fs.ttl().negative;
         let answer =
             attempt("lookup", req, || match self.fs.lookup(&convert::caller(req), parent, name) {
@@ -181,7 +186,13 @@ impl Adapter {
                 Err(error) => Err(error),
             });
         match answer {
-            Ok(Some(entry)) => self.entry(reply, Ok(entry)),
+            // The kernel may use a name that it knows already without any lock, so
+            // that what comes late is not to be believed.
+            Ok(Some(entry)) => reply.entry(
+                &self.fs.ttl_since(since).positive,
+                &convert::attr(&entry.attr),
+                Generation(entry.generation),
+            ),
             // Node id 0 is "no such file, and remember that".
             Ok(None) => {
                 let nothing = convert::private_directory(0, 0, NOBODY);

@@ -35,7 +35,7 @@ const IOC_WRITE: u32 = 1 << 30;
 
 impl Filesystem for Adapter {
     fn init(&mut self, req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        capabilities::negotiate(config, &self.options)?;
+        capabilities::negotiate(config, &self.options, &self.can_expire)?;
         // The count of this lookup is never taken back: the root stays.
         let root = self
             .fs

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use crate::fs::Fs;
@@ -12,6 +13,10 @@ mod answer;
 mod capabilities;
 mod convert;
 mod dispatch;
+mod notices;
+mod refresh;
+
+pub use refresh::{Refresh, Refreshed};
 
 /// The name under which an anchored session shows the file system: the one
 /// child of the directory that the kernel takes for the root.
@@ -43,6 +48,7 @@ pub struct SessionOptions {
 #[derive(Debug)]
 pub struct Session {
     workers: fuser::BackgroundSession,
+    refresh: Refresh,
 }
 
 impl Session {
@@ -58,11 +64,19 @@ impl Session {
         config.n_threads = Some(options.threads.max(1));
         config.clone_fd = options.clone_device;
         let notifier = Arc::new(OnceLock::new());
-        let adapter = adapter::Adapter::new(fs, options, Arc::clone(&notifier));
+        let can_expire = Arc::new(AtomicBool::new(false));
+        let own = device.try_clone()?;
+        let refresh = Refresh::new(own, &fs, options.anchored, Arc::clone(&can_expire));
+        let adapter = adapter::Adapter::new(fs, options, Arc::clone(&notifier), can_expire);
         // Who may use the mount is the kernel's decision (allow_other).
         let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)?;
         notifier.get_or_init(|| session.notifier());
-        Ok(Self { workers: session.spawn()? })
+        Ok(Self { workers: session.spawn()?, refresh })
+    }
+
+    /// Returns what makes the kernel ask again for what it was told.
+    pub fn refresh(&self) -> Refresh {
+        self.refresh.clone()
     }
 
     /// Waits for the end: an unmount of the last copy of the mount, or an

@@ -9,6 +9,7 @@ mod helper;
 mod options;
 pub mod private;
 mod processes;
+mod reload;
 mod remount;
 mod serve;
 mod stand_in;
@@ -18,6 +19,6 @@ mod tests;
 
 pub use check::{callers, is_target, source};
 pub use error::MountError;
-pub use options::{Atime, Cache, Flags, Options, Submounts};
+pub use options::{Atime, Cache, Flags, Options, Renew, Submounts};
 pub use remount::remount;
 pub use start::mount;

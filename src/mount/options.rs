@@ -1,7 +1,9 @@
 //! What a mount is to be, as plain data.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::Spec;
@@ -16,6 +18,8 @@ pub struct Options {
     pub target: PathBuf,
     /// How owners are shown and stored.
     pub spec: Spec,
+    /// How that is read again.
+    pub renew: Renew,
     /// The flags of the mount.
     pub flags: Flags,
     /// Whether users other than the mounting one may enter; `None`: root says
@@ -36,6 +40,32 @@ impl Options {
     /// callers are shown the same.
     pub(super) fn kernel_decides(&self) -> bool {
         self.spec.callers().is_empty()
+    }
+}
+
+/// What reads the policy of a mount again, as it is written by then.
+#[derive(Clone)]
+pub struct Renew(Arc<dyn Fn() -> Result<Spec, String> + Send + Sync>);
+
+impl Renew {
+    /// Makes it of what reads the policy, or says in one line what is wrong with
+    /// it. It is called in the server, whose working directory is `/`.
+    pub fn new(read: impl Fn() -> Result<Spec, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// Reads the policy.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line.
+    pub(super) fn read(&self) -> Result<Spec, String> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Renew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Renew")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -12,15 +12,14 @@ use super::check::Paths;
 use super::error::MountError;
 use super::options::{Cache, Options};
 use super::processes::Proc;
-use super::stand_in;
-use crate::control::{self, Record};
+use super::reload::{Reloader, decide};
+use crate::control::Record;
 use crate::fs::{Config, Fs, Ttl};
 use crate::fuse::{Session, SessionOptions};
-use crate::policy::{Pipeline, Policy as _, Server};
+use crate::policy::Policy as _;
 use crate::source::Source;
 use crate::source::host::{Host, HostOptions};
-use crate::sys::cred::own_ids;
-use crate::sys::signal::Signals;
+use crate::sys::signal::{Asked, Signals};
 use crate::sys::{daemon, memory};
 use crate::text::shown;
 
@@ -57,24 +56,20 @@ pub(super) fn serve(
     // Before the first thread, which all others come from.
     let signals = Signals::block().map_err(MountError::doing("signals"))?;
     let source = open_source(options, &paths.source)?;
+    let any_owner = source.facts().any_owner;
     let (fs, serving) = file_system(options, source, descriptors, "self")?;
     let fs = Arc::new(fs);
     keep_tidy(&fs)?;
-    let (session, place) = attach::mount(options, &paths.target, &paths.name, fs, serving)?;
-    let record = control::publish(&Record::new(
-        &paths.source,
-        &place.target,
-        place.device,
-        options.spec.describe(),
-    ));
-    if let Err(error) = &record {
-        log::warn!("control: {error}; idmapfs abort and the like work from the mount table only");
-    }
+    let (session, place) =
+        attach::mount(options, &paths.target, &paths.name, Arc::clone(&fs), serving)?;
+    let reloader = Reloader::new(options.renew.clone(), any_owner, fs, session.refresh());
+    let policy = options.spec.describe();
+    reloader.publish(Record::new(&paths.source, &place.target, place.device, policy));
     if let Err(why) = attached(place.device) {
         undo(&place);
         return Err(MountError::System { what: "telling that the mount is there", why });
     }
-    until_the_end(session, signals, &place)
+    until_the_end(session, signals, &place, &reloader)
 }
 
 /// Opens the source, before anything is mounted over it or below it.
@@ -111,11 +106,6 @@ pub(super) fn keep_tidy(fs: &Arc<Fs>) -> Result<(), MountError> {
     started.map(drop).map_err(MountError::doing("thread"))
 }
 
-fn build_policy(options: &Options, privileged: bool) -> Result<Pipeline, MountError> {
-    let ids = own_ids().map_err(MountError::doing("own ids"))?;
-    Ok(options.spec.build(&Server { ids, privileged })?)
-}
-
 /// Makes the file system of a source, and says how it is to be served.
 ///
 /// `process` is a process in the user namespace of the mount, by its name in
@@ -130,9 +120,7 @@ pub(super) fn file_system(
     process: &str,
 ) -> Result<(Fs, SessionOptions), MountError> {
     let facts = source.facts();
-    let policy = build_policy(options, facts.any_owner)?;
-    let stand_in =
-        stand_in::choose(&policy, process).map_err(MountError::doing("user namespace"))?;
+    let (policy, stand_in) = decide(&options.spec, facts.any_owner, process)?;
     let serving = SessionOptions {
         threads: threads(),
         clone_device: true,
@@ -177,13 +165,20 @@ enum Event {
     Unmounted,
 }
 
-fn until_the_end(session: Session, signals: Signals, place: &Place) -> Result<(), MountError> {
+fn until_the_end(
+    session: Session,
+    signals: Signals,
+    place: &Place,
+    reloader: &Arc<Reloader>,
+) -> Result<(), MountError> {
     let (sender, events) = channel();
-    let started = watch(session, signals, sender.clone());
+    let started =
+        reloader.listen().and_then(|reload| watch(session, signals, sender.clone(), reload));
     let ended = match started {
         Ok(()) => wait(&events, &sender, place),
         Err(error) => Err(error),
     };
+    reloader.end();
     undo(place);
     ended.map_err(MountError::Session)
 }
@@ -206,15 +201,28 @@ fn undo(place: &Place) {
     }
 }
 
-/// Starts the threads that wait for what happens.
-fn watch(session: Session, signals: Signals, sender: Sender<Event>) -> io::Result<()> {
+/// Starts the threads that wait for what happens; `reload` takes what is to be
+/// reloaded.
+fn watch(
+    session: Session,
+    signals: Signals,
+    sender: Sender<Event>,
+    reload: SyncSender<()>,
+) -> io::Result<()> {
     let asked = sender.clone();
     thread::Builder::new().name("session".to_owned()).spawn(move || {
         // Nobody listens any more only when the process ends.
         let _ended = sender.send(Event::Ended(session.wait()));
     })?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        while signals.wait_for_end().is_ok() && asked.send(Event::Asked).is_ok() {}
+        while let Ok(signal) = signals.wait() {
+            match signal {
+                Asked::End if asked.send(Event::Asked).is_err() => return,
+                Asked::End => {}
+                // One that waits already will read what is written now.
+                Asked::Reload => drop(reload.try_send(())),
+            }
+        }
     })?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -17,13 +18,14 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{getegid, geteuid};
 
 use super::attach::{self, Place};
-use super::options::{Cache, Flags, Options, Submounts};
+use super::options::{Cache, Flags, Options, Renew, Submounts};
 use super::processes::Proc;
-use super::stand_in;
+use super::reload::decide;
 use crate::fs::{Config, Fs, Ttl};
-use crate::fuse::{Session, SessionOptions, VIEW};
-use crate::id::Ids;
-use crate::policy::{Server, Spec};
+use crate::fuse::{Refreshed, Session, SessionOptions, VIEW};
+use crate::id::{Caller, Id, Ids};
+use crate::policy::{NoNames, Spec, options};
+use crate::source::RenameFlags;
 use crate::source::memory::{self, Memory};
 use crate::sys::mount::{self as kernel, Context};
 use crate::sys::mountinfo;
@@ -51,21 +53,23 @@ fn in_private_namespace(test: fn(&Path)) {
 }
 
 fn file_system() -> Fs {
-    let root = Ids::new(0, 0).unwrap();
-    let source = Arc::new(Memory::new(memory::Options::new(root)));
-    let policy = Spec::default().build(&Server { ids: root, privileged: true }).unwrap();
-    let stand_in = stand_in::choose(&policy, "self").unwrap();
-    let second = Duration::from_secs(1);
-    let ttl = Ttl { positive: second, negative: second };
+    let source = Arc::new(Memory::new(memory::Options::new(Ids::new(0, 0).unwrap())));
+    file_system_of(source, Duration::from_secs(1))
+}
+
+fn file_system_of(source: Arc<Memory>, time: Duration) -> Fs {
+    let (policy, stand_in) = decide(&Spec::default(), true, "self").unwrap();
+    let ttl = Ttl { positive: time, negative: time };
     let config = Config { ttl, nodes: 64, descriptors: 1024, stand_in };
     Fs::new(source, Arc::new(policy), Arc::new(Proc::open("self")), config).unwrap()
 }
 
-fn options(target: &Path) -> Options {
+fn options_of(target: &Path) -> Options {
     Options {
         source: "/".into(),
         target: target.into(),
         spec: Spec::default(),
+        renew: Renew::new(|| Ok(Spec::default())),
         flags: Flags::default(),
         allow_other: None,
         fsname: None,
@@ -81,7 +85,7 @@ const SERVING: SessionOptions =
 const NAME: &str = "a, b";
 
 fn start(target: &Path) -> (Session, Place) {
-    let (options, name) = (options(target), OsStr::new(NAME));
+    let (options, name) = (options_of(target), OsStr::new(NAME));
     attach::mount(&options, target, name, Arc::new(file_system()), SERVING).unwrap()
 }
 
@@ -90,7 +94,7 @@ fn start_detached(target: &Path, serving: SessionOptions) -> (Session, OwnedFd) 
     let context = Context::open(c"fuse").unwrap();
     let ids = (geteuid(), getegid());
     let (device, mount) =
-        attach::make(&options(target), target, OsStr::new(NAME), &context, ids).unwrap();
+        attach::make(&options_of(target), target, OsStr::new(NAME), &context, ids).unwrap();
     (Session::start(device, Arc::new(file_system()), serving).unwrap(), mount)
 }
 
@@ -258,5 +262,110 @@ fn flags_are_changed_on_a_mount_of_ours_only() {
         File::create(dir.join("file")).unwrap();
         place.unmount().unwrap();
         session.wait().unwrap();
+    });
+}
+
+/// Starts a mount that the kernel may believe for an hour; returns another one of
+/// the same source too, which stands for the host.
+fn start_long(target: &Path, anchored: bool) -> (Session, Arc<Fs>, Fs) {
+    let source = Arc::new(Memory::new(memory::Options::new(Ids::new(0, 0).unwrap())));
+    let hour = Duration::from_secs(3600);
+    let fs = Arc::new(file_system_of(Arc::clone(&source), hour));
+    let context = Context::open(c"fuse").unwrap();
+    let (options, name) = (options_of(target), OsStr::new(NAME));
+    let (device, mount) =
+        attach::make(&options, target, name, &context, (geteuid(), getegid())).unwrap();
+    let serving = SessionOptions { anchored, ..SERVING };
+    let session = Session::start(device, Arc::clone(&fs), serving).unwrap();
+    if anchored {
+        attach::attach(mount, target).unwrap();
+    } else {
+        kernel::attach(mount.as_fd(), target).unwrap();
+    }
+    (session, fs, file_system_of(source, hour))
+}
+
+#[test]
+fn what_the_kernel_knows_is_asked_for_again() {
+    in_private_namespace(|dir| {
+        for anchored in [true, false] {
+            let (session, fs, host) = start_long(dir, anchored);
+            let (sub, file) = (dir.join("sub"), dir.join("sub/file"));
+            fs::create_dir(&sub).unwrap();
+            fs::write(&file, "x").unwrap();
+            fs::create_dir(dir.join("below")).unwrap();
+            let none: Option<&str> = None;
+            mount2(Some("tmpfs"), &dir.join("below"), Some("tmpfs"), MsFlags::empty(), none)
+                .unwrap();
+            let open = File::open(&file).unwrap();
+
+            fs::metadata(&file).unwrap();
+
+            // An hour has not passed since, so only a word of ours can tell.
+            let mut given = options::Options::default();
+            assert!(given.set("present-as", Some("7:8")).unwrap());
+            let spec = Spec::from_options(&given, &NoNames).unwrap();
+            let (policy, stand_in) = decide(&spec, true, "self").unwrap();
+            assert_eq!(fs.replace(Arc::new(policy), stand_in), Ok(false));
+            assert_eq!(fs::metadata(&file).unwrap().uid(), 0);
+            let patience = Duration::from_secs(20);
+            assert_eq!(session.refresh().all(false, patience).unwrap(), Refreshed::All);
+            for path in [dir, &sub, &file] {
+                let shown = fs::metadata(path).unwrap();
+                assert_eq!((shown.uid(), shown.gid()), (7, 8), "{}", path.display());
+            }
+            assert_eq!(open.metadata().unwrap().uid(), 7);
+
+            let caller = Caller { uid: Id::new(0), gid: Id::new(0), pid: 1 };
+            let root = host.root_number();
+            let parent = host.lookup(&caller, root, OsStr::new("sub")).unwrap().node;
+            let [old, new] = ["file", "moved"].map(OsStr::new);
+            host.rename(&caller, (parent, old), (root, new), RenameFlags::default()).unwrap();
+            fs::metadata(&file).unwrap();
+            assert_eq!(session.refresh().all(true, patience).unwrap(), Refreshed::All);
+            assert_eq!(fs::metadata(&file).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+            assert_eq!(content(&dir.join("moved")), "x");
+            let below = mountinfo::mount_at(&dir.join("below")).unwrap().unwrap();
+            assert_eq!(below.fstype, "tmpfs", "what is mounted below stays");
+            drop(open);
+
+            umount2(&dir.join("below"), MntFlags::empty()).unwrap();
+            umount2(dir, MntFlags::empty()).unwrap();
+            session.wait().unwrap();
+        }
+    });
+}
+
+#[test]
+fn callers_who_lock_directories_do_not_stop_it() {
+    in_private_namespace(|dir| {
+        let (session, _fs, _host) = start_long(dir, true);
+        let refresh = session.refresh();
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for number in 0..4 {
+                let over = &over;
+                scope.spawn(move || {
+                    let [one, two] = ["a", "b"].map(|name| dir.join(format!("{name}{number}")));
+                    while !over.load(Ordering::Relaxed) {
+                        fs::write(&one, "x").unwrap();
+                        fs::rename(&one, &two).unwrap();
+                        assert!(fs::read_dir(dir).unwrap().count() > 0);
+                        fs::metadata(&two).unwrap();
+                        fs::remove_file(&two).unwrap();
+                    }
+                });
+            }
+            for _ in 0..50 {
+                let done = refresh.all(true, Duration::from_secs(20)).unwrap();
+                assert_eq!(done, Refreshed::All);
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        umount2(dir, MntFlags::empty()).unwrap();
+        session.wait().unwrap();
+        // Nobody is there any more, and that is no failure.
+        assert_eq!(refresh.all(true, Duration::from_secs(20)).unwrap(), Refreshed::All);
+        refresh.end(Duration::from_secs(20));
     });
 }

@@ -26,6 +26,15 @@ pub struct Mount {
     pub fstype: OsString,
     /// The device, or what stands for it.
     pub source: OsString,
+    /// The options of the file system.
+    pub options: String,
+}
+
+impl Mount {
+    /// Returns who has mounted a FUSE file system, as its user namespace counts.
+    pub fn user_id(&self) -> Option<u32> {
+        self.options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
+    }
 }
 
 /// Returns all mounts, in the order in which they were made.
@@ -64,6 +73,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
         unbindable,
         fstype: unescape(fields.next()?),
         source: unescape(fields.next()?),
+        options: fields.next().map(|rest| String::from_utf8_lossy(rest).into_owned())?,
     })
 }
 
@@ -105,10 +115,11 @@ mod tests {
         assert_eq!(mount.flags, "rw,nosuid");
         assert!(is_ours(&mount.fstype) && !mount.unbindable);
         assert_eq!(mount.source, OsStr::new("/s\\#\nx"));
+        assert_eq!(mount.user_id(), Some(0));
 
         let bare = parse(b"1 1 8:1 / / rw - ext4 /dev/sda1 rw").unwrap();
         assert_eq!((bare.device, bare.point.as_path()), ((8, 1), Path::new("/")));
-        assert!(!is_ours(&bare.fstype) && !bare.unbindable);
+        assert!(!is_ours(&bare.fstype) && !bare.unbindable && bare.user_id().is_none());
         for (line, unbindable) in [
             (&b"1 1 8:1 / /a rw shared:1 unbindable - ext4 /dev/sda1 rw"[..], true),
             (b"1 1 8:1 / /a rw unbindable master:1 - ext4 /dev/sda1 rw", true),

@@ -5,8 +5,16 @@ use std::io;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 
-/// The signals that tell a server to end, and the one that it takes without
-/// effect: a terminal that goes away is not its business.
+/// What a signal asks a server for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To end.
+    End,
+    /// To read its policy again.
+    Reload,
+}
+
+/// The signals that ask a server for something.
 #[derive(Clone, Copy, Debug)]
 pub struct Signals(SigSet);
 
@@ -25,13 +33,12 @@ impl Signals {
         Ok(Self(set))
     }
 
-    /// Waits until one of them asks the server to end.
+    /// Waits for one of them.
     ///
     /// # Errors
     /// As sigwait(3).
-    pub fn wait_for_end(&self) -> io::Result<()> {
-        while self.0.wait()? == Signal::SIGHUP {}
-        Ok(())
+    pub fn wait(&self) -> io::Result<Asked> {
+        Ok(if self.0.wait()? == Signal::SIGHUP { Asked::Reload } else { Asked::End })
     }
 }
 

@@ -221,6 +221,14 @@ impl Tree {
         place.map(Some).ok_or(Error::Unknown)
     }
 
+    /// Returns the numbers that one part of the table knows; `None` after the
+    /// last part.
+    ///
+    /// All parts together are every number that was known all the while.
+    pub fn numbers(&self, part: usize) -> Option<Vec<u64>> {
+        self.table.numbers(part)
+    }
+
     /// Holds a node of a number open until it is forgotten, so that the host
     /// cannot give the inode number to another file meanwhile.
     ///

@@ -212,6 +212,11 @@ impl Table {
         ebbed
     }
 
+    /// Returns the numbers in one part of the table; `None` after the last.
+    pub(super) fn numbers(&self, part: usize) -> Option<Vec<u64>> {
+        self.shards.get(part).map(|shard| lock(shard).inodes.keys().copied().collect())
+    }
+
     fn shard(&self, number: u64) -> Option<MutexGuard<'_, Shard>> {
         self.shards.get(super::spread(number, self.shards.len())).map(lock)
     }

@@ -12,6 +12,7 @@ mod locks;
 mod names;
 mod property;
 mod races;
+mod replaced;
 mod rules;
 mod setid;
 mod threads;

@@ -264,8 +264,8 @@ fn flags_of_setxattr_hold_for_capabilities() {
 
 #[test]
 fn entries_that_nothing_can_stand_for_are_not_shown_and_not_lost() {
-    let mut world = World::new(MAP);
-    world.fs.config.stand_in = (None, None);
+    let world = World::new(MAP);
+    world.fs.replace(policy(MAP), (None, None)).unwrap();
     world.file("a", (1, 1), 0o644);
     let (by, stored) = (caller(100_001, 200_001), acl(&[5000, 3], &[6000]));
     world.set_disk("a", ACCESS, &stored);

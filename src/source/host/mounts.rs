@@ -43,6 +43,7 @@ mod tests {
                 unbindable,
                 fstype: fstype.into(),
                 source: "none".into(),
+                options: String::new(),
             };
             assert_eq!(is_left_out(&mount, Path::new("/src")), left_out, "{point}");
         }

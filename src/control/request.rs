@@ -1,0 +1,132 @@
+//! Asking the server of a mount for something, over its socket: one line, and
+//! one line in return.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+
+use super::ControlError;
+use super::abort::{Found, find};
+use super::directory::{SOCKET, SYSTEM, is_kept_by, runtime};
+use crate::text::escape;
+
+/// The request for the record.
+pub(super) const INFO: &str = "info";
+/// The request to read the policy again.
+pub(super) const RELOAD: &str = "reload";
+
+/// How long an answer may take: several reloads can wait for one another.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The longest answer that is read, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// What a request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reply<'a> {
+    /// It is done; there may be something else to say.
+    Done(&'a str),
+    /// It is not, for this reason.
+    Wrong(&'a str),
+}
+
+impl Reply<'_> {
+    /// Returns the line: `ok`, `ok: WHAT` or `error: WHAT`.
+    pub(super) fn line(self) -> String {
+        match self {
+            Self::Done("") => "ok\n".to_owned(),
+            Self::Done(said) => format!("ok: {}\n", escape(said)),
+            Self::Wrong(why) => format!("error: {}\n", escape(why)),
+        }
+    }
+
+    /// Reads a line; `None` if it is no reply.
+    fn of(line: &str) -> Option<Reply<'_>> {
+        let line = line.strip_suffix('\n')?;
+        if line == "ok" {
+            return Some(Reply::Done(""));
+        }
+        match line.split_once(": ")? {
+            ("ok", said) => Some(Reply::Done(said)),
+            ("error", why) => Some(Reply::Wrong(why)),
+            _ => None,
+        }
+    }
+}
+
+/// Has the server of the mount at a path read its policy again; returns what
+/// else it has to say. Nothing here asks the mount itself for anything.
+///
+/// # Errors
+/// `Refused` if the policy is wrong, and then the old one stays; `Unknown` if no
+/// mount of ours is there; `Ask` if its server is gone, or this user may not.
+pub fn reload(point: &Path) -> Result<Option<String>, ControlError> {
+    let found = find(point)?;
+    let failed = |why| ControlError::Ask { point: point.to_owned(), why };
+    let answer = connect(found).and_then(|socket| ask(socket, RELOAD)).map_err(failed)?;
+    match Reply::of(&answer) {
+        Some(Reply::Done("")) => Ok(None),
+        Some(Reply::Done(said)) => Ok(Some(said.to_owned())),
+        Some(Reply::Wrong(why)) => Err(ControlError::Refused(why.to_owned())),
+        None => Err(failed(io::Error::from_raw_os_error(libc::ECONNRESET))),
+    }
+}
+
+/// Connects to the socket of a mount, wherever it may be.
+fn connect(found: Found) -> io::Result<UnixStream> {
+    let own = geteuid().as_raw();
+    if found.user.is_some_and(|user| own != 0 && own != user) {
+        return Err(io::Error::from_raw_os_error(libc::EACCES));
+    }
+    // Root looks where the mounts of that user are listed, as systemd has it.
+    let of_user = found.user.map(|user| PathBuf::from(format!("/run/user/{user}/idmapfs")));
+    let dirs = [Some(SYSTEM.0.into()), runtime(), of_user];
+    let mut why = io::Error::from_raw_os_error(libc::ENOENT);
+    for dir in dirs.into_iter().flatten() {
+        // In one that somebody else has, anything could answer.
+        if !is_kept_by(&dir, &[0, own, found.user.unwrap_or(own)]).unwrap_or(false) {
+            continue;
+        }
+        let socket = dir.join(found.connection.to_string()).with_extension(SOCKET);
+        match UnixStream::connect(socket) {
+            Ok(socket) => return Ok(socket),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => why = error,
+        }
+    }
+    Err(why)
+}
+
+/// Sends one line, and returns the one that comes back.
+fn ask(mut socket: UnixStream, request: &str) -> io::Result<String> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.write_all(format!("{request}\n").as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(socket.take(LONGEST)).read_line(&mut answer)?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_one_line_and_come_back() {
+        for (reply, line) in [
+            (Reply::Done(""), "ok\n"),
+            (Reply::Done("and more"), "ok: and more\n"),
+            (Reply::Wrong("p.toml:3:8: no"), "error: p.toml:3:8: no\n"),
+        ] {
+            assert_eq!(reply.line(), line);
+            assert_eq!(Reply::of(line), Some(reply));
+        }
+        assert_eq!(Reply::Wrong("a\nok").line(), "error: a\\nok\n");
+        for line in ["", "ok", "\n", "okay\n", "maybe: x\n", "{\"version\":1}\n"] {
+            assert_eq!(Reply::of(line), None, "{line}");
+        }
+    }
+}

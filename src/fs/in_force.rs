@@ -1,0 +1,100 @@
+//! The policy in force, and how it is replaced by another one.
+
+use std::ffi::OsString;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use super::{Fs, Ttl};
+use crate::acl::StandIn;
+use crate::error::{Error, Result};
+use crate::policy::Policy;
+use crate::sync::{read, write};
+
+/// What decides how files are shown and stored, replaced as a whole.
+#[derive(Debug)]
+pub(super) struct InForce {
+    both: RwLock<(Arc<dyn Policy>, StandIn)>,
+    /// How often it was replaced.
+    replaced: AtomicU64,
+}
+
+impl InForce {
+    /// Makes the first one.
+    pub(super) const fn new(policy: Arc<dyn Policy>, stand_in: StandIn) -> Self {
+        Self { both: RwLock::new((policy, stand_in)), replaced: AtomicU64::new(0) }
+    }
+
+    /// Returns the policy together with the stand-ins that go with it.
+    pub(super) fn both(&self) -> (Arc<dyn Policy>, StandIn) {
+        let both = read(&self.both);
+        (Arc::clone(&both.0), both.1)
+    }
+
+    /// Returns the policy if it has any rules.
+    pub(super) fn ruled(&self) -> Option<Arc<dyn Policy>> {
+        let both = read(&self.both);
+        (!both.0.rules().is_empty()).then(|| Arc::clone(&both.0))
+    }
+}
+
+impl Fs {
+    /// Returns the policy in force.
+    pub(super) fn policy(&self) -> Arc<dyn Policy> {
+        self.in_force.both().0
+    }
+
+    /// Puts another policy in force, for every request that begins from now on;
+    /// returns whether other names may be seen than before.
+    ///
+    /// What the kernel was told is not taken back here.
+    ///
+    /// # Errors
+    /// `Unsupported` if one of the two policies depends on the caller and the
+    /// other one does not: the kernel was promised otherwise at the mount.
+    pub fn replace(&self, policy: Arc<dyn Policy>, stand_in: StandIn) -> Result<bool> {
+        let new = policy.inputs();
+        let mut both = write(&self.in_force.both);
+        let old = both.0.inputs();
+        if old.caller != new.caller {
+            return Err(Error::Unsupported);
+        }
+        let before = std::mem::replace(&mut *both, (policy, stand_in));
+        self.in_force.replaced.fetch_add(1, Ordering::Release);
+        // A large one is taken apart without the lock.
+        drop(both);
+        drop(before);
+        Ok(old.or(new).path)
+    }
+
+    /// Returns how often the policy was replaced.
+    pub fn replaced(&self) -> u64 {
+        self.in_force.replaced.load(Ordering::Acquire)
+    }
+
+    /// Returns how long the kernel may believe an answer: not at all, if the
+    /// policy was replaced since it had been replaced `since` times, which was
+    /// before the answer was sought.
+    pub fn ttl_since(&self, since: u64) -> Ttl {
+        if self.replaced() == since { self.ttl() } else { Ttl::NONE }
+    }
+
+    /// Returns the number of the root.
+    pub fn root_number(&self) -> u64 {
+        self.tree.root().number
+    }
+
+    /// Returns the numbers that one part of the table of inodes has; `None`
+    /// after the last part.
+    pub fn numbers(&self, part: usize) -> Option<Vec<u64>> {
+        self.tree.numbers(part)
+    }
+
+    /// Returns where a number was last found: its parent's number and its
+    /// name; `None` for the root.
+    ///
+    /// # Errors
+    /// `Unknown` for a number that was not given out.
+    pub fn place(&self, number: u64) -> Result<Option<(u64, OsString)>> {
+        self.tree.place(number)
+    }
+}

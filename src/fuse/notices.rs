@@ -1,0 +1,134 @@
+//! Notifications as the kernel reads them, for the form that the library lacks:
+//! a name that expires.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+
+/// `FUSE_NOTIFY_INVAL_INODE` of linux/fuse.h.
+const INVAL_INODE: i32 = 2;
+/// `FUSE_NOTIFY_INVAL_ENTRY` of linux/fuse.h.
+const INVAL_ENTRY: i32 = 3;
+/// `FUSE_EXPIRE_ONLY` of linux/fuse.h: the name stays, and is asked for again
+/// before it is used. Without it the kernel would at once unmount whatever is
+/// mounted on or below that name.
+const EXPIRE_ONLY: u32 = 1;
+
+/// The size of `struct fuse_out_header`, in bytes.
+const HEADER: usize = 16;
+
+/// What came of telling the kernel something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It has it.
+    Taken,
+    /// It does not know the file or the name: it has let go of it, or has not
+    /// read the reply yet in which it is told.
+    NotKnown,
+}
+
+/// Lays out attributes and ACLs of a node that are to be asked for again.
+///
+/// `struct fuse_out_header` (length, code, 0) and then
+/// `struct fuse_notify_inval_inode_out`: node id, offset, length. An offset
+/// below 0 spares the pages.
+fn attributes(node: u64) -> Vec<u8> {
+    let mut body = Vec::with_capacity(24);
+    body.extend_from_slice(&node.to_ne_bytes());
+    body.extend_from_slice(&(-1_i64).to_ne_bytes());
+    body.extend_from_slice(&0_i64.to_ne_bytes());
+    message(INVAL_INODE, &body)
+}
+
+/// Lays out a name that expires; `None` if it is none that the kernel can know.
+///
+/// The header and then `struct fuse_notify_inval_entry_out`: the node id of the
+/// directory, the length of the name, flags; then the name and a NUL.
+fn expiry(directory: u64, name: &OsStr) -> Option<Vec<u8>> {
+    let length = u32::try_from(name.len()).ok().filter(|length| *length > 0)?;
+    let mut body = Vec::with_capacity(name.len().saturating_add(17));
+    body.extend_from_slice(&directory.to_ne_bytes());
+    body.extend_from_slice(&length.to_ne_bytes());
+    body.extend_from_slice(&EXPIRE_ONLY.to_ne_bytes());
+    body.extend_from_slice(name.as_bytes());
+    body.push(0);
+    Some(message(INVAL_ENTRY, &body))
+}
+
+fn message(code: i32, body: &[u8]) -> Vec<u8> {
+    let length = body.len().saturating_add(HEADER);
+    let mut message = Vec::with_capacity(length);
+    // A name has at most 255 bytes: the length fits by far.
+    message.extend_from_slice(&u32::try_from(length).unwrap_or(0).to_ne_bytes());
+    message.extend_from_slice(&code.to_ne_bytes());
+    message.extend_from_slice(&0_u64.to_ne_bytes());
+    message.extend_from_slice(body);
+    message
+}
+
+/// Has the kernel ask for attributes and ACLs of a node again.
+///
+/// This waits for no lock that a caller could hold.
+///
+/// # Errors
+/// `ENODEV` and the like once the connection has ended.
+pub(super) fn forget_attributes(device: &File, node: u64) -> io::Result<Told> {
+    tell(device, &attributes(node))
+}
+
+/// Has the kernel ask for a name again.
+///
+/// The kernel waits for the lock of the directory, which a caller may hold while
+/// it waits for us: never from a thread that answers requests.
+///
+/// # Errors
+/// As [`forget_attributes`].
+pub(super) fn expire(device: &File, directory: u64, name: &OsStr) -> io::Result<Told> {
+    expiry(directory, name).map_or(Ok(Told::NotKnown), |message| tell(device, &message))
+}
+
+fn tell(mut device: &File, message: &[u8]) -> io::Result<Told> {
+    // The device takes a message whole or not at all.
+    match device.write_all(message) {
+        Ok(()) => Ok(Told::Taken),
+        Err(error) => match error.raw_os_error() {
+            // ENOTDIR: the number has come to stand for a file that is none.
+            Some(libc::ENOENT | libc::ENOTDIR) => Ok(Told::NotKnown),
+            _ => Err(error),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(parts: &[&[u8]]) -> Vec<u8> {
+        parts.concat()
+    }
+
+    #[test]
+    fn messages_are_laid_out_as_in_the_kernels_header() {
+        let of_inode = bytes(&[
+            &40_u32.to_ne_bytes(),
+            &2_u32.to_ne_bytes(),
+            &[0; 8],
+            &7_u64.to_ne_bytes(),
+            &[0xff; 8],
+            &[0; 8],
+        ]);
+        assert_eq!(attributes(7), of_inode);
+        let of_name = bytes(&[
+            &36_u32.to_ne_bytes(),
+            &3_u32.to_ne_bytes(),
+            &[0; 8],
+            &9_u64.to_ne_bytes(),
+            &3_u32.to_ne_bytes(),
+            &1_u32.to_ne_bytes(),
+            b"a\xffb\0",
+        ]);
+        assert_eq!(expiry(9, OsStr::from_bytes(b"a\xffb")), Some(of_name));
+        assert_eq!(expiry(9, OsStr::new("")), None);
+    }
+}

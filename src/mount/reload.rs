@@ -1,0 +1,148 @@
+//! A new policy for a mount that is served: by SIGHUP, or asked for on the
+//! control socket.
+
+use std::io;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use super::error::MountError;
+use super::options::Renew;
+use super::stand_in;
+use crate::control::{self, Outcome, Published, Record};
+use crate::fs::{Fs, StandIn};
+use crate::fuse::{Refresh, Refreshed};
+use crate::policy::{Pipeline, Server, Spec};
+use crate::sync::lock;
+use crate::sys::cred::own_ids;
+
+/// How long whoever asked for a reload waits for the kernel to be told.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the end of a server waits for what the kernel is being told.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What is said of a reload that is in force before the kernel knows it.
+const GOES_ON: &str = "the new policy is in force; the kernel is still being told, and may show \
+                       what it knows until then";
+
+/// Makes a policy fit for this server, with what stands for unmapped ids.
+///
+/// `any_owner` says whether the server may store files of any owner, `process`
+/// is a process in the user namespace of the mount, by its name in `/proc`.
+///
+/// # Errors
+/// If the policy does not fit, or this process has no ids of its own.
+pub(super) fn decide(
+    spec: &Spec,
+    any_owner: bool,
+    process: &str,
+) -> Result<(Pipeline, StandIn), MountError> {
+    let ids = own_ids().map_err(MountError::doing("own ids"))?;
+    let policy = spec.build(&Server { ids, privileged: any_owner })?;
+    let stand_in =
+        stand_in::choose(&policy, process).map_err(MountError::doing("user namespace"))?;
+    Ok((policy, stand_in))
+}
+
+/// Replaces the policy of a mount that this process serves.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    renew: Renew,
+    any_owner: bool,
+    fs: Arc<Fs>,
+    refresh: Refresh,
+    /// Held for as long as a policy is replaced, so that the one that is read
+    /// last is in force, and known to be.
+    published: Mutex<Option<Published>>,
+}
+
+impl Reloader {
+    /// Makes one for a file system and the session that serves it.
+    pub(super) fn new(renew: Renew, any_owner: bool, fs: Arc<Fs>, refresh: Refresh) -> Arc<Self> {
+        Arc::new(Self { renew, any_owner, fs, refresh, published: Mutex::new(None) })
+    }
+
+    /// Makes the mount known, for as long as this is there, with a socket on which
+    /// a reload can be asked for.
+    pub(super) fn publish(self: &Arc<Self>, record: Record) {
+        let reloader = Arc::downgrade(self);
+        let reload = move || reloader.upgrade().map(|reloader| reloader.reload());
+        // Held, so that a reload comes after what is published now.
+        let mut place = lock(&self.published);
+        match control::publish(record, reload) {
+            Ok(published) => *place = Some(published),
+            Err(error) => log::warn!(
+                "control: {error}; idmapfs abort works from the mount table only, and a reload \
+                 takes SIGHUP"
+            ),
+        }
+    }
+
+    /// Starts the thread that reloads whenever something is sent.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub(super) fn listen(self: &Arc<Self>) -> io::Result<SyncSender<()>> {
+        let (sender, asked) = sync_channel(1);
+        let reloader = Arc::downgrade(self);
+        thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            while let (Ok(()), Some(reloader)) = (asked.recv(), reloader.upgrade()) {
+                // Logged, and there is nobody else to tell.
+                let (Ok(_) | Err(_)) = reloader.reload();
+            }
+        })?;
+        Ok(sender)
+    }
+
+    /// Reads the policy again, puts it in force, and has the kernel ask for all
+    /// that it knows; returns what else there is to say. It is logged, too.
+    ///
+    /// # Errors
+    /// What is wrong, in one line; the old policy stays.
+    fn reload(&self) -> Outcome {
+        match self.replace() {
+            Err(error) => {
+                log::error!("reload: {error}; the policy stays as it was");
+                Err(error)
+            }
+            Ok((policy, names)) => {
+                let said = match self.refresh.all(names, PATIENCE) {
+                    Ok(Refreshed::All) => None,
+                    Ok(Refreshed::GoesOn) => Some(GOES_ON.to_owned()),
+                    Err(error) => Some(format!("{GOES_ON}: thread: {error}")),
+                };
+                log::info!("reloaded: {policy}");
+                if let Some(said) = &said {
+                    log::warn!("reload: {said}");
+                }
+                Ok(said)
+            }
+        }
+    }
+
+    /// Puts the policy in force as it is written now; returns its words, and
+    /// whether names may have changed.
+    fn replace(&self) -> Result<(String, bool), String> {
+        let published = lock(&self.published);
+        let spec = self.renew.read()?;
+        let (policy, stand_in) =
+            decide(&spec, self.any_owner, "self").map_err(|error| error.to_string())?;
+        let names = self.fs.replace(Arc::new(policy), stand_in).map_err(|_unsupported| {
+            "this policy makes the view depend on the caller, or no longer: that takes another \
+             mount; umount, and mount with it"
+                .to_owned()
+        })?;
+        let words = spec.describe();
+        if let Some(Err(error)) = published.as_ref().map(|published| published.describe(&words)) {
+            log::warn!("control: {error}");
+        }
+        Ok((words, names))
+    }
+
+    /// Ends what the kernel is being told: the server is about to end.
+    pub(super) fn end(&self) {
+        self.refresh.end(GRACE);
+    }
+}
