@@ -114,9 +114,10 @@ impl Refresh {
     /// Ends what is under way, and waits for that, but no longer than
     /// `patience`.
     ///
-    /// A process that ends while its notification waits for a caller who waits
-    /// for that process would keep both for ever: this belongs called while
-    /// requests are still answered.
+    /// A process that ends while its thread waits in the kernel for a directory,
+    /// and the caller who has that for an answer, keeps both for ever, since the
+    /// device stays open for as long as the thread is there (seen on Linux 6.18):
+    /// this belongs called while requests are still answered.
     pub fn end(&self, patience: Duration) {
         self.0.ended.store(true, Ordering::Relaxed);
         let running = |work: &mut Work| work.running;
