@@ -1,8 +1,9 @@
 //! What is known of the files that the kernel knows: numbers, generations,
 //! lookup counts, and the nodes held open for them.
 //!
-//! A node id on the wire is the inode number shown. A lookup count belongs to
-//! the number, not to the file behind it: see "Tree" in the design.
+//! A node id on the wire is the inode number shown. While the kernel has lookups
+//! of a number, it stands for one file: another one that the host gives the same
+//! inode number meanwhile is shown under a number of its own.
 
 mod handles;
 mod inode;
@@ -25,7 +26,7 @@ pub use handles::Handles;
 
 use nodes::Nodes;
 use number::Numbers;
-use table::{Before, Table};
+use table::Table;
 
 /// The node id of the root that the kernel makes before it asks anything.
 pub const ANCHOR: u64 = 1;
@@ -69,7 +70,7 @@ impl Tree {
         };
         let root = Identity { number, generation: found.key.generation };
         let table = Table::new();
-        table.remember(number, (ANCHOR, OsStr::new("")), &found, &State::default());
+        let _first = table.remember(number, (ANCHOR, OsStr::new("")), &found, &State::default());
         Ok(Self { source, root, root_node, numbers, table, nodes: Nodes::new(capacity) })
     }
 
@@ -81,49 +82,43 @@ impl Tree {
     /// Counts one lookup of the file that `name` in `parent` led to, which has
     /// this state there.
     ///
-    /// A file whose names have different states has a number for each of them.
-    /// Lookups of the root are not counted.
+    /// A file whose number the kernel knows an earlier one by gets another, and
+    /// so does one for each further state that its names have. Lookups of the
+    /// root are not counted.
     pub fn remember(&self, parent: u64, name: Name<'_>, found: &Found, state: &State) -> Identity {
-        let place = (parent, name.as_os_str());
-        let Some((number, before)) = self.count(place, found, state) else {
+        let number = self.count((parent, name.as_os_str()), found, state);
+        if number == self.root.number {
             return self.root;
-        };
-        if before != Before::Same {
-            self.nodes.remove(number);
         }
         Identity { number, generation: found.key.generation }
     }
 
-    /// Counts one lookup; returns the number and what it stood for until now,
-    /// `None` for the root.
-    fn count(&self, place: (u64, &OsStr), found: &Found, state: &State) -> Option<(u64, Before)> {
+    /// Counts one lookup; returns the number.
+    fn count(&self, place: (u64, &OsStr), found: &Found, state: &State) -> u64 {
         let key = &found.key;
+        let counted =
+            |number| number == self.root.number || self.table.remember(number, place, found, state);
         let direct = self.numbers.direct(key);
-        if direct == Some(self.root.number) {
-            return None;
-        }
         if let Some(number) = direct
-            && self.numbers.of_state(key, state).is_none()
+            && self.numbers.moved(key, state).is_none()
+            && counted(number)
         {
-            let before = self.table.remember(number, place, found, state);
-            if before != Before::OtherState {
-                return Some((number, before));
-            }
+            return number;
         }
         let mut remapped = self.numbers.remapped();
-        if direct.is_none() && remapped.of_state(key, state).is_none() {
+        if direct.is_none() && remapped.moved(key, state).is_none() {
             let number = remapped.claim(key);
-            if number == self.root.number {
-                return None;
-            }
-            let before = self.table.remember(number, place, found, state);
-            if before != Before::OtherState {
-                return Some((number, before));
+            if counted(number) {
+                return number;
             }
         }
-        let number = self.numbers.claim_state(&mut remapped, key, state);
+        let number = self.numbers.claim_moved(&mut remapped, key, state);
+        // Another state is one that a reload has replaced.
         self.table.restate(number, key, state);
-        Some((number, self.table.remember(number, place, found, state)))
+        if !counted(number) {
+            log::error!("inode {number} stands for two files");
+        }
+        number
     }
 
     /// Takes `count` lookups of a number back; at 0 the file is forgotten.
@@ -152,9 +147,9 @@ impl Tree {
     }
 
     /// Returns the number of a file that the kernel knows: the one for this
-    /// state, else the one for whatever state came first.
+    /// state, else the one for whatever came first.
     pub fn known(&self, key: &Key, state: &State) -> Option<u64> {
-        if let Some(number) = self.numbers.of_state(key, state) {
+        if let Some(number) = self.numbers.moved(key, state) {
             return Some(number);
         }
         let number = self.number(key);

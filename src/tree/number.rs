@@ -5,13 +5,13 @@
 //! - top bit 0: the inode number of volume 0, which is almost every file;
 //! - top bits 10: 22 bits of a volume's tag, then 40 bits of inode number;
 //! - top bits 11: a remapped file, 62 bits of a hash of volume and number: one
-//!   whose number does not fit the above, or has it by another name already,
-//!   for which the rules by path are others.
+//!   whose number does not fit the above, or is taken. A number is taken while
+//!   the kernel knows an earlier file by it, which may still be open; or the
+//!   same file by another name, for which the rules by path are others.
 //!
 //! All three are functions of what the volume and the number are, so they
-//! come out the same after a remount, unless two volumes have one tag or two
-//! remapped files one hash, or a file has names that other rules are for: then
-//! whoever comes first has it.
+//! come out the same after a remount, unless a number is taken, two volumes have
+//! one tag or two remapped files one hash: then whoever comes first has it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,8 +32,9 @@ pub(super) struct Numbers {
     /// The volume that has a tag; volumes are few and never taken out.
     tags: RwLock<HashMap<u64, u64>>,
     remapped: Mutex<Remapped>,
-    /// How many files have a number of their state: none, almost always.
-    split: AtomicUsize,
+    /// How many files have another number because theirs was taken: none,
+    /// almost always.
+    moved: AtomicUsize,
 }
 
 impl Numbers {
@@ -65,27 +66,27 @@ impl Numbers {
         lock(&self.remapped)
     }
 
-    /// Returns the number that a file has for a state of its own, if any.
-    pub(super) fn of_state(&self, key: &Key, state: &State) -> Option<u64> {
-        if self.split.load(Ordering::Relaxed) == 0 {
+    /// Returns the number that a file has because its own was taken, if any.
+    pub(super) fn moved(&self, key: &Key, state: &State) -> Option<u64> {
+        if self.moved.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        self.remapped().of_state(key, state)
+        self.remapped().moved(key, state)
     }
 
-    /// Gives a file a number for a state of its own, until it is released.
-    pub(super) fn claim_state(&self, remapped: &mut Remapped, key: &Key, state: &State) -> u64 {
+    /// Gives a file whose number is taken another one, until it is released.
+    pub(super) fn claim_moved(&self, remapped: &mut Remapped, key: &Key, state: &State) -> u64 {
         let (number, new) = remapped.claim_slot(Slot::of(key, Some(state)));
         if new {
-            self.split.fetch_add(1, Ordering::Relaxed);
+            self.moved.fetch_add(1, Ordering::Relaxed);
         }
         number
     }
 
     /// Takes a remapped number back.
     pub(super) fn release(&self, remapped: &mut Remapped, number: u64) {
-        if remapped.release(number).is_some_and(|slot| slot.state.is_some()) {
-            self.split.fetch_sub(1, Ordering::Relaxed);
+        if remapped.release(number).is_some_and(|slot| slot.moved.is_some()) {
+            self.moved.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -106,21 +107,24 @@ impl Numbers {
 struct Slot {
     volume: u64,
     ino: u64,
-    /// The state of the file; `None` for whichever state comes first.
-    state: Option<u64>,
+    /// Generation and state of the file; `None` for whatever comes first.
+    moved: Option<(u64, u64)>,
 }
 
 impl Slot {
     fn of(key: &Key, state: Option<&State>) -> Self {
-        Self { volume: key.volume, ino: key.ino, state: state.map(State::id) }
+        let moved = state.map(|state| (key.generation, state.id()));
+        Self { volume: key.volume, ino: key.ino, moved }
     }
 
     /// Returns what the number of this is looked for from.
     const fn hash(self) -> u64 {
         let file = mix(mix(self.volume).wrapping_add(self.ino));
-        match self.state {
+        match self.moved {
             None => file,
-            Some(state) => mix(file.wrapping_add(state)),
+            Some((generation, state)) => {
+                mix(mix(file.wrapping_add(generation)).wrapping_add(state))
+            }
         }
     }
 }
@@ -138,8 +142,8 @@ impl Remapped {
         self.slot(Slot::of(key, None))
     }
 
-    /// Returns the number that a file has for a state of its own, if any.
-    pub(super) fn of_state(&self, key: &Key, state: &State) -> Option<u64> {
+    /// Returns the number that a file has because its own was taken, if any.
+    pub(super) fn moved(&self, key: &Key, state: &State) -> Option<u64> {
         self.numbers.get(&Slot::of(key, Some(state))).copied()
     }
 
@@ -150,11 +154,10 @@ impl Remapped {
 
     /// Records that a number stands for another state of its file.
     pub(super) fn restate(&mut self, number: u64, state: &State) {
-        let Some(slot) = self.taken.get_mut(&number).filter(|slot| slot.state.is_some()) else {
-            return;
-        };
+        let Some(slot) = self.taken.get_mut(&number) else { return };
+        let Some((generation, _)) = slot.moved else { return };
         self.numbers.remove(slot);
-        slot.state = Some(state.id());
+        slot.moved = Some((generation, state.id()));
         self.numbers.insert(*slot, number);
     }
 

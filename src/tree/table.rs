@@ -39,18 +39,6 @@ struct Shard {
     most: usize,
 }
 
-/// What a number stood for when a lookup was to be counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Before {
-    /// The same file, or none.
-    Same,
-    /// Another file: what was known of that one is no more.
-    Other,
-    /// The same file, but by a name that other rules are for: nothing was
-    /// counted.
-    OtherState,
-}
-
 /// The inode table.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -66,48 +54,39 @@ impl Table {
         Self { shards, complained: AtomicBool::new(false) }
     }
 
-    /// Counts a lookup; returns what the number stood for until now.
+    /// Counts a lookup, unless the number stands for another file, or for this
+    /// one by a name that other rules are for; reports whether it did.
+    #[must_use]
     pub(super) fn remember(
         &self,
         number: u64,
         (parent, name): (u64, &OsStr),
         found: &Found,
         state: &State,
-    ) -> Before {
+    ) -> bool {
         let Some(mut shard) = self.shard(number) else {
-            return Before::Same;
+            return true;
         };
-        let handle = found.handle.as_ref();
-        let fresh = || Inode::new(found, state.clone(), parent, name);
-        let (inode, replaced) = match shard.inodes.entry(number) {
-            Entry::Vacant(place) => (place.insert(Box::new(fresh())), false),
+        let inode = match shard.inodes.entry(number) {
+            Entry::Vacant(place) => {
+                place.insert(Box::new(Inode::new(found, state.clone(), parent, name)))
+            }
             Entry::Occupied(place) => {
                 let inode = place.into_mut();
-                let replaced = inode.key != found.key;
                 let same_rules = inode.state.epoch() == state.epoch();
-                if !replaced && same_rules && inode.state != *state {
-                    return Before::OtherState;
+                if inode.key != found.key || same_rules && inode.state != *state {
+                    return false;
                 }
-                if replaced {
-                    let count = inode.count;
-                    **inode = fresh();
-                    inode.count = count;
-                } else {
-                    inode.update(handle, parent, name);
-                    if !same_rules {
-                        inode.state = state.clone();
-                    }
+                inode.update(found.handle.as_ref(), parent, name);
+                if !same_rules {
+                    inode.state = state.clone();
                 }
-                (inode, replaced)
+                inode
             }
         };
         inode.count = inode.count.saturating_add(1);
         shard.most = shard.most.max(shard.inodes.len());
-        let pin = if replaced { shard.pins.remove(&number) } else { None };
-        // Closed without the lock.
-        drop(shard);
-        drop(pin);
-        if replaced { Before::Other } else { Before::Same }
+        true
     }
 
     /// Takes lookups back; returns which file that was the end of, if any,

@@ -293,6 +293,59 @@ fn a_name_that_came_back_on_the_host_is_the_new_file() {
     });
 }
 
+/// Open files stay what they are while the host gives their numbers to others,
+/// which are looked up all the time.
+#[test]
+fn open_files_outlive_the_reuse_of_their_numbers() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 32);
+        let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &["--cache", "ttl=1"]);
+        let stop = AtomicBool::new(false);
+        let number = |file: &File| file.metadata().map(|meta| meta.ino());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in (0_u64..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                    let name = image.root.join(format!("f{}", n % 16));
+                    let _ = fs::remove_file(&name);
+                    fs::write(&name, "x").unwrap();
+                }
+            });
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = fs::read_dir(&ours.point)
+                        .map(|all| all.flatten().filter_map(|entry| entry.metadata().ok()).count());
+                }
+            });
+            let mut wrong = None;
+            for n in 0..4000 {
+                match File::open(ours.at(&format!("f{}", n % 16))) {
+                    Ok(file) => {
+                        let first = number(&file);
+                        let stays = |_| {
+                            let (now, read) = (number(&file), file.read_at(&mut [0; 2], 0));
+                            (now.as_ref().ok() != first.as_ref().ok() || read.is_err())
+                                .then(|| format!("{first:?}, {now:?}, {read:?}"))
+                        };
+                        wrong = (0..10).find_map(stays);
+                    }
+                    Err(error) => {
+                        let gone = [libc::ENOENT, libc::ESTALE].map(Some);
+                        if !gone.contains(&error.raw_os_error()) {
+                            wrong = Some(error.to_string());
+                        }
+                    }
+                }
+                if wrong.is_some() {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(wrong, None);
+        });
+    });
+}
+
 /// The overflow id never reaches the disk, not even as a whiteout's owner.
 #[test]
 fn an_unmapped_caller_leaves_no_whiteout() {

@@ -115,31 +115,33 @@ fn hard_links_have_one_number_and_one_count() {
 }
 
 #[test]
-fn a_reused_number_keeps_its_count_and_nothing_else() {
+fn a_reused_number_goes_on_for_the_old_file_while_that_is_known() {
     for handles in [false, true] {
         let (fake, tree) = tree(handles, 8);
+        let known = |generation| tree.known(&key(9, generation), &State::default());
         fake.add(&ROOT, "a", &key(9, 1));
-        look(&fake, &tree, 5, "a");
         look(&fake, &tree, 5, "a");
         let old = tree.node(9).unwrap();
         fake.remove(&ROOT, "a");
         fake.add(&ROOT, "b", &key(9, 2));
         let found = fake.find(&ROOT, "b").unwrap();
         let told = tree.remember(5, name("b"), &found, &State::default());
-        assert_eq!(told, Identity { number: 9, generation: 2 });
-        assert_eq!(
-            (tree.known(&key(9, 1), &State::default()), tree.known(&key(9, 2), &State::default())),
-            (None, Some(9))
-        );
-        assert_eq!(tree.place(9), Ok(Some((5, "b".into()))));
-        assert_eq!(file_of(&tree.node(9).unwrap()), key(9, 2));
+        assert_ne!(told.number, 9);
+        assert_eq!(told.generation, 2);
+        assert_eq!((known(1), known(2)), (Some(9), Some(told.number)));
+        assert_eq!(tree.place(told.number), Ok(Some((5, "b".into()))));
+        assert_eq!(file_of(&tree.node(told.number).unwrap()), key(9, 2));
+        assert_eq!(file_of(&tree.node(9).unwrap()), key(9, 1), "it is still open");
         drop(old);
-        assert_eq!(fake.open.load(SeqCst), 2, "the node of the old file is closed");
-        tree.forget(9, 2);
-        assert_eq!(tree.key(9), Ok(key(9, 2)));
         tree.forget(9, 1);
-        assert_eq!(tree.key(9), Err(Error::Unknown));
-        assert_eq!(fake.open.load(SeqCst), 1);
+        assert_eq!(fake.open.load(SeqCst), 2, "the node of the old file is closed");
+        // The number stays as long as the kernel knows it, and is then the file's own.
+        assert_eq!(look(&fake, &tree, 5, "b"), told.number);
+        tree.forget(told.number, 2);
+        assert_eq!(look(&fake, &tree, 5, "b"), 9);
+        tree.forget(9, 1);
+        assert!(tree.numbers.remapped().is_empty());
+        assert_eq!((tree.counts(), fake.open.load(SeqCst)), ((1, 1), 1));
     }
 }
 
@@ -281,10 +283,12 @@ fn another_file_is_never_served() {
     fake.add(&key(100, 1), "d", &key(101, 2));
     fake.add(&key(101, 2), "d", &key(102, 2));
     assert_eq!(tree.node(deepest).err(), Some(Error::Stale));
-    assert_eq!(look(&fake, &tree, 100, "d"), 101);
+    let middle = look(&fake, &tree, 100, "d");
+    assert_ne!(middle, 101);
     assert_eq!(tree.node(deepest).err(), Some(Error::Stale), "the parent is another now");
-    assert_eq!(look(&fake, &tree, 101, "d"), 102);
-    assert_eq!(file_of(&tree.node(deepest).unwrap()), key(102, 2));
+    let new = look(&fake, &tree, middle, "d");
+    assert_eq!(file_of(&tree.node(new).unwrap()), key(102, 2));
+    assert_eq!(tree.node(deepest).err(), Some(Error::Stale));
 }
 
 #[test]
@@ -342,5 +346,7 @@ fn pins_are_counted() {
     fake.remove(&ROOT, "d");
     fake.add(&ROOT, "d", &key(100, 2));
     look(&fake, &tree, 5, "d");
-    assert_eq!(tree.counts(), (2, 1), "the pin was of the old file");
+    assert_eq!(tree.counts(), (3, 2), "the old file stays pinned");
+    tree.forget(100, 1);
+    assert_eq!(tree.counts(), (2, 1));
 }

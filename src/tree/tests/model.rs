@@ -158,9 +158,18 @@ impl World {
         let Ok(found) = self.fake.find(&self.tree.key(parent).unwrap(), child) else {
             return;
         };
-        let listed = self.tree.number(&found.key);
+        let own = self.tree.number(&found.key);
         let told = self.tree.remember(parent, super::name(child), &found, &State::default());
-        assert_eq!((told.number, told.generation), (listed, found.key.generation));
+        assert_eq!(told.generation, found.key.generation);
+        let before = self.kernel.0.iter().find(|(_, (key, _))| *key == found.key);
+        match (before, self.kernel.0.get(&own)) {
+            // A number stays as long as it is known,
+            (Some((number, _)), _) => assert_eq!(told.number, *number),
+            // is the file's own where that is free,
+            (None, None) => assert_eq!(told.number, own),
+            // and one that nothing has where an earlier file is known by it.
+            (None, Some(_)) => assert!(!self.kernel.0.contains_key(&told.number)),
+        }
         let count = self.kernel.0.get(&told.number).map_or(0, |(_, count)| *count);
         self.kernel.0.insert(told.number, (found.key, count + 1));
         assert_eq!(self.tree.place(told.number), Ok(Some((parent, child.into()))));
@@ -205,7 +214,7 @@ impl World {
             assert_eq!(self.tree.key(*number).as_ref(), Ok(key));
             assert_eq!(self.tree.known(key, &State::default()), Some(*number));
             assert!(*number > 1 && *number != ROOT.ino);
-            assert_eq!(taken.insert((key.volume, key.ino), number), None);
+            assert_eq!(taken.insert(key, number), None);
         }
         let (inodes, open) = self.tree.counts();
         assert_eq!(inodes, self.kernel.0.len() + 1);

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::exec::{describe, digest, hex};
-use super::known::{self, BTIME, CAPABILITY, Known};
+use super::known::{self, BTIME, CAPABILITY, Known, TAKEN};
 use super::ops::{Op, Outcome};
 use super::world::Side;
 use crate::support::raw;
@@ -173,7 +173,9 @@ fn view(side: &Side, path: &str, disk: Option<&libc::statx>) -> String {
         shown += BTIME;
     }
     let Some(disk) = disk else { return shown };
-    if path != "." && stat.stx_ino != disk.stx_ino {
+    if path != "." && stat.stx_ino != disk.stx_ino && stat.stx_ino >> 62 == 0b11 {
+        shown += TAKEN;
+    } else if path != "." && stat.stx_ino != disk.stx_ino {
         shown += &format!(" number {} for {}", stat.stx_ino, disk.stx_ino);
     }
     if times(&stat) != times(disk) {
@@ -186,6 +188,10 @@ fn normalise(lines: &mut [String; 2], seen: &mut BTreeMap<Known, u64>) {
     if lines[0].contains(BTIME) && !lines[1].contains(BTIME) {
         *seen.entry(Known::BirthTime).or_default() += 1;
         lines[0] = lines[0].replace(BTIME, "");
+    }
+    if lines[1].contains(TAKEN) && !lines[0].contains(TAKEN) {
+        *seen.entry(Known::NumberTaken).or_default() += 1;
+        lines[1] = lines[1].replace(TAKEN, "");
     }
     // Over what is unmapped not even root has capabilities.
     let special = ["disk mode 01", "disk mode 14"].iter().any(|kind| lines[0].starts_with(kind));

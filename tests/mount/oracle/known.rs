@@ -36,6 +36,8 @@ pub enum Known {
     /// The server does not hear of descriptors opened with O_PATH, and lets a file
     /// go that was deleted on the disk.
     PathOfDeleted,
+    /// A file has another number while the client knows an earlier one by its own.
+    NumberTaken,
     /// The client keeps no times of a fifo that is written to.
     FifoTimes,
     /// The client moves positions in directories by itself.
@@ -65,6 +67,9 @@ pub enum Known {
 
 /// What marks the birth time in a line.
 pub const BTIME: &str = " btime";
+
+/// What marks a number that a file has because its own was taken.
+pub const TAKEN: &str = " number taken";
 
 /// How `exec` shows that a descriptor's file is gone.
 const STALE: &str = "fstat errno 116";
