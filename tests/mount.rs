@@ -31,6 +31,7 @@ mod mount {
     mod names;
     mod oracle;
     mod pjdfstest;
+    mod ready;
     mod reload;
     mod rights;
     mod rules;
