@@ -17,6 +17,7 @@ mod support;
 mod mount {
     mod admin;
     mod basic;
+    mod bindfs;
     mod cache;
     mod callers;
     mod changes;

@@ -11,6 +11,7 @@
 mod pure {
     mod changes;
     mod changes_laws;
+    mod familiar;
     mod host;
     mod policies;
     mod policy;

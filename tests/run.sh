@@ -10,7 +10,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-packages=(acl attr e2fsprogs fuse3 gcc libc6-dev libcap2-bin mount quota rsync systemd uidmap util-linux
+packages=(acl attr bindfs e2fsprogs fuse3 gcc libc6-dev libcap2-bin mount quota rsync systemd uidmap util-linux
           xfsprogs)
 pjdfstest_version=0.2.2
 target=${CARGO_TARGET_DIR:-$PWD/target}

@@ -98,6 +98,10 @@ pub const OPTIONS: &[Opt] = &[
     value(Policy, "gid-offset", "N", ""),
     value(Policy, "chmod-filter", "EXPRESSION", ""),
     value(Policy, "create-with-perms", "EXPRESSION", ""),
+    value(Policy, "perms", "EXPRESSION", ""),
+    flag(Policy, "create-as-user", ""),
+    flag(Policy, "delete-deny", ""),
+    flag(Policy, "rename-deny", ""),
     flag(Policy, "chown-normal", ""),
     flag(Policy, "chown-ignore", ""),
     flag(Policy, "chown-deny", ""),
@@ -164,6 +168,10 @@ pub const BOOKKEEPING: &[&str] = &[
     "group_id",
     "max_read",
     "blksize",
+    // What bindfs asks for and is always so here.
+    "multithreaded",
+    "enable-ioctl",
+    "no-direct-io",
 ];
 
 /// Finds an option by name or alias.

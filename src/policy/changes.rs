@@ -287,11 +287,6 @@ impl Changes {
         set(&mut self.chmod, at, Some(chmod))?;
         set(&mut self.allow_x, at, allow_x.then_some(()))
     }
-
-    /// Sets the expression for the mode of new files.
-    pub(super) fn set_create_mode(&mut self, at: &Origin, text: &str) -> Result<(), PolicyError> {
-        set(&mut self.create_mode, at, Some(ModeExpr::parse(at, text)?))
-    }
 }
 
 /// Reads a way to treat changes of one kind of owner.

@@ -4,9 +4,10 @@
 use super::bindfs::expression;
 use super::changes::Chmod;
 use super::error::{Code, Origin, PolicyError, Written};
+use super::rules::{Deny, Rule};
 use super::spec::{Rules, Spec, set};
 use super::text::{self, Names, SomeIds, quote};
-use crate::id::{Extent, Id, Kind, User};
+use crate::id::{Extent, Id, Kind};
 
 /// An option of another program that is taken as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,14 @@ pub enum Familiar {
     ChmodAllowX,
     /// `create-with-perms=EXPRESSION` of bindfs: applied to new files' modes.
     CreateWithPerms,
+    /// `create-as-user` of bindfs: new files are their creator's.
+    CreateAsUser,
+    /// `perms=EXPRESSION` of bindfs: applied to every mode that is shown.
+    Perms,
+    /// `delete-deny` of bindfs: nothing can be removed.
+    DeleteDeny,
+    /// `rename-deny` of bindfs: nothing can be given another name.
+    RenameDeny,
     /// `xattr-none` of bindfs: there are no extended attributes.
     XattrNone,
     /// `xattr-ro` of bindfs: extended attributes can only be read.
@@ -92,6 +101,10 @@ const TAKEN: &[(&str, Familiar)] = &[
     ("chmod-filter", Familiar::ChmodFilter),
     ("chmod-allow-x", Familiar::ChmodAllowX),
     ("create-with-perms", Familiar::CreateWithPerms),
+    ("create-as-user", Familiar::CreateAsUser),
+    ("perms", Familiar::Perms),
+    ("delete-deny", Familiar::DeleteDeny),
+    ("rename-deny", Familiar::RenameDeny),
     ("xattr-none", Familiar::XattrNone),
     ("xattr-ro", Familiar::XattrRo),
     ("xattr-rw", Familiar::XattrRw),
@@ -125,46 +138,61 @@ const REFUSED: &[(&[&str], &str)] = &[
         "write names=disk=host,names=view=PASSWD:GROUP, and map=0:0:4294967295 after it for the rest",
     ),
     (&["uidfile", "gidfile"], "write the pairs into the table of a policy file"),
+    (&["create-as-mounter"], "write store-as=USER:GROUP with the user who mounts"),
+];
+
+/// What bindfs has and we have not, with the reason.
+const ABSENT: &[(&[&str], &str)] = &[
+    (
+        &["resolve-symlinks", "resolved-symlink-deletion"],
+        "the server follows no link: it would leave the source with its own rights, not with those \
+         of the caller",
+    ),
+    (
+        &["hide-hard-links"],
+        "the kernel counts links itself: when one of two names goes, the other would have none left",
+    ),
+    (&["ctime-from-mtime"], "a change that ctime hides is missed by those who look for changes"),
+    (
+        &["block-devices-as-files"],
+        "a file of size 0 is what programs would see; losetup shows a device",
+    ),
+    (&["read-rate", "write-rate"], "limits are for io.max of a control group around the callers"),
+    (
+        &["enable-lock-forwarding", "disable-lock-forwarding"],
+        "locks of fcntl are always those of the source, and flock is always the mount's alone",
+    ),
+    (
+        &["direct-io"],
+        "files could not be mapped; a program that wants it for a file of its own opens it with O_DIRECT",
+    ),
+    (
+        &["forward-odirect"],
+        "an O_DIRECT open is past the cache of the mount, not past the source's",
+    ),
+    (
+        &["realistic-permissions"],
+        "what the server may not do fails when it is tried; perms= or a rule can show other modes",
+    ),
 ];
 
 /// Returns the error for an option that means something else elsewhere.
 pub(super) fn refused(name: &str) -> Option<PolicyError> {
-    REFUSED.iter().find_map(|(names, instead)| {
-        let name = names.iter().find(|known| **known == name)?;
-        Some(
-            PolicyError::new(Code::Spelling, Origin::Option(name), "not taken in this spelling")
-                .hint(instead),
-        )
-    })
-}
-
-/// Refuses a value of bindfs' `map=`, which would not be taken for ours.
-pub(super) fn bindfs_map(at: &Origin, value: &str, names: &dyn Names) -> Result<(), PolicyError> {
-    if !value.contains(['/', '@']) {
-        return Ok(());
-    }
-    let ours: Option<Vec<String>> =
-        value.split([':', ',']).map(|pair| translated(pair, names)).collect();
-    let hint = ours.map_or_else(
-        || "write [u:|g:]disk:view:count, such as u:1000:101000:1".to_owned(),
-        |ours| format!("write map={}", ours.join(",map=")),
-    );
-    let what = format!("{} is the form of bindfs", quote(value));
-    Err(PolicyError::new(Code::Spelling, at.clone(), what).hint(hint))
-}
-
-/// Returns the extent that says the same as `disk/view` or `@disk/@view`.
-fn translated(pair: &str, names: &dyn Names) -> Option<String> {
-    let (disk, view) = pair.split_once('/')?;
-    let at = Origin::Whole;
-    if let Some(disk) = disk.strip_prefix('@') {
-        let view = view.strip_prefix('@')?;
-        let disk = text::group(&at, disk, names).ok()?;
-        return Some(Extent::single(disk, text::group(&at, view, names).ok()?).to_string());
-    }
-    let disk = text::user(&at, disk, names).ok()?.uid;
-    let view = text::user(&at, view, names).ok()?.uid;
-    Some(Extent::<User>::single(disk, view).to_string())
+    let of = |table: &[(&'static [&'static str], &'static str)]| {
+        table.iter().find_map(|(names, why)| {
+            let name = names.iter().find(|known| **known == name)?;
+            Some((Origin::Option(name), *why))
+        })
+    };
+    let spelling = || {
+        let (at, instead) = of(REFUSED)?;
+        Some(PolicyError::new(Code::Spelling, at, "not taken in this spelling").hint(instead))
+    };
+    let absent = || {
+        let (at, why) = of(ABSENT)?;
+        Some(PolicyError::new(Code::Spelling, at, "is not there").hint(why))
+    };
+    spelling().or_else(absent)
 }
 
 impl Familiar {
@@ -190,6 +218,7 @@ impl Familiar {
             | Self::CreateForGroup
             | Self::ChmodFilter
             | Self::CreateWithPerms
+            | Self::Perms
             | Self::SquashToUid
             | Self::SquashToGid
             | Self::UidOffset
@@ -206,6 +235,9 @@ impl Familiar {
             | Self::ChmodIgnore
             | Self::ChmodDeny
             | Self::ChmodAllowX
+            | Self::CreateAsUser
+            | Self::DeleteDeny
+            | Self::RenameDeny
             | Self::XattrNone
             | Self::XattrRo
             | Self::XattrRw
@@ -272,7 +304,13 @@ impl Familiar {
             }
             Self::XattrNone => xattrs(spec, at, &[("system.posix_acl_*", "pass"), ("*", "hide")]),
             Self::XattrRo => xattrs(spec, at, &[("*", "refuse")]),
-            Self::XattrRw => Ok(()),
+            Self::XattrRw | Self::CreateAsUser => Ok(()),
+            Self::Perms => {
+                let mode = Some(expression(at, value)?);
+                everything(spec, at, |rule| set(&mut rule.present_mode, at, mode))
+            }
+            Self::DeleteDeny => deny(spec, at, Deny::DELETE),
+            Self::RenameDeny => deny(spec, at, Deny::RENAME),
             Self::SquashToUid => spec.set_present(at, only_user(number(at, value)?)),
             Self::SquashToGid => {
                 spec.set_present(at, SomeIds { uid: None, gid: Some(number(at, value)?) })
@@ -290,6 +328,30 @@ impl Familiar {
             }
         }
     }
+}
+
+/// Changes the one rule for every file that these options make.
+///
+/// They come before all options that make other rules.
+fn everything(
+    spec: &mut Spec,
+    at: &Origin,
+    change: impl FnOnce(&mut Rule) -> Result<(), PolicyError>,
+) -> Result<(), PolicyError> {
+    let new = || Written { value: Rule::default(), at: at.clone() };
+    let mut rule = spec.rules.pop().unwrap_or_else(new);
+    change(&mut rule.value)?;
+    spec.rules.push(rule);
+    Ok(())
+}
+
+/// Denies an operation on every file, beside those that are denied already.
+fn deny(spec: &mut Spec, at: &Origin, operation: Deny) -> Result<(), PolicyError> {
+    everything(spec, at, |rule| {
+        let value = rule.deny.as_ref().map_or(operation, |deny| deny.value.with(operation));
+        rule.deny = Some(Written { value, at: at.clone() });
+        Ok(())
+    })
 }
 
 /// Adds rules about extended attributes, which no other option may have added.

@@ -1,5 +1,6 @@
 //! The policy options of the command line, as typed and as parsed.
 
+use super::bindfs;
 use super::error::{Code, Origin, PolicyError, Written};
 use super::familiar::{self, Familiar};
 use super::glob::PathGlob;
@@ -145,10 +146,10 @@ impl Spec {
     pub fn from_options(options: &Options, names: &dyn Names) -> Result<Self, PolicyError> {
         let mut spec = Self::default();
         let at = Origin::Option("map");
-        for value in &options.map {
-            familiar::bindfs_map(&at, value, names)?;
-            text::add_extent(&mut spec, &at, value)?;
-        }
+        let (theirs, ours): (Vec<&str>, Vec<&str>) =
+            options.map.iter().map(String::as_str).partition(|value| bindfs::is_map(value));
+        bindfs::map(&mut spec, &at, &theirs, names)?;
+        ours.iter().try_for_each(|value| text::add_extent(&mut spec, &at, value))?;
         if !options.names.is_empty() {
             by_names(&mut spec, &options.names, names)?;
         }

@@ -55,7 +55,11 @@ fn the_spellings_of_bindfs_are_taken() {
         ("chmod-deny; chmod-allow-x", "chmod = 'deny,allow-x'"),
         ("chmod-allow-x", ""),
         ("chmod-filter=g-w:o-rwx", "chmod = 'filter=g-w,o-rwx'"),
-        ("create-with-perms=0640:a+X", "create.mode = 'u=rw,g=r,o=,a+X'"),
+        (
+            "create-with-perms=0640:a+X",
+            "create.mode = { files = 'u=rw,g=r,o=', executables = 'u=rw,g=r,o=,a+x', \
+             directories = 'u=rw,g=r,o=,a+x' }",
+        ),
         ("create-with-perms=0640", "create.mode = '0640'"),
         ("create-with-perms=g+w", "create.mode = 'g+w'"),
         ("xattr-ro", "xattrs = [{ name = '*', action = 'refuse' }]"),

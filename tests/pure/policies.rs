@@ -162,18 +162,61 @@ fn the_reference_is_true() {
         spellings += 1;
     }
     assert!(spellings >= 12, "{spellings} spellings");
+}
 
-    let rows = text.split("## Changes as bindfs writes them").nth(1).unwrap();
-    let rows = rows.split("\n## ").next().unwrap().lines().filter(|row| row.starts_with("| `"));
-    let mut spellings = 0;
-    for row in rows {
-        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let ours = cells[2].trim_matches('`').replace("nothing", "");
-        let ours = file::parse("docs/policies.md", &format!("version = 1\n{ours}\n"), &Host);
-        assert_eq!(options(cells[1].trim_matches('`')), ours.unwrap(), "{row}");
-        spellings += 1;
+#[test]
+fn the_examples_of_the_manual_are_true() {
+    let text = fs::read_to_string(root().join("man/idmapfs-policy.5")).unwrap();
+    let blocks: Vec<&str> = text.split(".Bd -literal -offset indent\n").skip(1).collect();
+    for block in &blocks {
+        let block = block.split("\n.Ed").next().unwrap();
+        let policy =
+            file::parse("idmapfs-policy.5", block, &Host).unwrap_or_else(|e| panic!("{e}"));
+        let errors = check(&policy).into_iter().filter(|f| f.severity == Severity::Error);
+        assert_eq!(errors.count(), 0, "{block}");
     }
-    assert!(spellings >= 15, "{spellings} spellings");
+    assert!(blocks.len() >= 6, "{} examples", blocks.len());
+}
+
+/// The options of bindfs 1.18, by its manual page.
+const BINDFS: &str = "force-user force-group perms mirror mirror-only map map-passwd map-group \
+    map-passwd-rev map-group-rev uid-offset gid-offset create-as-user create-as-mounter \
+    create-for-user create-for-group create-with-perms chown-normal chown-ignore chown-deny \
+    chgrp-normal chgrp-ignore chgrp-deny chmod-normal chmod-ignore chmod-deny chmod-filter \
+    chmod-allow-x xattr-none xattr-ro xattr-rw delete-deny rename-deny read-rate write-rate \
+    hide-hard-links resolve-symlinks resolved-symlink-deletion no-allow-other \
+    realistic-permissions ctime-from-mtime enable-lock-forwarding disable-lock-forwarding \
+    enable-ioctl block-devices-as-files multithreaded direct-io no-direct-io forward-odirect ro \
+    fsname";
+
+#[test]
+fn each_option_of_bindfs_has_its_recipe() {
+    let text = fs::read_to_string(root().join("docs/policies.md")).unwrap();
+    let section = text.split("## Recipes for bindfs").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let (mut named, mut recipes) = (Vec::new(), 0);
+    for row in section.lines().filter(|row| row.starts_with("| `")) {
+        let cells: Vec<&str> = row.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect();
+        let theirs = cells[0].split('`').filter(|word| !word.trim_matches([',', ' ']).is_empty());
+        for option in theirs.flat_map(|list| list.split(',')) {
+            let name = option.split_once('=').map_or(option, |(name, _)| name);
+            named.push(name.to_owned());
+            let taken = Options::default().set(name, Some("1")).is_ok_and(|policy| policy);
+            let refused = cells[1].starts_with("refused");
+            assert!(!(refused && taken), "{name} is taken");
+        }
+        let recipe = cells[1].trim_matches('`');
+        if cells.len() < 3 || recipe.is_empty() {
+            continue;
+        }
+        let ours = format!("version = 1\n{}\n", recipe.replace("nothing", ""));
+        let ours = file::parse("docs/policies.md", &ours, &Host);
+        assert_eq!(options(cells[0].trim_matches('`')), ours.unwrap(), "{row}");
+        recipes += 1;
+    }
+    assert!(recipes >= 30, "{recipes} recipes");
+    let missing = BINDFS.split_whitespace().filter(|name| !named.iter().any(|known| known == name));
+    assert_eq!(missing.collect::<Vec<_>>(), [""; 0]);
 }
 
 /// Reads options as `-o` has them.

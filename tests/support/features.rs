@@ -28,6 +28,8 @@ pub enum Feature {
     Quota,
     /// systemd, which need not run here, and cgroup2 for it.
     Systemd,
+    /// bindfs, which ours is compared with.
+    Bindfs,
     /// pjdfstest, built by `tests/run.sh`.
     Pjdfstest,
 }
@@ -112,6 +114,7 @@ fn probe(feature: Feature) -> Answer {
             let probe = output("unshare", &command);
             probe.status.success().then_some(()).ok_or_else(|| super::text(&probe))
         }
+        Feature::Bindfs => tool("bindfs"),
         Feature::Pjdfstest => {
             let program = pjdfstest();
             program.is_file().then_some(()).ok_or(format!("no {}", program.display()))

@@ -2,9 +2,10 @@
 
 use toml::Spanned;
 
+use super::rules::Modes;
 use super::text::{Scalar, Source};
 use crate::policy::error::PolicyError;
-use crate::policy::spec::Spec;
+use crate::policy::spec::{Spec, set};
 use crate::policy::text::{self, Names, SomeIds};
 
 /// What callers may change.
@@ -25,7 +26,7 @@ pub(super) struct Changes {
 struct Create {
     user: Option<Spanned<Scalar>>,
     group: Option<Spanned<Scalar>>,
-    mode: Option<Spanned<Scalar>>,
+    mode: Option<Spanned<Modes>>,
 }
 
 /// A rule about extended attributes.
@@ -93,8 +94,8 @@ impl Source<'_> {
             spec.set_store(&at, SomeIds { uid: None, gid })?;
         }
         if let Some(value) = &create.mode {
-            let (at, text) = self.value(value)?;
-            spec.changes.set_create_mode(&at, text)?;
+            let mode = self.modes("create.mode", value)?;
+            set(&mut spec.changes.create_mode, &mode.at, Some(mode.value))?;
         }
         Ok(())
     }

@@ -79,14 +79,14 @@ impl<'de> Deserialize<'de> for List {
 /// The expressions for each sort of files.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SortsText {
+pub(super) struct SortsText {
     files: Option<Spanned<Scalar>>,
     directories: Option<Spanned<Scalar>>,
     executables: Option<Spanned<Scalar>>,
 }
 
 /// One expression for all files, or one for each sort.
-enum Modes {
+pub(super) enum Modes {
     All(Scalar),
     Sorts(SortsText),
 }
@@ -170,7 +170,8 @@ impl Source<'_> {
             rule.present_user = shown.uid.map(|value| Written { value, at: at.clone() });
             rule.present_group = shown.gid.map(|value| Written { value, at: at.clone() });
         }
-        rule.present_mode = text.present_mode.as_ref().map(|v| self.present_mode(v)).transpose()?;
+        rule.present_mode =
+            text.present_mode.as_ref().map(|v| self.modes("present-mode", v)).transpose()?;
         rule.deny = text.deny.as_ref().map(|value| self.deny(value)).transpose()?;
         decides(at, &rule)?;
         Ok(rule)
@@ -221,7 +222,15 @@ impl Source<'_> {
         }
     }
 
-    fn present_mode(&self, value: &Spanned<Modes>) -> Result<Written<ModeExpr>, PolicyError> {
+    /// Reads an expression for all files, or one for each sort.
+    ///
+    /// # Errors
+    /// As [`ModeExpr::parse`].
+    pub(super) fn modes(
+        &self,
+        key: &str,
+        value: &Spanned<Modes>,
+    ) -> Result<Written<ModeExpr>, PolicyError> {
         let start = value.span().start;
         let sorts = match value.get_ref() {
             Modes::All(text) => {
@@ -234,7 +243,8 @@ impl Source<'_> {
         let at = self.at(start);
         let SortsText { files, directories, executables } = sorts;
         if files.is_none() && directories.is_none() && executables.is_none() {
-            return Err(PolicyError::new(Code::Value, at, "`present-mode` says nothing")
+            let what = format!("`{key}` says nothing");
+            return Err(PolicyError::new(Code::Value, at, what)
                 .hint("write files, directories or executables into it, or leave it out"));
         }
         let texts = [self.sort(files)?, self.sort(directories)?, self.sort(executables)?];
