@@ -71,6 +71,24 @@ fn a_home_in_a_container_is_without_secrets() {
 }
 
 #[test]
+fn a_home_in_a_container_may_keep_what_is_needed() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/home-in-container.toml");
+        let policy = fs::read_to_string(policy).unwrap();
+        let exception =
+            "[[rules]]\npath = ['.ssh/', '.ssh/known_hosts']\nhide = false\n\n[[rules]] #";
+        let policy = sandbox.file("p.toml", &policy.replacen("[[rules]] #", exception, 1));
+        let source = sandbox.dir("src");
+        sh(&format!("cd {}; {HOME}\necho host > .ssh/known_hosts", str(&source)));
+        let ours = Ours::new(&source, &sandbox.dir("mnt"), &["--policy", str(&policy)]);
+        assert_eq!(sh(&format!("ls -A {}", str(&ours.at(".ssh")))), "known_hosts\n");
+        assert!(can(&ours, 1000, "cat .ssh/known_hosts; ! cat .ssh/id_ed25519; ! ls .gnupg"));
+        assert!(!can(&ours, 1000, "mkdir .ssh/id_ed25519"));
+    });
+}
+
+#[test]
 fn a_whole_home_in_a_container_is_all_of_it() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
