@@ -1,12 +1,14 @@
 //! POSIX ACLs and file capabilities: the ids that live outside `st_uid`.
 //!
 //! Pure. `codec` and `capability` hold the binary forms of the extended
-//! attributes, `translate` the policy's way between the sides, and `algebra`
-//! what a file system does with an ACL: mode bits, chmod, inheritance, access.
+//! attributes, `translate` the policy's way between the sides, `algebra` what a
+//! file system does with an ACL: mode bits, chmod, inheritance, access, and
+//! `permission` what mode and ACL together allow.
 
 mod algebra;
 mod capability;
 mod codec;
+pub mod permission;
 mod translate;
 
 #[cfg(test)]

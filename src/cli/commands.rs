@@ -127,8 +127,8 @@ pub fn explain_command() -> Command {
         .arg(
             Arg::new("as")
                 .long("as")
-                .value_name("USER[:GROUP]")
-                .help("Also say what a caller with these view ids stores"),
+                .value_name("USER[:GROUP][,GROUP]...")
+                .help("Also say what a caller with these view ids may do, and what it stores"),
         )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Answer in JSON"))
         .arg(list_option());

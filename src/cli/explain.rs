@@ -1,29 +1,40 @@
 //! `idmapfs explain`: how files are shown and stored, and why.
 
+mod access;
+mod way;
+
 use std::ffi::OsStr;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::fstat;
 use serde::Serialize;
 
 use super::fault::Fault;
 use super::parse::Explain;
-use super::policy::{caller, server, spec};
-use crate::id::{Disk, Id, Ids, Owner, View};
+use super::policy::{asker, server, spec};
+use crate::acl::Acl;
 use crate::policy::Pipeline;
-use crate::policy::explain::{Decision, Reason};
+use crate::policy::explain::{Asker, Decision, Reason, Shown};
+use crate::policy::rules::Subject;
 use crate::text::shown;
+use access::{Access, Judge, Place};
+use way::{Step, open_root};
 
 /// What is said of one file.
 #[derive(Debug, Serialize)]
 struct Explained {
     path: String,
-    /// As whom its owner and group are shown.
-    shown: [Decision; 2],
+    #[serde(flatten)]
+    shown: Shown,
+    /// The hidden directory that it is below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    below: Option<String>,
+    /// What the caller may do with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    access: Vec<Access>,
 }
 
 /// What is said of a caller.
@@ -52,60 +63,74 @@ struct Answer {
 /// The policy is wrong, or a path does not lead to a file below the source.
 pub fn explain(request: &Explain, out: &mut dyn Write) -> Result<(), Fault> {
     let spec = spec(&request.settings, &request.source)?;
-    let pipeline = spec.build(&server()?)?;
-    let caller = request.caller.as_deref().map(caller).transpose()?;
-    let root = open_root(&request.source)?;
+    let server = server()?;
+    let pipeline = spec.build(&server)?;
+    let asker = request.caller.as_deref().map(asker).transpose()?;
+    let root = open_root(&request.source)
+        .map_err(|errno| unreachable_file("source", request.source.as_os_str(), errno))?;
+    let judge = asker.as_ref().map(|asker| Judge { pipeline: &pipeline, server, asker });
     let answer = Answer {
         policy: spec.describe(),
         files: request
             .paths
             .iter()
-            .map(|path| explained(&pipeline, caller, &root, &request.source, path))
+            .map(|path| explained(&pipeline, judge.as_ref(), &root, &request.source, path))
             .collect::<Result<_, _>>()?,
-        caller: caller.map(|ids| Caller {
-            creates: pipeline.explain_create(ids),
-            chown: pipeline.explain_store(ids),
+        caller: asker.as_ref().map(|asker| Caller {
+            creates: pipeline.explain_create(asker.ids),
+            chown: pipeline.explain_store(asker.ids),
         }),
         changes: pipeline.explain_changes(),
     };
-    Fault::printing(if request.json { json(&answer, out) } else { text(&answer, out) })
-}
-
-fn open_root(source: &Path) -> Result<OwnedFd, Fault> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    nix::fcntl::openat(AT_FDCWD, source, flags, nix::sys::stat::Mode::empty())
-        .map_err(|errno| unreachable_file("source", source.as_os_str(), errno))
+    let asker = asker.as_ref();
+    Fault::printing(if request.json { json(&answer, out) } else { text(&answer, asker, out) })
 }
 
 fn explained(
     pipeline: &Pipeline,
-    caller: Option<Ids<View>>,
+    judge: Option<&Judge<'_>>,
     root: &OwnedFd,
     source: &Path,
     path: &Path,
 ) -> Result<Explained, Fault> {
-    let owner = owner(root, source, path)
+    let steps = way::way(root, source, path)
         .map_err(|errno| unreachable_file("path", path.as_os_str(), errno))?;
-    let decisions = match caller {
-        Some(caller) => pipeline.explain_owner_to(owner, caller),
-        None => pipeline.explain_owner(owner),
+    let asker = judge.map(|judge| judge.asker);
+    let names: Vec<(&[u8], Subject)> =
+        steps.iter().skip(1).map(|step| (step.name.as_bytes(), step.subject)).collect();
+    let Some(first) = steps.first() else {
+        return Err(unreachable_file("path", path.as_os_str(), Errno::ENOENT));
     };
-    Ok(Explained { path: shown(path), shown: decisions })
+    let all = pipeline.explain_way(&first.subject, &names, asker);
+    let mut so_far = PathBuf::new();
+    let places: Vec<Place> = all
+        .into_iter()
+        .zip(&steps)
+        .map(|(shown, step)| place(pipeline, shown, step, &mut so_far))
+        .collect();
+    let access = judge.map(|judge| judge.all(&places)).unwrap_or_default();
+    let mut places = places;
+    let last = places.pop();
+    let Some(Place { shown: mut seen, .. }) = last else {
+        return Err(unreachable_file("path", path.as_os_str(), Errno::ENOENT));
+    };
+    let above = seen.below.and_then(|at| places.get(at));
+    if let Some(reason) = above.and_then(|above| above.shown.reason("hide")) {
+        seen.rules = vec![reason.clone()];
+    }
+    let below = above.map(|above| above.name.clone());
+    Ok(Explained { path: shown(path), shown: seen, below, access })
 }
 
-/// Returns the owner on disk of a file below a directory; no step may lead
-/// outside, and the last one follows no symbolic link.
-fn owner(root: impl AsFd, source: &Path, path: &Path) -> nix::Result<Owner<Disk>> {
-    let below: PathBuf = match path.strip_prefix(source) {
-        Ok(below) if path.is_absolute() => below.components().collect(),
-        _ => path.to_owned(),
-    };
-    let below = if below.as_os_str().is_empty() { Path::new(".") } else { &below };
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let stat = fstat(openat2(root, below, how)?)?;
-    Ok(Owner { uid: Id::new(stat.st_uid), gid: Id::new(stat.st_gid) })
+/// Puts together how a file on the way is shown, and its ACL.
+fn place(pipeline: &Pipeline, seen: Shown, step: &Step, so_far: &mut PathBuf) -> Place {
+    so_far.push(&step.name);
+    let dressed =
+        |acl: Acl<_>| if seen.mode == seen.disk_mode { acl } else { acl.chmod(seen.mode) };
+    let acl = step.acl.as_ref().map(|acl| dressed(acl.present(pipeline)));
+    let root = so_far.as_os_str().is_empty();
+    let name = if root { "the source's root".to_owned() } else { shown(&*so_far) };
+    Place { name, shown: seen, acl }
 }
 
 fn unreachable_file(what: &str, path: &OsStr, errno: Errno) -> Fault {
@@ -118,14 +143,25 @@ fn json(answer: &Answer, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out)
 }
 
-fn text(answer: &Answer, out: &mut dyn Write) -> std::io::Result<()> {
+fn text(answer: &Answer, asker: Option<&Asker>, out: &mut dyn Write) -> std::io::Result<()> {
     for file in &answer.files {
         writeln!(out, "{}:", file.path)?;
-        indented(&file.shown, out)?;
+        indented(&file.shown.to_string(), out)?;
+        if let Some(below) = &file.below {
+            writeln!(out, "  with {below}, which it is below")?;
+        }
+        if file.shown.hidden {
+            continue;
+        }
+        if let Some(asker) = asker {
+            writeln!(out, "  for {}:", described(asker))?;
+        }
+        file.access.iter().try_for_each(|access| writeln!(out, "    {access}"))?;
     }
     if let Some(caller) = &answer.caller {
-        indented(&caller.creates, out)?;
-        indented(&caller.chown, out)?;
+        for decision in caller.creates.iter().chain(&caller.chown) {
+            indented(&decision.to_string(), out)?;
+        }
     }
     if !answer.changes.is_empty() {
         writeln!(out, "changes by callers:")?;
@@ -133,8 +169,13 @@ fn text(answer: &Answer, out: &mut dyn Write) -> std::io::Result<()> {
     answer.changes.iter().try_for_each(|reason| writeln!(out, "  {reason}"))
 }
 
-fn indented(decisions: &[Decision], out: &mut dyn Write) -> std::io::Result<()> {
-    let text: String = decisions.iter().map(ToString::to_string).collect();
+fn described(asker: &Asker) -> String {
+    let groups: Vec<String> = asker.groups.iter().map(ToString::to_string).collect();
+    let more = if groups.is_empty() { String::new() } else { format!(",{}", groups.join(",")) };
+    format!("{}{more}", asker.ids)
+}
+
+fn indented(text: &str, out: &mut dyn Write) -> std::io::Result<()> {
     text.lines().try_for_each(|line| writeln!(out, "  {line}"))
 }
 
@@ -143,7 +184,7 @@ mod tests {
     use super::*;
     use crate::cli::settings::Settings;
     use nix::unistd::{getegid, geteuid};
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     fn request(source: &Path, paths: &[&str], json: bool) -> Explain {
         let (uid, gid) = (geteuid(), getegid());
@@ -193,6 +234,26 @@ mod tests {
     }
 
     #[test]
+    fn what_rules_do_is_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), open).unwrap();
+        let mut request = request(dir.path(), &["a/b", "."], false);
+        request.settings.policy.set("hide", Some("a")).unwrap();
+        let text = printed(&request).unwrap();
+        let start =
+            "a/b:\n  it is hidden\n    hide: true (option hide)\n  with a, which it is below\n.:\n";
+        assert!(text.starts_with(start), "{text}");
+        assert!(
+            text.contains("\n  mode 0755\n  for 7:8:\n    read     allowed            mode: "),
+            "{text}"
+        );
+        request.caller = Some("7:8,9,x!".to_owned());
+        assert_eq!(printed(&request).unwrap_err(), "option as: x!: not a group");
+    }
+
+    #[test]
     fn what_callers_may_change_is_explained() {
         let dir = tempfile::tempdir().unwrap();
         let mut request = request(dir.path(), &["."], false);
@@ -204,6 +265,163 @@ mod tests {
         request.json = true;
         let value: serde_json::Value = serde_json::from_str(&printed(&request).unwrap()).unwrap();
         assert_eq!(value["changes"][0]["text"], "ignore");
+    }
+
+    const RULES: &str = "
+[[rules]]
+path = 'bin/**'
+read-only = true
+[[rules]]
+path = '.ssh/**'
+hide = true
+[[rules]]
+name = '*.key'
+deny = ['delete', 'exec']
+[[rules]]
+name = 'odd'
+present-owner = '7:7'
+present-mode = 'a-w'
+";
+
+    /// A source whose files are shown as of 1000:1000, and an explanation of
+    /// some of them by a policy with these words at its end.
+    fn ruled(words: &str, caller: &str, paths: &[&str]) -> serde_json::Value {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["bin", ".ssh", "shared", "shut"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        for (name, mode) in [
+            ("bin/tool", 0o755),
+            (".ssh/id", 0o600),
+            ("a.key", 0o755),
+            ("odd", 0o644),
+            ("free", 0o666),
+            ("shared/group", 0o664),
+            ("shut/in", 0o644),
+            ("shut", 0o700),
+            ("shared", 0o1777),
+            (".", 0o755),
+        ] {
+            let path = dir.path().join(name);
+            if !path.is_dir() {
+                std::fs::write(&path, "").unwrap();
+            }
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let (uid, gid) = (geteuid(), getegid());
+        let map = format!("version = 1\n[ids]\nmap = ['u:{uid}:1000:1', 'g:{gid}:1000:1']\n");
+        std::fs::write(dir.path().join("p.toml"), format!("{map}{words}")).unwrap();
+        let request = Explain {
+            source: dir.path().to_owned(),
+            paths: paths.iter().map(PathBuf::from).collect(),
+            settings: Settings {
+                policy_file: Some(dir.path().join("p.toml")),
+                ..Settings::default()
+            },
+            caller: Some(caller.to_owned()),
+            json: true,
+        };
+        serde_json::from_str(&printed(&request).unwrap()).unwrap()
+    }
+
+    /// What becomes of the operations: the error or the outcome, and by what.
+    fn outcomes(words: &str, caller: &str, path: &str) -> String {
+        let answer = ruled(words, caller, &[path]);
+        let rows = answer["files"][0]["access"].as_array().unwrap().iter().map(|row| {
+            let word = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+            let end = if row["errno"].is_null() { word("answer") } else { word("errno") };
+            format!("{} {end} {}", word("operation"), row["by"]["stage"].as_str().unwrap())
+        });
+        rows.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn access_is_explained_for_a_caller() {
+        let ours = "1000:1000";
+        for (words, caller, path, wanted) in [
+            (
+                RULES,
+                ours,
+                "bin/tool",
+                "read allowed mode, write EROFS read-only, execute allowed mode, delete EROFS \
+                 read-only, link EROFS read-only, chmod EROFS read-only, chown EROFS read-only",
+            ),
+            (
+                RULES,
+                ours,
+                "a.key",
+                "read allowed mode, write allowed mode, execute EACCES deny, delete EPERM deny, \
+                 link allowed owner, chmod allowed owner, chown allowed owner",
+            ),
+            (
+                RULES,
+                "7:7",
+                "odd",
+                "read allowed mode, write EACCES mode, execute EACCES mode, delete EACCES mode, \
+                 link allowed owner, chmod allowed owner, chown allowed owner",
+            ),
+            (
+                RULES,
+                ours,
+                ".",
+                "read allowed mode, search allowed mode, create allowed mode, \
+                 chmod allowed owner, chown allowed owner",
+            ),
+            (
+                RULES,
+                "9:9",
+                "shared",
+                "read allowed mode, search allowed mode, create EOVERFLOW \
+                 unmapped, delete EACCES mode, chmod EPERM owner, chown EPERM owner",
+            ),
+            (
+                RULES,
+                "9:9",
+                "shared/group",
+                "read allowed mode, write EACCES mode, execute EACCES mode, delete EPERM mode, \
+                 link EPERM hard links, chmod EPERM owner, chown EPERM owner",
+            ),
+            (
+                "",
+                "9:9,1000",
+                "shared/group",
+                "read allowed mode, write allowed mode, execute EACCES mode, delete EPERM mode, \
+                 link allowed mode, chmod EPERM owner, chown EPERM owner",
+            ),
+            (
+                "[changes]\nchown = 'ignore'\nchgrp = 'ignore'\nchmod = 'deny'",
+                "0:0",
+                "free",
+                "read allowed mode, write allowed mode, execute EACCES mode, delete allowed root, \
+                 link allowed root, chmod EPERM chmod, chown ignored chown",
+            ),
+            (
+                "[callers]\nmirror = [8]\nothers = 'refuse'",
+                "8:8",
+                "shared/group",
+                "read allowed mode, write allowed mode, execute EACCES mode, delete allowed mode, \
+                 link allowed owner, chmod allowed owner, chown EOVERFLOW unmapped",
+            ),
+        ] {
+            assert_eq!(outcomes(words, caller, path), wanted, "{words} {caller} {path}");
+        }
+        for (words, caller, path, wanted) in [
+            (RULES, ours, ".ssh/id", "ENOENT hide"),
+            (RULES, "9:9", "shut/in", "EACCES mode"),
+            ("[callers]\nmirror = [8]\nothers = 'refuse'", "9:9", "free", "EACCES others"),
+        ] {
+            let all = outcomes(words, caller, path);
+            assert!(all.split(", ").all(|row| row.ends_with(wanted)), "{path}: {all}");
+        }
+        let answer = ruled(RULES, ours, &[".ssh/id", "odd"]);
+        let [hidden, odd] = [0, 1].map(|at| &answer["files"][at]);
+        assert_eq!((&hidden["hidden"], &hidden["below"]), (&true.into(), &".ssh".into()));
+        assert_eq!(hidden["rules"][0]["stage"], "hide");
+        let mode = (&odd["disk_mode"], &odd["mode"]);
+        assert_eq!(mode, (&"0644".into(), &"0444".into()));
+        assert_eq!(odd["shown"][0]["answer"], 7);
+        assert_eq!(odd["rules"][0]["text"], "a-w");
+        assert!(odd["rules"][0]["at"].as_str().unwrap().ends_with("p.toml:17:16"), "{odd}");
     }
 
     #[test]

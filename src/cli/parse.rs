@@ -82,7 +82,7 @@ pub struct Explain {
     pub paths: Vec<PathBuf>,
     /// The options about owners.
     pub settings: Settings,
-    /// The caller to explain for, in view ids: `USER[:GROUP]`.
+    /// The caller to explain for, in view ids: `USER[:GROUP][,GROUP]...`.
     pub caller: Option<String>,
     /// Whether to answer in JSON.
     pub json: bool,

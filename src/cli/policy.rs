@@ -10,6 +10,7 @@ use super::names::HostNames;
 use super::settings::Settings;
 use crate::id::{Ids, View};
 use crate::mount::Renew;
+use crate::policy::explain::Asker;
 use crate::policy::options::Options;
 use crate::policy::{Names, Origin, Server, Spec, file};
 use crate::sys::cred::own_ids;
@@ -116,6 +117,23 @@ pub fn caller(text: &str) -> Result<Ids<View>, Fault> {
         (Some(uid), Some(gid)) => Ok(Ids { uid, gid }),
         _ => Err(Fault::usage(format!("option as: {text}: not USER[:GROUP]"))),
     }
+}
+
+/// Reads the view ids of `--as` for an explanation: `USER[:GROUP][,GROUP]...`,
+/// the supplementary groups last.
+///
+/// # Errors
+/// As [`caller`].
+pub fn asker(text: &str) -> Result<Asker, Fault> {
+    let mut words = text.split(',');
+    let ids = caller(words.next().unwrap_or_default())?;
+    let group = |word: &str| {
+        let bad = || Fault::usage(format!("option as: {}: not a group", shown(word)));
+        let options = Options { present_as: Some(format!("g:{word}")), ..Options::default() };
+        let spec = Spec::from_options(&options, &HostNames::default()).map_err(|_| bad())?;
+        spec.groups().present_as().ok_or_else(bad)
+    };
+    Ok(Asker { ids, groups: words.map(group).collect::<Result<_, _>>()? })
 }
 
 #[cfg(test)]

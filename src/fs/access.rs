@@ -13,18 +13,12 @@ use super::rights::is_root;
 use super::rules::{Seen, There};
 use super::{Capability, Fs, SetAttr};
 use crate::acl::AclKind;
+use crate::acl::permission::{EXEC, READ, WRITE, acl_counts, granted, may_be_linked, overridden};
 use crate::attr::{FileKind, Mode, Name};
 use crate::error::{Errno, Error, Result};
 use crate::id::{Caller, Group, Id, Owner, View};
 use crate::policy::Others;
 use crate::source::{Change, Found, Node, SetTime};
-
-/// Permission bits as in a mode.
-pub(super) const READ: u8 = 4;
-/// See [`READ`].
-pub(super) const WRITE: u8 = 2;
-/// See [`READ`]; of a directory: to search it.
-pub(super) const EXEC: u8 = 1;
 
 /// The flag that the kernel opens a file with that is to be executed
 /// (`FMODE_EXEC`); no caller can give it by itself.
@@ -32,9 +26,6 @@ const OPEN_TO_EXECUTE: i32 = 0x20;
 
 /// The error of what the mode or the ACL does not allow.
 const REFUSED: Error = Error::Os(Errno(libc::EACCES));
-
-/// All execute bits.
-const ANY_EXEC: u16 = 0o111;
 
 impl Fs {
     /// Reports whether permission is checked here.
@@ -202,10 +193,7 @@ impl Fs {
         if self.acts_as_owner(caller, seen) {
             return Ok(());
         }
-        let group = Mode::SETGID | 0o010;
-        let marked = seen.attr.mode.has(Mode::SETUID) || seen.attr.mode.bits() & group == group;
-        let safe = seen.attr.kind == FileKind::Regular
-            && !marked
+        let safe = may_be_linked(seen.attr.kind, seen.attr.mode)
             && self.permission(caller, node, seen, READ | WRITE).is_ok();
         if safe { Ok(()) } else { Err(Error::Denied) }
     }
@@ -357,34 +345,21 @@ impl Fs {
     /// Decides by mode and ACL (`acl_permission_check`).
     fn granted(&self, caller: &Caller, node: &Node, seen: &Seen, want: u8) -> Result<bool> {
         let mode = self.shown_mode(seen);
-        let class = |shift: u16| u16::from(want) & !(mode.bits() >> shift) == 0;
-        let (user, group, other) = (class(6), class(3), class(0));
-        let acl = if mode.has(0o070) && self.source.facts().acl {
-            self.tree.with_room(|| self.source.acl(node, AclKind::Access))?
+        let acl = if acl_counts(mode) && self.source.facts().acl {
+            let acl = self.tree.with_room(|| self.source.acl(node, AclKind::Access))?;
+            acl.map(|acl| self.dress_acl(seen, acl.present(self.policy().as_ref())))
         } else {
             None
         };
-        // Whoever asks: who it is may have to be read in /proc.
-        if acl.is_none() && user && group && other {
-            return Ok(true);
-        }
-        let shown = self.shown(caller, seen);
-        if shown.uid.is_some() && shown.uid == caller.uid {
-            return Ok(user);
-        }
+        let shown = || self.shown(caller, seen);
         let is_member = |group: Id<Group, View>| self.processes.in_group(caller, group);
-        if let Some(acl) = acl {
-            let acl = self.dress_acl(seen, acl.present(self.policy().as_ref()));
-            return Ok(acl.allows(&shown, caller.uid, is_member, want));
-        }
-        Ok(if group != other && shown.gid.is_some_and(is_member) { group } else { other })
+        let (granted, _) = granted(mode, acl.as_ref(), shown, caller.uid, is_member, want);
+        Ok(granted)
     }
 
     /// Decides by capabilities (`generic_permission`).
     fn overrides(&self, caller: &Caller, seen: &Seen, want: u8) -> bool {
-        let reads = if seen.attr.kind.is_dir() { want & WRITE == 0 } else { want == READ };
-        let all =
-            seen.attr.kind.is_dir() || want & EXEC == 0 || self.shown_mode(seen).has(ANY_EXEC);
+        let (reads, all) = overridden(seen.attr.kind, self.shown_mode(seen), want);
         reads && self.has_over(caller, Capability::DacReadSearch, seen)
             || all && self.has_over(caller, Capability::DacOverride, seen)
     }

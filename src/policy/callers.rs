@@ -41,6 +41,11 @@ impl Callers {
         if self.refuse.is_some() { Others::Refuse } else { Others::Normal }
     }
 
+    /// Returns where it was written that everybody else is refused.
+    pub(super) fn refusal(&self) -> Option<&Origin> {
+        self.refuse.as_ref().map(|refuse| &refuse.at)
+    }
+
     /// Reports whether there is no such rule.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -1,9 +1,13 @@
 //! Decisions with their reasons: the evaluator of the request path, asked by
 //! somebody who listens.
 
+mod shown;
+
 use std::fmt;
 
 use serde::Serialize;
+
+pub use shown::{Asker, Shown};
 
 use super::error::Written;
 use super::names::{Named, Paired};
@@ -79,15 +83,13 @@ impl Pipeline {
     }
 
     /// Explains as whom one caller sees a file of this owner: as its own, where
-    /// the policy mirrors it. Of its groups only the one given is known.
-    pub fn explain_owner_to(&self, owner: Owner<Disk>, caller: Ids<View>) -> [Decision; 2] {
+    /// the policy mirrors it.
+    pub fn explain_owner_to(&self, owner: Owner<Disk>, caller: impl Into<Asker>) -> [Decision; 2] {
         let [mut user, group] = self.explain_owner(owner);
-        let mirror = self.spec.callers().rule(caller.uid, |group| group == caller.gid);
-        if let Some((rule, at)) = mirror {
-            let text = format!("uid {} sees every file as its own", caller.uid);
-            let (rule, at) = (Some(rule), Some(at.to_string()));
-            user.reasons.push(Reason { stage: "mirror", text, rule, at });
-            user.answer = Some(caller.uid.raw());
+        let asker = caller.into();
+        if let Some(reason) = self.mirror(&asker) {
+            user.reasons.push(reason);
+            user.answer = Some(asker.ids.uid.raw());
         }
         [user, group]
     }

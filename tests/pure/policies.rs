@@ -5,10 +5,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use idmapfs::id::{Id, Ids, Owner};
+use idmapfs::attr::{FileKind, Mode};
+use idmapfs::id::{Id, Ids, Owner, View};
 use idmapfs::policy::check::{Severity, check};
-use idmapfs::policy::explain::{Decision, Question, Reason};
+use idmapfs::policy::explain::{Asker, Decision, Question, Reason, Shown};
 use idmapfs::policy::options::Options;
+use idmapfs::policy::rules::Subject;
 use idmapfs::policy::{Names, NoNames, Pipeline, Server, Spec, file};
 
 use super::host::Host;
@@ -53,6 +55,12 @@ fn server(line: &str) -> Server {
     }
 }
 
+/// Reads `UID:GID` of the view.
+fn ids(text: &str) -> Ids<View> {
+    let (uid, gid) = text.split_once(':').unwrap();
+    Ids { uid: Id::from_decimal(uid).unwrap(), gid: Id::from_decimal(gid).unwrap() }
+}
+
 /// Asks what a line of a golden table asks: `QUESTION KIND ID`, and at its end,
 /// of what one caller is shown, `to UID:GID`.
 fn ask(policy: &Pipeline, line: &str) -> Decision {
@@ -67,13 +75,9 @@ fn ask(policy: &Pipeline, line: &str) -> Decision {
     let [uid, gid] = match question {
         "present" => {
             let owner = Owner { uid: Id::from_decimal(id), gid: Id::from_decimal(id) };
-            match to.map(|to| to.split_once(':').unwrap()) {
+            match to {
                 None => policy.explain_owner(owner),
-                Some((uid, gid)) => {
-                    let (uid, gid) = (Id::from_decimal(uid), Id::from_decimal(gid));
-                    let caller = Ids { uid: uid.unwrap(), gid: gid.unwrap() };
-                    policy.explain_owner_to(owner, caller)
-                }
+                Some(to) => policy.explain_owner_to(owner, ids(to)),
             }
         }
         "create" => policy.explain_create(view()),
@@ -100,25 +104,136 @@ fn line(decision: &Decision) -> String {
     format!("{:7} {kind} {id:6} -> {answer:9} by {}{rule}", question.as_str(), by.stage)
 }
 
+/// Asks how a file is shown, by a line `path PATH KIND UID:GID MODE`, and at its
+/// end, of what one caller is shown, `to UID:GID`. The directories on the way
+/// have the same owner, and mode 0755; `.` is the source's root.
+fn path(policy: &Pipeline, line: &str) -> String {
+    let (asked, to) = line.split_once(TO).map_or((line, None), |(line, to)| (line, Some(to)));
+    let words: Vec<&str> = asked.split_whitespace().take(5).collect();
+    let ["path", path, kind, owner, mode] = words[..] else { panic!("{line}") };
+    let subject = Subject {
+        kind: match kind {
+            "file" => FileKind::Regular,
+            "directory" => FileKind::Directory,
+            "symlink" => FileKind::Symlink,
+            _ => panic!("{line}"),
+        },
+        owner: {
+            let (uid, gid) = owner.split_once(':').unwrap();
+            Owner { uid: Id::from_decimal(uid), gid: Id::from_decimal(gid) }
+        },
+        mode: Mode::new(u32::from_str_radix(mode, 8).unwrap()),
+    };
+    let directory = Subject { kind: FileKind::Directory, mode: Mode::new(0o755), ..subject };
+    let names: Vec<&[u8]> =
+        path.split('/').filter(|name| *name != ".").map(str::as_bytes).collect();
+    let subjects = (0..=names.len()).map(|at| if at == names.len() { subject } else { directory });
+    let subjects: Vec<Subject> = subjects.collect();
+    let way: Vec<_> = names.iter().copied().zip(subjects[1..].iter().copied()).collect();
+    let asker = to.map(|to| Asker::from(ids(to)));
+    let shown = policy.explain_way(&subjects[0], &way, asker.as_ref());
+    let to = to.map_or_else(String::new, |to| format!("{TO}{to}"));
+    let asked = format!("path {path} {kind} {owner} {mode}");
+    format!("{asked:42} -> {}{to}", shown_as(&shown, path))
+}
+
+/// Writes how the last file of a way is shown.
+fn shown_as(way: &[Shown], path: &str) -> String {
+    let shown = way.last().unwrap();
+    if let Some(at) = shown.below {
+        let names: Vec<&str> = path.split('/').take(at).collect();
+        return format!("hidden with {}", names.join("/"));
+    }
+    let rules = shown.rules.iter().map(|rule| (rule.stage, rule.rule.as_ref()));
+    let owners = shown.owner.iter().flat_map(|owner| &owner.reasons);
+    let by_rule = owners.filter(|reason| matches!(reason.stage, "present-owner" | "mirror"));
+    let by_rule = by_rule.map(|reason| (reason.stage, reason.rule.as_ref()));
+    let mut by: Vec<&str> = Vec::new();
+    for (stage, rule) in rules.chain(by_rule) {
+        if !shown.hidden || stage == "hide" {
+            let rule = rule.unwrap();
+            if !by.contains(&rule.as_str()) {
+                by.push(rule);
+            }
+        }
+    }
+    let by = if by.is_empty() { String::new() } else { format!(" by {}", by.join(" ")) };
+    if shown.hidden {
+        return format!("hidden{by}");
+    }
+    let id = |id: Option<u32>| id.map_or_else(|| "unmapped".to_owned(), |id| id.to_string());
+    let [uid, gid] = shown.owner.each_ref().map(|owner| id(owner.answer));
+    let read_only = if shown.read_only { " read-only" } else { "" };
+    let deny =
+        if shown.denied.is_empty() { String::new() } else { format!(" deny={}", shown.denied) };
+    format!("{uid}:{gid} {:04o}{read_only}{deny}{by}", shown.mode.bits())
+}
+
+#[test]
+fn a_table_has_files_by_their_paths() {
+    let text = "\
+version = 1
+[ids]
+map = ['0:100:2000']
+[callers]
+mirror = [7]
+[[rules]]
+path = '.ssh/**'
+hide = true
+[[rules]]
+path = 'bin/**'
+read-only = true
+present-mode = 'a-w'
+[[rules]]
+name = '*.key'
+present-owner = '0:9'
+deny = ['delete', 'chmod']
+";
+    let policy = file::parse("p.toml", text, &NoNames).unwrap().build(&server(SERVER)).unwrap();
+    for line in [
+        "path . directory 1000:1000 0755            -> 1100:1100 0755",
+        "path a file 1000:5000 0644                 -> 1100:unmapped 0644",
+        "path .ssh directory 1000:1000 0700         -> hidden by rule(path=.ssh/** hide=true)",
+        "path .ssh/a/b file 1000:1000 0600          -> hidden with .ssh",
+        "path bin/a.key file 1000:1000 0755         -> 0:9 0555 read-only deny=delete+chmod by \
+         rule(path=bin/** read-only=true present-mode=a-w) \
+         rule(name=*.key present-user=0 present-group=9 deny=delete+chmod)",
+        "path a.key file 1000:1000 0644             -> 7:9 0644 deny=delete+chmod by \
+         rule(name=*.key present-user=0 present-group=9 deny=delete+chmod) 7 to 7:7",
+    ] {
+        assert_eq!(path(&policy, line), line);
+    }
+}
+
+const SERVER: &str = "server 0:0 privileged";
+
 #[test]
 fn ready_policies_decide_as_their_tables_say() {
     let policies = ready("toml");
     assert!(!policies.is_empty());
-    for path in policies {
-        let golden = fs::read_to_string(path.with_extension("golden")).unwrap();
+    for file_path in policies {
+        let golden = fs::read_to_string(file_path.with_extension("golden")).unwrap();
         let asks = |line: &&str| !line.starts_with('#') && !line.starts_with("change ");
         let mut lines = golden.lines().filter(asks);
         let header = lines.next().unwrap();
-        let policy = load(&path).build(&server(header)).unwrap();
+        let policy = load(&file_path).build(&server(header)).unwrap();
         let mut found = format!("{}\n{header}\n", golden.lines().next().unwrap());
+        let mut paths = 0;
         for asked in lines {
+            if asked.starts_with("path ") {
+                writeln!(found, "{}", path(&policy, asked)).unwrap();
+                paths += 1;
+                continue;
+            }
             let to = asked.split_once(TO).map_or_else(String::new, |(_, to)| format!("{TO}{to}"));
             writeln!(found, "{}{to}", line(&ask(&policy, asked))).unwrap();
         }
+        let name = file_path.display();
+        assert!(paths > 0 || policy.spec().rules().is_empty(), "{name}: no path in its table");
         for Reason { stage, text, .. } in policy.explain_changes() {
             writeln!(found, "change  {stage} {text}").unwrap();
         }
-        assert!(found == golden, "{} should be\n{found}", path.display());
+        assert!(found == golden, "{name} should be\n{found}");
     }
 }
 

@@ -1,0 +1,95 @@
+//! The files on the way from the source's root to one below it, as they are on
+//! disk.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::Mode as Bits;
+
+use crate::acl::{Acl, AclKind};
+use crate::attr::{FileKind, Mode};
+use crate::id::{Disk, Id, Owner};
+use crate::policy::rules::Subject;
+use crate::sys::stat::{Stat, stat};
+use crate::sys::xattr;
+
+/// A file on the way.
+#[derive(Debug)]
+pub struct Step {
+    /// Its name; that of the root is empty.
+    pub name: OsString,
+    /// What it is.
+    pub subject: Subject,
+    /// Its access ACL, if it has one.
+    pub acl: Option<Acl<Disk>>,
+}
+
+/// Opens the root of a source.
+///
+/// # Errors
+/// As open(2).
+pub fn open_root(source: &Path) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    openat(AT_FDCWD, source, flags, Bits::empty())
+}
+
+/// Returns the files on the way to a path, from the root on. No step leads
+/// outside; symbolic links are followed, but the last one.
+///
+/// # Errors
+/// As open(2), `EXDEV` for a path that leads out of the source.
+pub fn way(root: &OwnedFd, source: &Path, path: &Path) -> nix::Result<Vec<Step>> {
+    let below: PathBuf = match path.strip_prefix(source) {
+        Ok(below) if path.is_absolute() => below.components().collect(),
+        _ => path.to_owned(),
+    };
+    let below = if below.as_os_str().is_empty() { Path::new(".") } else { &below };
+    let end = open_below(root, below, ResolveFlag::empty())?;
+    let real = place(end.as_fd())?.strip_prefix(place(root.as_fd())?).map(Path::to_owned);
+    let real = real.map_err(|_| Errno::EXDEV)?;
+    let mut steps = vec![step(OsStr::new(""), root.as_fd())?];
+    let mut so_far = PathBuf::new();
+    for part in real.components() {
+        let Component::Normal(name) = part else { return Err(Errno::EXDEV) };
+        so_far.push(name);
+        // It is the way that was just found, unless somebody moves it.
+        let fd = open_below(root, &so_far, ResolveFlag::RESOLVE_NO_SYMLINKS)?;
+        steps.push(step(name, fd.as_fd())?);
+    }
+    Ok(steps)
+}
+
+fn open_below(root: &OwnedFd, path: &Path, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | resolve);
+    openat2(root, path, how)
+}
+
+/// Returns the path of an open file.
+fn place(fd: BorrowedFd<'_>) -> nix::Result<PathBuf> {
+    nix::fcntl::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str()).map(PathBuf::from)
+}
+
+fn step(name: &OsStr, fd: BorrowedFd<'_>) -> nix::Result<Step> {
+    let found = stat(fd, OsStr::new(""))?;
+    let subject = subject(&found).ok_or(Errno::EINVAL)?;
+    let acl = match xattr::get(fd, OsStr::new(AclKind::Access.xattr())) {
+        Ok(value) => Acl::decode(&value).map_err(|_| Errno::EIO)?,
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => None,
+        Err(errno) => return Err(errno),
+    };
+    Ok(Step { name: name.to_owned(), subject, acl })
+}
+
+/// Returns what rules ask of a file; `None` for a kind that is not known.
+pub fn subject(found: &Stat) -> Option<Subject> {
+    Some(Subject {
+        kind: FileKind::from_mode(found.mode)?,
+        owner: Owner { uid: Id::new(found.uid), gid: Id::new(found.gid) },
+        mode: Mode::new(found.mode),
+    })
+}
