@@ -11,6 +11,7 @@
 mod pure {
     mod changes;
     mod changes_laws;
+    mod check_situations;
     mod familiar;
     mod host;
     mod policies;

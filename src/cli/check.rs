@@ -6,9 +6,12 @@ use std::path::Path;
 use super::fault::Fault;
 use super::names::HostNames;
 use super::parse::Check;
-use super::policy::read_file;
-use crate::policy::check::{Severity, check_file};
-use crate::text::shown;
+use super::policy::{read_file, server};
+use super::walk::{self, Walked, walk};
+use crate::policy::check::{Finding, Matches, Reach, Severity, Situation, check_for};
+use crate::policy::{Code, Spec, file};
+use crate::sys::id_map::IdMap;
+use crate::text::{plain, shown};
 
 /// Prints the findings of some files; returns whether none is an error.
 ///
@@ -16,9 +19,10 @@ use crate::text::shown;
 /// The findings cannot be printed.
 pub fn check(request: &Check, out: &mut dyn Write) -> Result<bool, Fault> {
     let names = request.source.as_deref().map_or_else(HostNames::default, HostNames::new);
+    let situation = Situation { suid: request.suid, reach: reach() };
     let mut good = true;
     for path in &request.files {
-        let (lines, fine) = findings(path, &names);
+        let (lines, fine) = findings(path, request.source.as_deref(), &names, &situation);
         good &= fine;
         for line in lines {
             Fault::printing(writeln!(out, "{line}"))?;
@@ -27,18 +31,78 @@ pub fn check(request: &Check, out: &mut dyn Write) -> Result<bool, Fault> {
     Ok(good)
 }
 
-/// Returns what there is to say of a file, and whether it can be used.
-fn findings(path: &Path, names: &HostNames) -> (Vec<String>, bool) {
-    let name = shown(path);
-    match read_file(path) {
-        Ok(text) => {
-            let findings = check_file(&name, &text, names);
-            let fine = findings.iter().all(|finding| finding.severity < Severity::Error);
-            (findings.iter().map(ToString::to_string).collect(), fine)
-        }
-        // The form of a finding, for scripts.
-        Err(fault) => (vec![format!("{name}: error[file]: {}", fault.text)], false),
+/// Returns what a server of this user can store; `None`: that is not known.
+fn reach() -> Option<Reach> {
+    let server = server().ok()?;
+    if !server.privileged {
+        let (uid, gid) = (server.ids.uid.raw(), server.ids.gid.raw());
+        let who = format!("a server of uid {uid} and gid {gid}");
+        return Some(Reach { who, users: vec![(uid, 1)], groups: vec![(gid, 1)] });
     }
+    let ranges = |kind| {
+        let map = IdMap::read("self", kind).ok()?;
+        Some(map.lines().iter().map(|line| (line.inside, line.count)).collect())
+    };
+    let who = "a server in this user namespace".to_owned();
+    Some(Reach { who, users: ranges("uid")?, groups: ranges("gid")? })
+}
+
+/// Returns what there is to say of a file, and whether it can be used.
+fn findings(
+    path: &Path,
+    source: Option<&Path>,
+    names: &HostNames,
+    situation: &Situation,
+) -> (Vec<String>, bool) {
+    let name = shown(path);
+    // The form of a finding, for scripts.
+    let failed = |what: String| (vec![format!("{name}: error[file]: {what}")], false);
+    let text = match read_file(path) {
+        Ok(text) => text,
+        Err(fault) => return failed(fault.text),
+    };
+    let found = match file::parse(&name, &text, names) {
+        Err(error) => vec![error.into()],
+        Ok(spec) => {
+            let mut found = check_for(&spec, situation);
+            match source.map(|source| in_source(&spec, source)).transpose() {
+                Ok(more) => found.extend(more.into_iter().flatten()),
+                Err(why) => return failed(why),
+            }
+            found
+        }
+    };
+    let fine = found.iter().all(|finding| finding.severity < Severity::Error);
+    (found.iter().map(ToString::to_string).collect(), fine)
+}
+
+/// Looks for files that the rules decide about.
+fn in_source(spec: &Spec, source: &Path) -> Result<Vec<Finding>, String> {
+    let Some(first) = spec.rules().first() else { return Ok(Vec::new()) };
+    let name = shown(source);
+    let mut matches = Matches::new(spec);
+    let walked = walk(source, &mut matches, walk::MOST)
+        .map_err(|errno| format!("source {name}: {}", plain(&errno.into())))?;
+    let mut found = matches.findings(spec, &name);
+    let left = limits(&walked).filter(|_| !found.is_empty());
+    found.extend(left.map(|what| Finding {
+        severity: Severity::Note,
+        code: Code::Unread,
+        at: first.at.clone(),
+        what: format!("not all of {name} was looked at: {what}"),
+        hint: None,
+    }));
+    Ok(found)
+}
+
+/// Says what was left out.
+fn limits(walked: &Walked) -> Option<String> {
+    let cut = walked.cut.then(|| format!("only its first {} names", walked.names));
+    let shut = (walked.shut > 0).then(|| {
+        format!("not what is in {} directories, other mounts or without permission", walked.shut)
+    });
+    let all: Vec<String> = cut.into_iter().chain(shut).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 #[cfg(test)]
@@ -61,6 +125,7 @@ mod tests {
         let of = |files: &[&PathBuf]| Check {
             files: files.iter().map(|path| (*path).clone()).collect(),
             source: None,
+            suid: false,
         };
         assert_eq!(check(&of(&[&good]), &mut out), Ok(true));
         assert_eq!(String::from_utf8_lossy(&out), "");
@@ -85,8 +150,11 @@ mod tests {
         let text = "version = 1\n[ids.names]\ndisk = 'source'\nview = 'host'\n";
         std::fs::write(&path, text).unwrap();
         let said = |source: Option<&Path>| {
-            let request =
-                Check { files: vec![path.clone()], source: source.map(Path::to_path_buf) };
+            let request = Check {
+                files: vec![path.clone()],
+                source: source.map(Path::to_path_buf),
+                suid: false,
+            };
             let mut out = Vec::new();
             assert_eq!(check(&request, &mut out), Ok(true));
             String::from_utf8(out).unwrap()
@@ -103,5 +171,77 @@ mod tests {
             assert!(with.contains(wanted), "{wanted}: {with}");
         }
         assert!(!with.contains("unread"), "{with}");
+    }
+
+    #[test]
+    fn patterns_that_match_nothing_in_the_source_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("src");
+        for path in [".ssh/deep", "bin", "d/e/f"] {
+            std::fs::create_dir_all(source.join(path)).unwrap();
+        }
+        for path in [".ssh/deep/x.log", "bin/tool", "d/e/f/a.key"] {
+            std::fs::write(source.join(path), "").unwrap();
+        }
+        std::os::unix::fs::symlink("/", source.join("out")).unwrap();
+        let path = dir.path().join("p.toml");
+        let text = "version = 1
+[[rules]]
+path = ['.ssh/**', 'none/**']
+hide = true
+[[rules]]
+name = ['*.key', '*.log', 'bin', 'etc']
+deny = ['delete']
+[[rules]]
+path = 'd/**'
+type = 'fifo'
+read-only = true
+";
+        std::fs::write(&path, text).unwrap();
+        let request =
+            Check { files: vec![path.clone()], source: Some(source.clone()), suid: false };
+        let mut out = Vec::new();
+        assert_eq!(check(&request, &mut out), Ok(true));
+        let text = String::from_utf8(out).unwrap();
+        let said: Vec<&str> = text
+            .lines()
+            .map(|line| line.rsplit("p.toml:").next().unwrap().split(" in ").next().unwrap())
+            .collect();
+        let note = "note[unmatched]:";
+        assert_eq!(
+            said,
+            [
+                format!("3:20: {note} `none/**` decides about nothing"),
+                format!("6:18: {note} `*.log` decides about nothing"),
+                format!("6:34: {note} `etc` decides about nothing"),
+                format!("8:1: {note} the rule decides about nothing"),
+            ],
+            "{text}"
+        );
+        let spec = file::parse("p.toml", &read_file(&path).unwrap(), &HostNames::default());
+        let mut matches = Matches::new(&spec.unwrap());
+        let walked = walk(&source, &mut matches, 3).unwrap();
+        assert_eq!(walked, Walked { names: 3, cut: true, shut: 0 });
+        assert_eq!(limits(&walked).unwrap(), "only its first 3 names");
+        let request = Check { source: Some(dir.path().join("none")), ..request };
+        let mut out = Vec::new();
+        assert_eq!(check(&request, &mut out), Ok(false));
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("error[file]: source ") && text.contains("No such file"), "{text}");
+    }
+
+    #[test]
+    fn set_id_bits_make_errors_of_warnings() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.toml");
+        std::fs::write(&path, "version = 1\n[ids]\nmap = ['1000:0:1']\n").unwrap();
+        for suid in [false, true] {
+            let request = Check { files: vec![path.clone()], source: None, suid };
+            let mut out = Vec::new();
+            assert_eq!(check(&request, &mut out), Ok(!suid));
+            let text = String::from_utf8(out).unwrap();
+            let word = if suid { "error[root]" } else { "warning[root]" };
+            assert!(text.contains(word), "{text}");
+        }
     }
 }

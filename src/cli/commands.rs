@@ -143,8 +143,14 @@ pub fn check_command() -> Command {
             Arg::new("source")
                 .long("source")
                 .value_name("SOURCE")
-                .help("The directory that they are for: lists of names in it are read")
+                .help("The directory that they are for: lists in it are read, rules tried on it")
                 .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
+            Arg::new("suid")
+                .long("suid")
+                .action(ArgAction::SetTrue)
+                .help("They are for a mount on which set-id bits count"),
         )
 }
 

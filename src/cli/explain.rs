@@ -21,7 +21,9 @@ use crate::policy::explain::{Asker, Decision, Reason, Shown};
 use crate::policy::rules::Subject;
 use crate::text::shown;
 use access::{Access, Judge, Place};
-use way::{Step, open_root};
+use way::Step;
+
+pub use way::{open_root, subject};
 
 /// What is said of one file.
 #[derive(Debug, Serialize)]

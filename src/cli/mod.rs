@@ -14,6 +14,7 @@ mod policy;
 mod reload;
 mod run;
 mod settings;
+mod walk;
 
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -95,6 +95,8 @@ pub struct Check {
     pub files: Vec<PathBuf>,
     /// The directory that they are for.
     pub source: Option<PathBuf>,
+    /// Whether they are for a mount on which set-id bits count.
+    pub suid: bool,
 }
 
 /// Reads an argument list whose first word is the name of the program.
@@ -210,6 +212,7 @@ fn check(args: Vec<OsString>) -> Result<Request, Fault> {
             Request::Check(Check {
                 files: files.into_iter().flatten().cloned().collect(),
                 source: matches.get_one::<PathBuf>("source").cloned(),
+                suid: matches.get_flag("suid"),
             })
         }
         Err(text) => Request::Print(text),
@@ -352,12 +355,12 @@ mod tests {
 
     #[test]
     fn a_first_word_is_a_command_and_a_path_is_not() {
-        for (words, source) in [
-            (&["idmapfs", "check", "a", "b"][..], None),
-            (&["idmapfs", "check", "--source", "s", "a", "b"], Some("s".into())),
+        for (words, source, suid) in [
+            (&["idmapfs", "check", "a", "b"][..], None, false),
+            (&["idmapfs", "check", "--suid", "--source", "s", "a", "b"], Some("s".into()), true),
         ] {
             let files = vec!["a".into(), "b".into()];
-            assert_eq!(of(words), Ok(Request::Check(Check { files, source })));
+            assert_eq!(of(words), Ok(Request::Check(Check { files, source, suid })));
         }
         assert_eq!(of(&["idmapfs", "abort", "m"]), Ok(Request::Abort("m".into())));
         assert_eq!(mounted(&["idmapfs", "./run", "T"]).source, "./run");

@@ -3,6 +3,8 @@
 
 mod changes;
 mod rules;
+mod situation;
+mod source;
 
 use std::fmt;
 
@@ -15,6 +17,9 @@ use super::parts::Word;
 use super::spec::{Rules, Spec};
 use super::text::Names;
 use crate::id::{Extent, Id, Kind, NO_ID};
+
+pub use situation::{Reach, Situation};
+pub use source::Matches;
 
 /// The number that an unmapped id is shown as.
 const OVERFLOW: u32 = 65_534;
@@ -84,23 +89,33 @@ pub fn check_file(path: &str, text: &str, names: &dyn Names) -> Vec<Finding> {
     }
 }
 
-/// Checks a policy, users before groups.
+/// Checks a policy wherever it is used.
 pub fn check(spec: &Spec) -> Vec<Finding> {
-    let mut found = Findings(Vec::new());
+    check_for(spec, &Situation::default())
+}
+
+/// Checks a policy for a mount and a server, users before groups.
+pub fn check_for(spec: &Spec, situation: &Situation) -> Vec<Finding> {
+    let mut found = Findings { all: Vec::new(), suid: situation.suid };
     found.one_kind(spec);
     found.rules(spec.users());
     found.rules(spec.groups());
     found.changes(spec);
     found.by_path(spec);
-    found.0
+    found.situation(spec, situation);
+    found.all
 }
 
-struct Findings(Vec<Finding>);
+struct Findings {
+    all: Vec<Finding>,
+    /// Whether set-id bits count on the mount.
+    suid: bool,
+}
 
 impl Findings {
     fn add(&mut self, severity: Severity, code: Code, at: &Origin, what: String, hint: &str) {
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
-        self.0.push(Finding { severity, code, at: at.clone(), what, hint });
+        self.all.push(Finding { severity, code, at: at.clone(), what, hint });
     }
 
     fn note(&mut self, code: Code, at: &Origin, what: String, hint: &str) {
@@ -150,9 +165,7 @@ impl Findings {
         for (extent, at) in extents.chain(entries).chain(pairs) {
             match view_root.and_then(|root| extent.store(root)) {
                 Some(disk) if !disk.is_root() => {
-                    let what = format!("disk {word} {disk} is shown as root");
-                    let hint = "keep the mount nosuid: its set-id files would be root's";
-                    self.warning(Code::Root, at, what, hint);
+                    self.shown_as_root(at, format!("disk {word} {disk} is shown as root"));
                 }
                 Some(_) | None => {}
             }
@@ -246,13 +259,12 @@ impl Findings {
             self.note(Code::Server, at, what, "store-as says it for every server");
         }
         if shown.is_root() {
-            let what = format!("every other owner is shown as {word} 0, root");
-            self.warning(Code::Root, at, what, "keep the mount nosuid");
+            self.shown_as_root(at, format!("every other owner is shown as {word} 0, root"));
         }
-        if rules.stages().store_mapped(shown, &mut ()).is_some() {
+        if let Some(disk) = rules.stages().store_mapped(shown, &mut ()) {
             let what = format!(
                 "{word} {shown} has files of its own, and is shown as the owner of \
-                                all files outside the map"
+                                all files outside the map; chown to it stores disk {word} {disk}"
             );
             self.warning(Code::Alias, at, what, "present them as an id outside the map");
         }
@@ -284,10 +296,13 @@ impl Findings {
     fn alias<K: Kind>(&mut self, rules: &Rules<K>) {
         let Some(alias) = &rules.unmapped_as else { return };
         let (word, shown, at) = (K::WORD, alias.value, &alias.at);
-        if rules.stages().store_mapped(shown, &mut ()).is_some() {
+        if shown.is_root() {
+            self.shown_as_root(at, format!("every unmapped owner is shown as {word} 0, root"));
+        }
+        if let Some(disk) = rules.stages().store_mapped(shown, &mut ()) {
             let what = format!(
                 "{word} {shown} is shown as the owner of every unmapped file and \
-                                has the owner's rights on it"
+                                has the owner's rights on it; chown to it stores disk {word} {disk}"
             );
             self.warning(Code::Alias, at, what, "choose an id outside the map");
         }

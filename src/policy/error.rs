@@ -109,6 +109,10 @@ pub enum Code {
     Duplicate,
     /// Pairs of a stage, or effects of a rule, that earlier ones decide.
     Shadowed,
+    /// An owner that the server cannot store.
+    Store,
+    /// A pattern that decides about nothing in a given source.
+    Unmatched,
 }
 
 impl Code {
@@ -139,6 +143,8 @@ impl Code {
             Self::Skipped => "skipped",
             Self::Duplicate => "duplicate",
             Self::Shadowed => "shadowed",
+            Self::Store => "store",
+            Self::Unmatched => "unmatched",
         }
     }
 }

@@ -30,6 +30,7 @@ impl Findings {
                 self.useless(rule, earlier);
             }
             self.closed(rule);
+            self.presented(rule, spec);
         }
     }
 

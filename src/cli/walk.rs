@@ -1,0 +1,87 @@
+//! A look through a source for what rules decide about: bounded, beneath the
+//! source, and without following a link.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+use super::explain::{open_root, subject};
+use crate::policy::check::Matches;
+use crate::sys::dirent;
+use crate::sys::stat::stat;
+
+/// The most names that are looked at.
+pub const MOST: usize = 1_000_000;
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walked {
+    /// How many names.
+    pub names: usize,
+    /// Whether there may be more than are looked at.
+    pub cut: bool,
+    /// How many directories could not be entered: other mounts, or not ours.
+    pub shut: usize,
+}
+
+/// Looks at up to `most` names below a source, until all patterns are found.
+/// What is hidden is not entered, nor are other mounts.
+///
+/// # Errors
+/// As open(2) of the source.
+pub fn walk(source: &Path, matches: &mut Matches, most: usize) -> nix::Result<Walked> {
+    let root = open_root(source)?;
+    let state = matches.rules().root();
+    if let Some(subject) = subject(&stat(root.as_fd(), OsStr::new(""))?) {
+        matches.see(&state, &subject);
+    }
+    let mut walked = Walked::default();
+    let mut todo = vec![(PathBuf::new(), state)];
+    let mut buf = vec![0; 1 << 15];
+    while let Some((path, state)) = todo.pop() {
+        if matches.is_done() {
+            break;
+        }
+        let Ok(dir) = open_dir(&root, &path) else {
+            walked.shut = walked.shut.saturating_add(1);
+            continue;
+        };
+        while let Ok(filled @ 1..) = dirent::read(dir.as_fd(), &mut buf) {
+            let mut rest = buf.get(..filled).unwrap_or_default();
+            while let Some((entry, length)) = dirent::first(rest) {
+                rest = rest.get(length..).unwrap_or_default();
+                let name = entry.name;
+                if name == "." || name == ".." {
+                    continue;
+                }
+                if walked.names >= most {
+                    walked.cut = true;
+                    return Ok(walked);
+                }
+                walked.names = walked.names.saturating_add(1);
+                // One that is gone again is no matter.
+                let found = stat(dir.as_fd(), name).ok();
+                let Some(subject) = found.as_ref().and_then(subject) else { continue };
+                let is_dir = subject.kind.is_dir();
+                let below = matches.rules().step(&state, name.as_bytes(), is_dir);
+                if !matches.see(&below, &subject) && is_dir {
+                    todo.push((path.join(name), below));
+                }
+            }
+        }
+    }
+    Ok(walked)
+}
+
+fn open_dir(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_MAGICLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
+    openat2(root, path, OpenHow::new().flags(flags).resolve(resolve))
+}
