@@ -14,6 +14,7 @@ mod pure {
     mod check_situations;
     mod familiar;
     mod host;
+    mod inputs_laws;
     mod policies;
     mod policy;
     mod policy_laws;
