@@ -261,7 +261,7 @@ impl Judge<'_> {
     fn link(&self, file: &Place) -> Decided {
         let shown = &file.shown;
         if shown.is_unmapped() {
-            return Err(("EPERM", plain("unmapped", "an id of it is unmapped")));
+            return Err(("EOVERFLOW", plain("unmapped", "an id of it is unmapped")));
         }
         let by = match self.as_owner(shown) {
             Some(by) => by,
@@ -303,15 +303,19 @@ impl Judge<'_> {
         }
     }
 
-    /// Decides about giving the file to the caller's own ids.
+    /// Decides about giving the file to the caller's own ids: `chown_ok` and
+    /// `chgrp_ok` of fs/attr.c.
     fn chown(&self, file: &Place) -> Decided<Row> {
         let (shown, to) = (&file.shown, self.asker.ids);
         let by = if self.owns(shown) {
             plain("owner", "it is the caller's own")
-        } else if to.uid.is_root() {
+        } else if !to.uid.is_root() {
+            return Err(("EPERM", plain("owner", "only root gives files to others")));
+        } else if self.has_over(shown) || shown.seen.uid.is_none() && shown.seen.gid.is_none() {
             root()
         } else {
-            return Err(("EPERM", plain("owner", "only root gives files to others")));
+            // What is mapped of it is not for capabilities either.
+            return Err(("EPERM", plain("unmapped", "one id of it is unmapped")));
         };
         lets(file, Deny::CHOWN)?;
         let changes = self.pipeline.changes();

@@ -1,0 +1,239 @@
+//! What `idmapfs explain` says a caller may do is what the caller can do.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Gid, Uid};
+use serde_json::Value;
+
+use crate::require;
+use crate::support::ours::{Ours, finish};
+use crate::support::{Sandbox, raw, sandbox, sh, str, text};
+
+/// A caller: user, group, supplementary groups.
+type Who = (u32, u32, &'static [u32]);
+
+const CALLERS: [Who; 4] =
+    [(0, 0, &[]), (1000, 1000, &[]), (1001, 1001, &[50]), (1002, 1000, &[60])];
+
+const FILES: [&str; 15] = [
+    ".",
+    "open",
+    "open/a.key",
+    "open/free",
+    "open/link",
+    "open/odd",
+    "bin",
+    "bin/tool",
+    ".ssh",
+    ".ssh/id",
+    "shut",
+    "shut/in",
+    "sticky/mine",
+    "acl",
+    "strange",
+];
+
+const ACL: &str = "system.posix_acl_access";
+
+/// The files: name, owner, mode; a slash at the end: a directory.
+const MADE: [(&str, u32, u32); 12] = [
+    ("open/", 1000, 0o777),
+    ("bin/", 1000, 0o755),
+    (".ssh/", 1000, 0o755),
+    ("shut/", 1000, 0o700),
+    ("sticky/", 0, 0o1777),
+    ("open/a.key", 1000, 0o755),
+    ("open/free", 1000, 0o666),
+    ("open/odd", 1000, 0o4755),
+    ("bin/tool", 1000, 0o755),
+    (".ssh/id", 1000, 0o600),
+    ("shut/in", 1000, 0o644),
+    ("sticky/mine", 1000, 0o644),
+];
+
+/// Makes the files anew, as if nobody had changed or removed one.
+fn make(source: &Path, acl: &[u8]) {
+    for entry in fs::read_dir(source).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() { fs::remove_dir_all(entry) } else { fs::remove_file(entry) }.unwrap();
+    }
+    let loose = [("acl", 1000, 0o640), ("strange", 5000, 0o666)];
+    for (name, owner, mode) in MADE.into_iter().chain(loose) {
+        let path = source.join(name);
+        if name.ends_with('/') {
+            fs::create_dir(&path).unwrap();
+        } else {
+            fs::write(&path, "").unwrap();
+        }
+        raw::chown(&path, owner, if owner == 0 { 0 } else { 1000 }, false).unwrap();
+        raw::chmod(&path, mode).unwrap();
+    }
+    raw::set_xattr(&source.join("acl"), ACL, acl, 0).unwrap();
+    raw::symlink(Path::new("free"), &source.join("open/link")).unwrap();
+    raw::chown(&source.join("open/link"), 1000, 1000, false).unwrap();
+    raw::chown(source, 0, 0, false).unwrap();
+    raw::chmod(source, 0o777).unwrap();
+}
+
+/// An ACL for one user and one group, as it is stored.
+fn acl(sandbox: &Sandbox) -> Vec<u8> {
+    let file = sandbox.file("acl", "");
+    sh(&format!("chmod 640 {0}; setfacl -m u:1001:rw,g:60:r {0}", str(&file)));
+    raw::get_xattr(&file, c"system.posix_acl_access").unwrap()
+}
+
+/// Does an operation as a caller; returns the error number, 0 for none.
+fn attempt(who: Who, operation: &str, path: &Path, mode: u32) -> i32 {
+    let operation = operation.to_owned();
+    let body = || {
+        let (uid, gid) = (Uid::from_raw(who.0), Gid::from_raw(who.1));
+        let groups: Vec<Gid> = who.2.iter().map(|group| Gid::from_raw(*group)).collect();
+        let switched = nix::unistd::setgroups(&groups)
+            .and_then(|()| nix::unistd::setresgid(gid, gid, gid))
+            .and_then(|()| nix::unistd::setresuid(uid, uid, uid));
+        let done = switched.map_err(|errno| errno as i32);
+        let done = done.and_then(|()| act(who, &operation, path, mode));
+        std::process::exit(done.err().unwrap_or(0));
+    };
+    let child = raw::fork(body).expect("fork");
+    match waitpid(child, None).unwrap() {
+        WaitStatus::Exited(_, code) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn act(who: Who, operation: &str, path: &Path, mode: u32) -> Result<(), i32> {
+    let code = |error: std::io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+    match operation {
+        "read" if path.is_symlink() => fs::read_link(path).map(drop).map_err(code),
+        "read" => raw::open(path, libc::O_RDONLY, 0).map(drop),
+        "write" => raw::open(path, libc::O_WRONLY, 0).map(drop),
+        "search" => raw::access(path, libc::X_OK, 0).map(drop),
+        "execute" => {
+            let program = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+            match nix::unistd::execv(&program, &[&program]) {
+                // It has come as far as to look what is in it.
+                Err(Errno::ENOEXEC) => Ok(()),
+                Err(errno) => Err(errno as i32),
+            }
+        }
+        "create" => {
+            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
+            raw::open(&path.join("new"), flags, 0o600).map(drop)
+        }
+        "delete" if path.is_dir() => match fs::remove_dir(path).map_err(code) {
+            Err(libc::ENOTEMPTY) => Ok(()),
+            done => done,
+        },
+        "delete" => fs::remove_file(path).map_err(code),
+        "link" => raw::link(path, &path.with_file_name("hard")).map(drop),
+        "chmod" => raw::chmod(path, mode ^ 0o200).map(drop),
+        "chown" => raw::chown(path, who.0, who.1, false).map(drop),
+        other => panic!("{other}"),
+    }
+}
+
+/// The number of an error that an explanation names.
+fn number(errno: &Value) -> i32 {
+    match errno.as_str() {
+        None => 0,
+        Some("EACCES") => libc::EACCES,
+        Some("EPERM") => libc::EPERM,
+        Some("EROFS") => libc::EROFS,
+        Some("ENOENT") => libc::ENOENT,
+        Some("EOVERFLOW") => libc::EOVERFLOW,
+        Some(other) => panic!("{other}"),
+    }
+}
+
+fn owner(path: &Path) -> String {
+    let meta = fs::symlink_metadata(path).unwrap();
+    format!("{}:{}", meta.uid(), meta.gid())
+}
+
+/// Compares one operation of a caller on one file.
+fn compare(
+    (ours, source, acl): (&Ours, &Path, &[u8]),
+    who: Who,
+    (name, file): (&str, &Value),
+    row: &Value,
+) -> String {
+    let operation = row["operation"].as_str().unwrap();
+    let mode = u32::from_str_radix(file["mode"].as_str().unwrap(), 8).unwrap();
+    let got = attempt(who, operation, &ours.at(name), mode);
+    let wanted = number(&row["errno"]);
+    // A link also takes a directory that it can be made in, under the same rules.
+    let elsewhere = [libc::EACCES, libc::EROFS, libc::EPERM, libc::EOVERFLOW, libc::EXDEV];
+    let same = got == wanted || operation == "link" && wanted == 0 && elsewhere.contains(&got);
+    let stored = row["stored"].as_str().filter(|_| got == 0);
+    let on_disk =
+        source.join(if operation == "create" { format!("{name}/new") } else { name.into() });
+    let found = stored.map(|_| owner(&on_disk));
+    if got == 0 && !["read", "write", "search", "execute"].contains(&operation) {
+        make(source, acl);
+    }
+    if same && found.as_deref() == stored {
+        return String::new();
+    }
+    format!("{who:?} {operation} {name}: error {got}, stored as {found:?}, not as said: {row}\n")
+}
+
+#[test]
+fn explain_says_what_callers_can_do() {
+    require!(Root, Fuse, AclTools);
+    sandbox(|sandbox| {
+        let rules = "
+[[rules]]
+path = 'bin/**'
+read-only = true
+[[rules]]
+path = '.ssh/**'
+hide = true
+[[rules]]
+name = '*.key'
+deny = ['delete', 'exec']
+[[rules]]
+name = 'odd'
+present-owner = '1001:1001'
+present-mode = 'go-rx'
+[[rules]]
+path = 'sticky'
+deny = ['create']
+";
+        let changes = "[changes]\nchown = 'ignore'\nchgrp = 'ignore'\nchmod = 'deny'\n\
+                       [ids.collapse]\npresent-as = '1001:1001'\nstore-as = '1000:1000'\n";
+        let mirror = "[callers]\nmirror = [1001, '@60']\n";
+        let refuse = "[callers]\nmirror = [1001]\nothers = 'refuse'\n[ids]\nmap = ['0:0:2000']\n";
+        let map = "[ids]\nmap = ['0:0:1001', '1001:3000:1']\n";
+        let acl = acl(sandbox);
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        let protected = fs::read_to_string("/proc/sys/fs/protected_hardlinks");
+        let protected = protected.is_ok_and(|text| text.trim() == "1");
+        let mut wrong = String::new();
+        for policy in [rules, changes, mirror, refuse, map] {
+            let file = sandbox.file("p.toml", &format!("version = 1\n{policy}"));
+            make(&source, &acl);
+            let ours = Ours::new(&source, &point, &["--policy", str(&file), "--cache", "none"]);
+            for who in CALLERS {
+                let groups: String = who.2.iter().map(|group| format!(",{group}")).collect();
+                let caller = format!("{}:{}{groups}", who.0, who.1);
+                let args = ["explain", "--json", "--policy", str(&file), "--as", &caller];
+                let done = finish(&[&args[..], &[str(&source)], &FILES].concat());
+                assert!(done.status.success(), "{}", text(&done));
+                let said: Value = serde_json::from_slice(&done.stdout).unwrap();
+                for (name, file) in FILES.iter().zip(said["files"].as_array().unwrap()) {
+                    let rows = file["access"].as_array().unwrap();
+                    for row in rows.iter().filter(|row| protected || row["operation"] != "link") {
+                        wrong += &compare((&ours, &source, &acl), who, (name, file), row);
+                    }
+                }
+            }
+            ours.unmount();
+        }
+        assert!(wrong.is_empty(), "{wrong}");
+    });
+}
