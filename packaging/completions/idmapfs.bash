@@ -20,7 +20,7 @@ _idmapfs() {
     case $first in
         run) words="$policy $flags $server --as" ;;
         explain) words="$policy --as --json" ;;
-        check) words="--source" ;;
+        check) words="--source --suid" ;;
         reload | abort) words="" ;;
         *) words="$policy $flags $naming $server --help --version" ;;
     esac
