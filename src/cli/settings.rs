@@ -111,6 +111,11 @@ impl Settings {
                 let value = from_here(text("names", value)?)?;
                 self.policy.set("names", Some(&value))?;
             }
+            name @ ("map-passwd" | "map-group" | "map-passwd-rev" | "map-group-rev") => {
+                // A path alone is the first of two.
+                let value = from_here(&format!("disk={}", text(name, value)?))?;
+                self.policy.set(name, value.strip_prefix("disk="))?;
+            }
             name => {
                 let value = opt.value.map(|_| text(name, value)).transpose()?;
                 self.policy.set(name, value)?;

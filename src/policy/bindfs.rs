@@ -3,7 +3,9 @@
 //! of users and groups.
 
 use super::error::{Code, Origin, PolicyError, Written};
+use super::familiar::Familiar;
 use super::mode::{ModeExpr, Sorts};
+use super::names::{ByName, List, Lists, Place};
 use super::spec::{Rules, Spec};
 use super::text::{self, Names, quote};
 use crate::id::{Disk, Extent, Group, Id, Kind, User, View};
@@ -50,6 +52,58 @@ pub(super) fn map(
     pairs(&mut spec.users, at, &users);
     pairs(&mut spec.groups, at, &groups);
     Ok(())
+}
+
+/// The lists of a kind on disk and in the view.
+type Sides = (Option<List>, Option<List>);
+
+/// Reads `map-passwd=`, `map-group=` and their `-rev`: ids pair up whose name
+/// is in the file on one side and on the host on the other, and all else stays.
+///
+/// # Errors
+/// A path that is not absolute, a file that cannot be read, names that another
+/// option gives already.
+pub(super) fn lists(
+    spec: &mut Spec,
+    given: &[(Familiar, String)],
+    names: &dyn Names,
+) -> Result<(), PolicyError> {
+    let mut sides: [Option<Sides>; 2] = [None, None];
+    let mut last = Origin::Whole;
+    for (spelling, path) in given.iter().filter(|(spelling, _)| spelling.is_list()) {
+        let at = Origin::Option(spelling.name());
+        let (file, host) = (Some(List::File(Place::parse(&at, path)?)), Some(List::Host));
+        let rev = matches!(spelling, Familiar::MapPasswdRev | Familiar::MapGroupRev);
+        let pair = if rev { (host, file) } else { (file, host) };
+        let [users, groups] = &mut sides;
+        let of_groups = matches!(spelling, Familiar::MapGroup | Familiar::MapGroupRev);
+        let slot = if of_groups { groups } else { users };
+        if slot.replace(pair).is_some() || spec.names.is_some() {
+            let what = "the names of one kind are given twice";
+            return Err(PolicyError::new(Code::Conflict, at, what).hint("leave one out"));
+        }
+        last = at;
+    }
+    let [users, groups] = sides;
+    if users.is_none() && groups.is_none() {
+        return Ok(());
+    }
+    if users.is_some() {
+        spec.users.map.push(Written { value: Extent::IDENTITY, at: last.clone() });
+    }
+    if groups.is_some() {
+        spec.groups.map.push(Written { value: Extent::IDENTITY, at: last.clone() });
+    }
+    // A kind without a file has its names on the host's side alone, so on none.
+    let host = |sides: &Option<Sides>| {
+        let (disk, view) = sides.clone().unwrap_or_default();
+        (disk.filter(|list| *list == List::Host), view.filter(|list| *list == List::Host))
+    };
+    let (of_users, of_groups) = (host(&groups), host(&users));
+    let (users, groups) = (users.unwrap_or(of_users), groups.unwrap_or(of_groups));
+    let disk = Lists { users: users.0, groups: groups.0 };
+    let view = Lists { users: users.1, groups: groups.1 };
+    spec.set_by_name(&last, ByName::Names { disk, view }, names)
 }
 
 /// Adds pairs, and that all ids which are in none are shown as themselves.

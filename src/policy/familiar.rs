@@ -74,6 +74,14 @@ pub enum Familiar {
     UidOffset,
     /// `gid-offset=N` of bindfs: the view gid is the disk gid plus N.
     GidOffset,
+    /// `map-passwd=FILE` of bindfs: disk users by their names in a file.
+    MapPasswd,
+    /// `map-group=FILE` of bindfs: disk groups by their names in a file.
+    MapGroup,
+    /// `map-passwd-rev=FILE` of bindfs: view users by their names in a file.
+    MapPasswdRev,
+    /// `map-group-rev=FILE` of bindfs: view groups by their names in a file.
+    MapGroupRev,
     /// `mirror=USER:@GROUP` of bindfs: these see every file as their own.
     Mirror,
     /// `mirror-only=USER:@GROUP` of bindfs: nobody else gets in, but root.
@@ -113,6 +121,10 @@ const TAKEN: &[(&str, Familiar)] = &[
     ("squash_to_root", Familiar::SquashToRoot),
     ("uid-offset", Familiar::UidOffset),
     ("gid-offset", Familiar::GidOffset),
+    ("map-passwd", Familiar::MapPasswd),
+    ("map-group", Familiar::MapGroup),
+    ("map-passwd-rev", Familiar::MapPasswdRev),
+    ("map-group-rev", Familiar::MapGroupRev),
     ("mirror", Familiar::Mirror),
     ("mirror-only", Familiar::MirrorOnly),
 ];
@@ -129,14 +141,6 @@ const REFUSED: &[(&[&str], &str)] = &[
         "programs disagree on the order of its numbers; write map=g:disk:view:count",
     ),
     (&["raw.idmap", "idmapped-mounts"], "write map=[u:|g:]disk:view:count, once for each extent"),
-    (
-        &["map-passwd", "map-group"],
-        "write names=disk=PASSWD:GROUP,names=view=host, and map=0:0:4294967295 after it for the rest",
-    ),
-    (
-        &["map-passwd-rev", "map-group-rev"],
-        "write names=disk=host,names=view=PASSWD:GROUP, and map=0:0:4294967295 after it for the rest",
-    ),
     (&["uidfile", "gidfile"], "write the pairs into the table of a policy file"),
     (&["create-as-mounter"], "write store-as=USER:GROUP with the user who mounts"),
 ];
@@ -223,6 +227,10 @@ impl Familiar {
             | Self::SquashToGid
             | Self::UidOffset
             | Self::GidOffset
+            | Self::MapPasswd
+            | Self::MapGroup
+            | Self::MapPasswdRev
+            | Self::MapGroupRev
             | Self::Mirror
             | Self::MirrorOnly => true,
             Self::ChownNormal
@@ -255,6 +263,11 @@ impl Familiar {
                 | Self::UidOffset
                 | Self::GidOffset
         )
+    }
+
+    /// Reports whether the option names a file of users or groups.
+    pub const fn is_list(self) -> bool {
+        matches!(self, Self::MapPasswd | Self::MapGroup | Self::MapPasswdRev | Self::MapGroupRev)
     }
 
     /// Adds what the option says to a policy.
@@ -305,6 +318,8 @@ impl Familiar {
             Self::XattrNone => xattrs(spec, at, &[("system.posix_acl_*", "pass"), ("*", "hide")]),
             Self::XattrRo => xattrs(spec, at, &[("*", "refuse")]),
             Self::XattrRw | Self::CreateAsUser => Ok(()),
+            // Together they are one stage, see `bindfs::lists`.
+            Self::MapPasswd | Self::MapGroup | Self::MapPasswdRev | Self::MapGroupRev => Ok(()),
             Self::Perms => {
                 let mode = Some(expression(at, value)?);
                 everything(spec, at, |rule| set(&mut rule.present_mode, at, mode))

@@ -52,7 +52,10 @@ impl Options {
                 (None, true) => return Err(misused(spelling.name(), "needs a value")),
                 (Some(_), false) => return Err(misused(spelling.name(), "takes no value")),
             };
-            if spelling.is_map() {
+            if spelling.is_list() {
+                self.came("names");
+            }
+            if spelling.is_map() || spelling.is_list() {
                 self.came("map");
             }
             self.familiar.push((spelling, given.to_owned()));
@@ -153,6 +156,7 @@ impl Spec {
         if !options.names.is_empty() {
             by_names(&mut spec, &options.names, names)?;
         }
+        bindfs::lists(&mut spec, &options.familiar, names)?;
         if let Some(value) = &options.prefix {
             let at = Origin::Option("prefix");
             let stage = ByName::prefix(&at, value, Lists::host())?;
