@@ -161,7 +161,7 @@ const ABSENT: &[(&[&str], &str)] = &[
         &["block-devices-as-files"],
         "a file of size 0 is what programs would see; losetup shows a device",
     ),
-    (&["read-rate", "write-rate"], "limits are for io.max of a control group around the callers"),
+    (&["read-rate", "write-rate"], "limit the server by io.max of its control group"),
     (
         &["enable-lock-forwarding", "disable-lock-forwarding"],
         "locks of fcntl are always those of the source, and flock is always the mount's alone",
