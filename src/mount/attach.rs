@@ -23,7 +23,8 @@ use super::options::Options;
 use crate::fs::Fs;
 use crate::fuse::{Session, SessionOptions, VIEW};
 use crate::sys::mount::{self as kernel, Context};
-use crate::sys::{mountinfo, stat};
+use crate::sys::mountinfo;
+use crate::sys::stat::{self, Mounted};
 use crate::text::shown;
 
 /// Who mounted, and so who can unmount.
@@ -41,6 +42,8 @@ pub(super) struct Place {
     pub(super) target: PathBuf,
     /// The device number of the file system.
     pub(super) device: (u32, u32),
+    /// The id of the mount.
+    mount: u64,
     pub(super) way: Way,
 }
 
@@ -79,10 +82,10 @@ fn own(
     let (device, parent) = make(options, target, name, context, (geteuid(), getegid()))?;
     let serving = SessionOptions { anchored: true, ..with_clones(serving, device.as_fd()) };
     let session = Session::start(device, fs, serving).map_err(MountError::Session)?;
-    let number = device_of(parent.as_fd(), Path::new(""))
-        .and_then(|number| attach(parent, target).map(|_root| number))
+    let mounted = attach(parent, target)
+        .and_then(|root| mounted_at(root.as_fd(), Path::new("")))
         .map_err(|why| refused(target, why, String::new()))?;
-    Ok((session, Place { target: target.to_owned(), device: number, way: Way::Own }))
+    Ok((session, Place::new(target, mounted, Way::Own)))
 }
 
 /// Makes the file system and a mount of it that is attached nowhere; returns
@@ -168,12 +171,9 @@ fn by_helper(
     let device = helper::mount(options, target, name)?;
     let serving = SessionOptions { anchored: false, ..with_clones(serving, device.as_fd()) };
     let started = Session::start(device, fs, serving).map_err(MountError::Session);
-    let number = device_of(AT_FDCWD, target).map_err(|why| refused(target, why, String::new()));
-    match started.and_then(|session| number.map(|number| (session, number))) {
-        Ok((session, number)) => {
-            let target = target.to_owned();
-            Ok((session, Place { target, device: number, way: Way::Helper }))
-        }
+    let mounted = mounted_at(AT_FDCWD, target).map_err(|why| refused(target, why, String::new()));
+    match started.and_then(|session| mounted.map(|mounted| (session, mounted))) {
+        Ok((session, mounted)) => Ok((session, Place::new(target, mounted, Way::Helper))),
         Err(error) => {
             if let Err(left) = helper::unmount(target, true) {
                 log::warn!("{left}");
@@ -192,8 +192,8 @@ fn with_clones(serving: SessionOptions, device: BorrowedFd<'_>) -> SessionOption
     SessionOptions { clone_device: clone.is_ok(), ..serving }
 }
 
-fn device_of(dir: BorrowedFd<'_>, path: &Path) -> io::Result<(u32, u32)> {
-    Ok(stat::device(dir, path.as_os_str())?)
+fn mounted_at(dir: BorrowedFd<'_>, path: &Path) -> io::Result<Mounted> {
+    Ok(stat::mounted(dir, path.as_os_str())?)
 }
 
 fn refused(target: &Path, why: io::Error, kernel: String) -> MountError {
@@ -201,9 +201,16 @@ fn refused(target: &Path, why: io::Error, kernel: String) -> MountError {
 }
 
 impl Place {
-    /// Reports whether ours is still what is mounted at the target.
+    fn new(target: &Path, mounted: Mounted, way: Way) -> Self {
+        let Mounted { device, mount } = mounted;
+        Self { target: target.to_owned(), device, mount, way }
+    }
+
+    /// Reports whether ours is still what is mounted at the target. The mount
+    /// that comes after it may have its device number.
     fn is_there(&self) -> bool {
-        device_of(AT_FDCWD, &self.target).is_ok_and(|device| device == self.device)
+        let ours = Mounted { device: self.device, mount: self.mount };
+        mounted_at(AT_FDCWD, &self.target).is_ok_and(|mounted| mounted == ours)
     }
 
     /// Unmounts, if ours is still what is mounted at the target. If it is

@@ -16,7 +16,7 @@ use super::options::Options;
 use super::serve::serve;
 use crate::sys::daemon;
 use crate::sys::process::{Fork, fork};
-use crate::sys::stat::device;
+use crate::sys::stat::mounted;
 
 /// Mounts.
 ///
@@ -86,8 +86,9 @@ fn wait_until_usable(mut server: File, target: &Path) -> Result<(), MountError> 
         return Err(MountError::Background(if word.is_empty() { silent.into() } else { word }));
     };
     let failed = |why| MountError::Target { path: target.to_owned(), why };
-    let (major, minor) =
-        device(AT_FDCWD.as_fd(), target.as_os_str()).map_err(|errno| failed(errno.into()))?;
+    let there =
+        mounted(AT_FDCWD.as_fd(), target.as_os_str()).map_err(|errno| failed(errno.into()))?;
+    let (major, minor) = there.device;
     if *number != format!("{major}:{minor}") {
         return Err(failed(io::Error::other("something else has been mounted there meanwhile")));
     }

@@ -67,14 +67,27 @@ pub fn mount_at(at: BorrowedFd<'_>, name: &OsStr) -> nix::Result<(u64, u32)> {
     Ok((raw.stx_mnt_id, u32::from(raw.stx_mode) & libc::S_IFMT))
 }
 
-/// Returns the device number, major and minor, of the file system at a path,
-/// without asking a server for anything. Follows symbolic links but the last.
+/// What is mounted at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// The device number of the file system, major and minor. The next one that
+    /// is mounted may get it when this one is gone.
+    pub device: (u32, u32),
+    /// The id of the mount, which no other one gets (before Linux 6.8: while this
+    /// one is there).
+    pub mount: u64,
+}
+
+/// Returns what is mounted at a path, without asking a server for anything.
+/// Follows symbolic links but the last.
 ///
 /// # Errors
 /// As statx(2).
-pub fn device(at: BorrowedFd<'_>, path: &OsStr) -> nix::Result<(u32, u32)> {
-    let raw = statx(at, path, libc::AT_STATX_DONT_SYNC, 0)?;
-    Ok((raw.stx_dev_major, raw.stx_dev_minor))
+pub fn mounted(at: BorrowedFd<'_>, path: &OsStr) -> nix::Result<Mounted> {
+    let mask = libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
+    let raw = statx(at, path, libc::AT_STATX_DONT_SYNC, mask)?;
+    let device = (raw.stx_dev_major, raw.stx_dev_minor);
+    Ok(Mounted { device, mount: raw.stx_mnt_id })
 }
 
 fn statx(

@@ -196,3 +196,30 @@ fn explain_says_what_the_mount_shows() {
         assert!(said.contains("100007") && said.contains("5000"), "{said}");
     });
 }
+
+/// The next mount can get the device number of one that has just gone, whose
+/// server is not through yet.
+#[test]
+fn a_server_that_ends_leaves_the_next_mount_alone() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        // Mounts of others may get the number first.
+        for _ in 0..10 {
+            let mut old = Ours::new(&source, &point, &[]);
+            let before = mount_at(&point).unwrap().device;
+            old.signal(Signal::SIGSTOP);
+            sh(&format!("umount -l {}", str(&point)));
+            let done = finish(&[str(&source), str(&point)]);
+            assert!(done.status.success(), "{}", text(&done));
+            let device = mount_at(&point).unwrap().device;
+            old.signal(Signal::SIGCONT);
+            old.ended();
+            assert_eq!(mount_at(&point).map(|mount| mount.device), Some(device.clone()));
+            sh(&format!("ls {0} && umount {0}", str(&point)));
+            if device == before {
+                break;
+            }
+        }
+    });
+}
