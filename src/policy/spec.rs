@@ -401,12 +401,11 @@ impl fmt::Display for Spec {
             let texts: Vec<String> = texts.collect();
             words.push(format!("rules={}:{:016x}", texts.len(), digest(&texts.join(","))));
         }
-        words.extend(self.changes.words().into_iter().map(|(word, value, _)| {
-            let escaped = escape(&value);
-            format!("{word}={escaped}")
-        }));
+        let changes = self.changes.words().into_iter();
+        words.extend(changes.map(|(word, value, _)| format!("{word}={value}")));
         words.extend((!self.callers.is_empty()).then(|| self.callers.to_string()));
-        f.write_str(&words.join(","))
+        // A prefix, a file's name and an expression are as they were written.
+        f.write_str(&escape(&words.join(",")))
     }
 }
 

@@ -114,6 +114,8 @@ fn a_prefix_stands_before_the_names_on_disk() {
         assert_eq!(stored::<User>(&policy, 1000), None);
         assert_eq!(policy.spec().describe(), "prefix=alice.web.");
     }
+    // A line of a log stays one line.
+    assert_eq!(policy("prefix = '\u{2028}'").spec().describe(), "prefix=\\u{2028}");
     let inline = "prefix = { prefix = 'x-', names = { users = { x-a = 5, a = 6, x- = 7 } } }";
     let policy = policy(inline);
     assert_eq!(shown::<User>(&policy, 5), Some(6));
