@@ -92,6 +92,14 @@ fn parsing(c: &mut Criterion) {
     c.bench_function("parse/4096 extents", |b| {
         b.iter(|| file::parse("bench", black_box(&text), &NoNames).unwrap());
     });
+    let rule = |i: u32| {
+        format!("[[rules]]\npath = '**/{}'\nowner = {i}\npresent-mode = 'go-w'\n", pattern(i))
+    };
+    let text: String = (0..10_000).map(rule).collect();
+    let text = format!("version = 1\n{text}");
+    c.bench_function("parse/10000 rules", |b| {
+        b.iter(|| file::parse("bench", black_box(&text), &NoNames).unwrap());
+    });
 }
 
 /// The pattern of a rule, of every sort in turn.
@@ -117,6 +125,38 @@ fn names(rules: u32) -> Vec<String> {
         _ => format!("a rather long name of a document, {i}.odt"),
     };
     scattered(rules).into_iter().map(name).collect()
+}
+
+/// Rules without a path: a thousand that look at the file alone, of which one
+/// at most matches.
+fn by_owner(c: &mut Criterion) {
+    let mut group = c.benchmark_group("rules by file");
+    type Condition = (&'static str, fn(u32) -> String);
+    let conditions: [Condition; 5] = [
+        ("owner", |i| format!("owner = {}", i * STEP)),
+        ("owner range", |i| format!("owner = '{}-{}'", i * STEP, i * STEP + 3)),
+        ("group", |i| format!("group = {}", i * STEP)),
+        ("mode", |i| format!("mode = '-{:04o}'", i % 4095 + 1)),
+        ("owner and mode", |i| format!("owner = {}\nmode = '/0111'", i * STEP)),
+    ];
+    for (name, condition) in conditions {
+        let rule = |i| format!("[[rules]]\n{}\npresent-owner = 'u:{i}'\n", condition(i));
+        let text: String = (0..1000).map(rule).collect();
+        let spec = file::parse("bench", &format!("version = 1\n{text}"), &NoNames).unwrap();
+        let rules = Rules::new(spec.rules());
+        let state = rules.step(&rules.root(), b"name", false);
+        let subject = |id| Subject {
+            kind: FileKind::Regular,
+            owner: Ids::new(id, id).unwrap().into(),
+            mode: Mode::new(0o644),
+        };
+        let subjects: Vec<Subject> = scattered(1000 * STEP).into_iter().map(subject).collect();
+        group.bench_function(BenchmarkId::new(name, 1000), |b| {
+            let mut asked = subjects.iter().cycle();
+            b.iter(|| asked.next().map(|subject| rules.verdict(&state, black_box(subject)).owner));
+        });
+    }
+    group.finish();
 }
 
 /// A name's way through the rules: one step, and what is said of a file.
@@ -170,5 +210,5 @@ fn rules(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decisions, parsing, rules);
+criterion_group!(benches, decisions, parsing, rules, by_owner);
 criterion_main!(benches);

@@ -334,3 +334,66 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..config() })]
+
+    #[test]
+    fn of_many_rules_without_a_path_the_first_that_matches_decides(
+        rules in prop::collection::vec(by_file(), 17..60),
+        subjects in prop::collection::vec(any_subject(), 60),
+    ) {
+        let compiled = Rules::new(&rules);
+        let state = compiled.step(&compiled.root(), b"name", false);
+        for subject in subjects {
+            let by = compiled.verdict(&state, &subject).by;
+            let first = |mentions: fn(&Rule) -> bool| {
+                let found = (0_u16..).zip(&rules);
+                let mut found = found.filter(|(_, r)| mentions(&r.value) && r.value.meets(&subject));
+                found.next().map(|(at, _)| at)
+            };
+            prop_assert_eq!(by.hide, first(|rule| rule.hide.is_some()));
+            prop_assert_eq!(by.read_only, first(|rule| rule.read_only.is_some()));
+            prop_assert_eq!(by.deny, first(|rule| rule.deny.is_some()));
+        }
+    }
+}
+
+fn any_subject() -> impl Strategy<Value = Subject> {
+    let id = || prop::option::weighted(0.9, 0..12_u32);
+    (kind(), id(), id(), 0..0o10000_u32).prop_map(|(kind, uid, gid, mode)| Subject {
+        kind,
+        owner: Owner { uid: uid.and_then(Id::new), gid: gid.and_then(Id::new) },
+        mode: Mode::new(mode),
+    })
+}
+
+/// A rule that may ask for anything but a path; it never hides, as of what is
+/// hidden nothing else is told.
+fn by_file() -> impl Strategy<Value = Written<Rule>> {
+    let ranges = || prop::collection::vec((0..10_u32, 0..4_u32), 0..3);
+    let mode = (0..4_u8, 1..0o10000_u16).prop_map(|(sort, bits)| match sort {
+        0 => Some(ModeTest::Any(bits)),
+        1 => Some(ModeTest::All(bits & 0o111)),
+        2 => Some(ModeTest::Exactly(bits)),
+        _ => None,
+    });
+    (ranges(), ranges(), prop::option::of(kind()), mode, 1..8_u8).prop_map(
+        |(users, groups, kind, mode, effects)| {
+            let id = |raw| Id::new(raw).unwrap();
+            let user = |(first, more)| Range { first: id(first), last: id(first + more) };
+            let id = |raw| Id::new(raw).unwrap();
+            let group = |(first, more)| Range { first: id(first), last: id(first + more) };
+            written(Rule {
+                users: users.into_iter().map(user).collect(),
+                groups: groups.into_iter().map(group).collect(),
+                kinds: kind.map_or_else(Kinds::default, |kind| Kinds::default().with(kind)),
+                mode,
+                hide: (effects & 1 != 0).then(|| written(false)),
+                read_only: (effects & 2 != 0).then(|| written(true)),
+                deny: (effects & 4 != 0).then(|| written(Deny::CHMOD)),
+                ..Rule::default()
+            })
+        },
+    )
+}

@@ -1,9 +1,20 @@
 //! What the rules that match a place say of the file there.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::automaton::Compiled;
+use super::by_file::ByFile;
 use super::rule::{Deny, Effect, Subject};
 use crate::id::{Owner, View};
 use crate::policy::mode::ModeExpr;
+
+/// Up to this many rules are tried one by one.
+const FEW: usize = 16;
+
+/// So often more rules are tried one by one too: many a place is left again
+/// before an index of them has paid for itself.
+const SELDOM: u32 = 16;
 
 /// Whether a name is hidden, as far as its place tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +45,8 @@ pub struct By {
 }
 
 impl By {
-    /// Lets a rule decide these effects.
-    fn set(&mut self, effects: Effect, rule: u16) {
+    /// Lets a rule decide these effects, but for those that an earlier one does.
+    pub(super) fn set(&mut self, effects: Effect, rule: u16) {
         for (effect, slot) in [
             (Effect::HIDE, &mut self.hide),
             (Effect::READ_ONLY, &mut self.read_only),
@@ -44,7 +55,7 @@ impl By {
             (Effect::MODE, &mut self.mode),
             (Effect::DENY, &mut self.deny),
         ] {
-            if effects.has(effect) {
+            if effects.has(effect) && slot.is_none_or(|earlier| rule < earlier) {
                 *slot = Some(rule);
             }
         }
@@ -92,6 +103,9 @@ pub(super) struct Decision {
     pub(super) hide: Hide,
     /// Who decides, where no rule looks at the file.
     fixed: Option<By>,
+    /// How often the rules were tried one by one, though there are many.
+    tried: AtomicU32,
+    index: OnceLock<Box<ByFile>>,
 }
 
 impl Decision {
@@ -99,8 +113,14 @@ impl Decision {
     pub(super) fn new(all: &[Compiled], rules: &[u16], shown: bool) -> Self {
         let looks = |rule: &u16| all.get(usize::from(*rule)).is_some_and(|rule| rule.conditional);
         let depends = rules.iter().any(looks);
-        let mut decision =
-            Self { rules: rules.into(), shown, hide: hide(all, rules, shown), fixed: None };
+        let mut decision = Self {
+            rules: rules.into(),
+            shown,
+            hide: hide(all, rules, shown),
+            fixed: None,
+            tried: AtomicU32::new(0),
+            index: OnceLock::new(),
+        };
         decision.fixed = (!depends).then(|| decision.first(all, |_| true));
         decision
     }
@@ -120,9 +140,26 @@ impl Decision {
         by
     }
 
+    /// Returns which rules decide about a file.
+    fn by(&self, all: &[Compiled], subject: &Subject) -> By {
+        let meets = |rule: &Compiled| rule.rule.meets(subject);
+        if self.rules.len() <= FEW {
+            return self.first(all, meets);
+        }
+        let open = open(self.shown);
+        if let Some(index) = self.index.get() {
+            return index.decide(all, subject, open);
+        }
+        if self.tried.fetch_add(1, Ordering::Relaxed) < SELDOM {
+            return self.first(all, meets);
+        }
+        let index = self.index.get_or_init(|| Box::new(ByFile::new(all, &self.rules, open)));
+        index.decide(all, subject, open)
+    }
+
     /// Returns what the rules say of a file at this place.
     pub(super) fn verdict<'r>(&self, all: &'r [Compiled], subject: &Subject) -> Verdict<'r> {
-        let by = self.fixed.unwrap_or_else(|| self.first(all, |rule| rule.rule.meets(subject)));
+        let by = self.fixed.unwrap_or_else(|| self.by(all, subject));
         let rule = |at: Option<u16>| Some(&all.get(usize::from(at?))?.rule);
         Verdict {
             hide: rule(by.hide).is_some_and(|rule| rule.hides()),

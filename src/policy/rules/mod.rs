@@ -7,6 +7,7 @@
 //! file and mentions that effect.
 
 mod automaton;
+mod by_file;
 mod decision;
 mod index;
 mod intern;

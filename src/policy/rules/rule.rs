@@ -32,7 +32,7 @@ pub(in crate::policy) const KINDS: [(&str, FileKind); 7] = [
 ];
 
 /// A set of kinds of files; the empty one is every kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Kinds(u8);
 
 impl Kinds {
