@@ -2,7 +2,7 @@
 # The one test command: everything that a change must pass.
 #
 #   bash tests/run.sh            all of it; as root it installs what is missing
-#   bash tests/run.sh SECTION..  only these: packages lint unit mounts oracle pjdfstest
+#   bash tests/run.sh SECTION..  only these: packages lint unit fuzz mounts oracle pjdfstest
 #
 # As an ordinary user, the tests that need root say SKIP. With CI set (or
 # IDMAPFS_NO_SKIP=1) a skip is a failure, but for the features that
@@ -16,7 +16,7 @@ pjdfstest_version=0.2.2
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export IDMAPFS_PJDFSTEST=$target/pjdfstest/bin/pjdfstest
 export PATH=$PATH:/usr/sbin:/sbin
-sections=(packages lint unit mounts oracle pjdfstest)
+sections=(packages lint unit fuzz mounts oracle pjdfstest)
 summary=()
 
 section_packages() {
@@ -45,14 +45,31 @@ section_lint() {
     cargo fmt --check && cargo clippy --all-targets --locked -- -D warnings
 }
 
-# Every harness but the one with real mounts.
+# Every harness but those with a section of their own.
 section_unit() {
     local harness arguments=()
     for harness in tests/*.rs; do
         harness=$(basename "$harness" .rs)
-        [[ $harness == mount ]] || arguments+=(--test "$harness")
+        [[ $harness == mount || $harness == fuzz ]] || arguments+=(--test "$harness")
     done
     cargo test --locked --lib --bins "${arguments[@]}" && cargo test --locked --doc
+}
+
+# Each target for so many seconds, all at once, with what they reach counted.
+section_fuzz() {
+    local test failed=0 running=()
+    local -x IDMAPFS_FUZZ_SECONDS=${IDMAPFS_FUZZ_SECONDS:-60}
+    local -x RUSTC_WORKSPACE_WRAPPER=$PWD/tests/fuzz/rustc.sh
+    local run=(cargo test --locked --profile fuzz --test fuzz)
+    "${run[@]}" --no-run || return
+    for test in acls policies words; do
+        "${run[@]}" --quiet -- --exact "fuzz::$test::$test" --nocapture &
+        running+=($!)
+    done
+    for test in "${running[@]}"; do
+        wait "$test" || failed=1
+    done
+    return $failed
 }
 
 section_mounts() {
@@ -80,7 +97,7 @@ finish() {
 (($#)) && sections=("$@")
 for section in "${sections[@]}"; do
     if ! declare -F "section_$section" >/dev/null; then
-        echo "no section $section; there are: packages lint unit mounts oracle pjdfstest" >&2
+        echo "no section $section; there are: packages lint unit fuzz mounts oracle pjdfstest" >&2
         exit 2
     fi
 done

@@ -21,7 +21,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use fault::{Exit, Fault};
-use parse::{Request, parse};
+use parse::Request;
+pub use parse::parse;
 
 /// Does what the command line asks for; returns the exit status.
 ///
