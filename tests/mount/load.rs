@@ -100,16 +100,17 @@ fn the_memory_of_forgotten_files_is_given_back() {
             fs::write(source.join(n.to_string()), "").unwrap();
         }
         let rest = resident(&ours.point);
-        sh(&format!("find {} -uid 0 | wc -l", str(&ours.point)));
-        let full = resident(&ours.point);
-        assert!(full > rest + 3000, "{rest} kB at rest, {full} kB after a walk");
-        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
-        let less = || resident(&ours.point) < rest.midpoint(full);
-        assert!(
-            holds_within(std::time::Duration::from_secs(20), less),
-            "{rest} kB at rest, {full} kB after a walk, {} kB now",
-            resident(&ours.point)
-        );
+        // Other tests drop caches too: what they drop during a walk is never many
+        // at once, and its memory is kept for the next walk.
+        let given_back = (0..3).any(|_| {
+            sh(&format!("find {} -uid 0 | wc -l", str(&ours.point)));
+            let full = resident(&ours.point);
+            assert!(full > rest + 3000, "{rest} kB at rest, {full} kB after a walk");
+            fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+            let less = || resident(&ours.point) < rest.midpoint(full);
+            holds_within(std::time::Duration::from_secs(20), less)
+        });
+        assert!(given_back, "{rest} kB at rest, {} kB now", resident(&ours.point));
     });
 }
 
