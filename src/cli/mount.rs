@@ -1,7 +1,8 @@
 //! Mounting, by hand or for mount(8).
 
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::logging;
@@ -16,6 +17,9 @@ use crate::text::shown;
 
 /// What the kernel caches unless told otherwise.
 const DEFAULT_CACHE: Cache = Cache::Ttl(Duration::from_secs(1));
+
+/// How long a server that has mounted may need to make its mount known.
+const PUBLISHING: Duration = Duration::from_secs(2);
 
 /// Mounts, or changes the flags of a mount.
 ///
@@ -116,13 +120,30 @@ fn shows(record: &Record, source: &Path) -> bool {
 
 /// Returns the record of the live mount at a path.
 fn live_at(target: &Path) -> Result<Option<Record>, Fault> {
+    let Some(connection) = connection_at(target)? else { return Ok(None) };
+    let records = control::live()?;
+    Ok(records.into_iter().find(|record| record.connection == connection))
+}
+
+/// Returns the FUSE connection of the mount of ours at a path, if there is one.
+fn connection_at(target: &Path) -> Result<Option<u32>, Fault> {
     let Ok(point) = target.canonicalize() else { return Ok(None) };
     let there = mountinfo::mount_at(&point)
         .map_err(|error| Fault::mount(format!("mount table: {error}")))?
         .filter(|mount| mountinfo::is_ours(&mount.fstype));
-    let Some(mount) = there else { return Ok(None) };
-    let records = control::live()?;
-    Ok(records.into_iter().find(|record| record.connection == mount.device.1))
+    Ok(there.map(|mount| mount.device.1))
+}
+
+/// Does as [`live_at`], but waits for a server that has just started: its mount is
+/// there a moment before it is known.
+fn known_at(target: &Path) -> Result<Option<Record>, Fault> {
+    let start = Instant::now();
+    loop {
+        match live_at(target)? {
+            None if start.elapsed() < PUBLISHING => thread::sleep(Duration::from_millis(20)),
+            known => return Ok(known),
+        }
+    }
 }
 
 /// Changes the flags of a mount.
@@ -149,9 +170,17 @@ fn remount(request: &Mount, target: &Path, spec: &Spec) -> Result<(), Fault> {
     let flags = if settings.from_table { lifted(settings.flags) } else { settings.flags };
     let lifts = [(flags.suid, "suid"), (flags.dev, "dev")];
     if let Some((_, name)) = lifts.into_iter().find(|(flag, _)| *flag == Some(true))
-        && live_at(target)?.is_some_and(|record| record.policy.split(',').any(is_about_callers))
+        && connection_at(target)?.is_some()
     {
-        return Err(MountError::Callers(name).into());
+        let Some(record) = known_at(target)? else {
+            return Err(Fault::mount(format!(
+                "option {name}: the policy of that mount is not known"
+            ))
+            .hint("umount it, and mount it with that option"));
+        };
+        if record.policy.split(',').any(is_about_callers) {
+            return Err(MountError::Callers(name).into());
+        }
     }
     Ok(mount::remount(target, flags)?)
 }
