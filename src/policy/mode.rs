@@ -162,6 +162,16 @@ impl ModeExpr {
         };
         change.as_ref().map_or(mode, |change| change.apply(mode, kind.is_dir()))
     }
+
+    /// Reports whether a file can lose a set-id bit by this.
+    pub fn masks_set_id(&self) -> bool {
+        let set_id = Mode::SETUID | Mode::SETGID;
+        let all = Mode::new(0o7777);
+        [&self.files, &self.executables]
+            .into_iter()
+            .flatten()
+            .any(|change| change.apply(all, false).bits() & set_id != set_id)
+    }
 }
 
 impl fmt::Display for ModeExpr {
@@ -330,6 +340,16 @@ mod tests {
 
     fn expr(text: &str) -> Result<ModeExpr, String> {
         ModeExpr::parse(&Origin::Whole, text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn set_id_bits_are_masked_by_what_removes_them() {
+        for (text, masks) in [("u-s", true), ("a-s", true), ("go-w,g-s", true), ("a-t", false)] {
+            assert_eq!(expr(text).unwrap().masks_set_id(), masks, "{text}");
+        }
+        for text in ["0", "&0755", "u=rw,go=", "g=u"] {
+            assert!(!expr(text).unwrap().masks_set_id(), "{text}");
+        }
     }
 
     #[test]

@@ -48,8 +48,8 @@ pub(super) struct Pattern {
     /// Whether all below what it matches matches too.
     tail: bool,
     hit: Hit,
-    /// Whether a match of this pattern may hide a directory.
-    hides: bool,
+    /// What a match of this pattern may hide.
+    hides: Hiding,
     /// What is said of files and of directories where no other pattern
     /// matches: kept, for it is asked for again and again.
     alone: [OnceLock<Option<Arc<Interned<Decision>>>>; 2],
@@ -70,8 +70,8 @@ pub(super) struct Layer {
     settled: [Option<Arc<Interned<Decision>>>; 2],
     /// The number of layers above.
     depth: u8,
-    /// Whether a match of the next name may hide a directory.
-    hides: bool,
+    /// What a match of the next name may hide.
+    hides: Hiding,
 }
 
 /// A directory whose children have to be looked at.
@@ -82,7 +82,7 @@ pub(super) struct Place {
     layer: Option<Arc<Interned<Layer>>>,
     /// The positions that wait for one name.
     waiting: Waiting,
-    pub(super) hides: bool,
+    pub(super) hides: Hiding,
 }
 
 /// The compiled rules.
@@ -98,11 +98,36 @@ pub(super) struct Automaton {
     /// What is said of every file.
     pub(super) plain: Arc<Interned<Decision>>,
     settled: [Option<Arc<Interned<Decision>>>; 2],
-    /// Whether a child of every directory may be hidden.
-    pub(super) hides: bool,
+    /// Which children of every directory may be hidden.
+    pub(super) hides: Hiding,
+    /// Whether any rule hides anything.
+    pub(super) hides_some: bool,
+    /// Whether any rule may show set-id bits as not set.
+    pub(super) masks_set_id: bool,
     decisions: Arc<Interner<Decision>>,
     layers: Arc<Interner<Layer>>,
     pub(super) places: Arc<Interner<Place>>,
+}
+
+/// What may be hidden in a directory; each is more than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Hiding {
+    Nothing,
+    /// Names of what is no directory.
+    Files,
+    /// Names of directories too.
+    All,
+}
+
+impl Hiding {
+    /// Returns what a rule may hide.
+    fn of(rule: &Rule) -> Self {
+        match (rule.hides(), rule.kinds.holds(FileKind::Directory)) {
+            (false, _) => Self::Nothing,
+            (true, false) => Self::Files,
+            (true, true) => Self::All,
+        }
+    }
 }
 
 /// What the positions that were reached mean.
@@ -140,12 +165,14 @@ impl Automaton {
             }
         }
         hits.sort_unstable();
-        let hides = hits_hide(&rules, &hits) || positions_hide(&patterns, &waiting);
+        let hides = hits_hide(&rules, &hits).max(positions_hide(&patterns, &waiting));
         let decisions = Interner::new(epoch);
         let plain = decide(&rules, &hits, &[], false, false);
         let mut automaton = Self {
             epoch,
             plain: intern(&decisions, &rules, &plain, false),
+            hides_some: rules.iter().any(|rule| rule.rule.hides()),
+            masks_set_id: rules.iter().any(|rule| rule.rule.masks_set_id()),
             rules,
             patterns,
             waiting: Waiting::new(waiting),
@@ -324,7 +351,7 @@ impl Automaton {
             Layer {
                 settled: self.settle(&hits),
                 depth: above.as_ref().map_or(0, |above| above.depth.saturating_add(1)),
-                hides: positions_hide(&self.patterns, &kept) || hits_hide(&self.rules, &hits),
+                hides: positions_hide(&self.patterns, &kept).max(hits_hide(&self.rules, &hits)),
                 above: above.clone(),
                 waiting: Waiting::new(kept.clone()),
                 ended: ended.clone().into(),
@@ -351,9 +378,9 @@ impl Automaton {
             told(&place.decision, &place.layer) == ids && *place.waiting.positions() == *next
         };
         let place = self.places.get(&(ids, &next), same, || Place {
-            hides: self.hides
-                || layers(layer.as_ref()).any(|layer| layer.hides)
-                || positions_hide(&self.patterns, &next),
+            hides: layers(layer.as_ref())
+                .map(|layer| layer.hides)
+                .fold(self.hides.max(positions_hide(&self.patterns, &next)), Hiding::max),
             decision: decision.clone(),
             layer: layer.clone(),
             waiting: Waiting::new(next.clone()),
@@ -394,10 +421,10 @@ fn compiled(rule: &Rule) -> Compiled {
 
 /// Returns the patterns of a rule.
 fn patterns(at: u16, rule: &Rule) -> impl Iterator<Item = Pattern> {
-    let hides = rule.hides() && rule.kinds.holds(FileKind::Directory);
+    let hides = Hiding::of(rule);
     let by_path = rule.paths.iter().map(move |path| (path.value.clone(), BY_PATH, hides));
     // A name alone does not tell whether a rule matches that has a path too.
-    let hides = hides && rule.paths.is_empty();
+    let hides = if rule.paths.is_empty() { hides } else { Hiding::Nothing };
     let names = rule.names.iter().map(|name| PathGlob::anywhere(name.value.clone()));
     let by_name = names.map(move |path| (path, BY_NAME, hides));
     by_path.chain(by_name).map(move |(path, condition, hides)| Pattern {
@@ -409,20 +436,20 @@ fn patterns(at: u16, rule: &Rule) -> impl Iterator<Item = Pattern> {
     })
 }
 
-/// Reports whether a child may be hidden where these conditions hold.
-fn hits_hide(rules: &[Compiled], hits: &[Hit]) -> bool {
+/// Returns which children may be hidden where these conditions hold.
+fn hits_hide(rules: &[Compiled], hits: &[Hit]) -> Hiding {
     let rules = hits.iter().filter_map(|hit| rules.get(usize::from(hit.rule)));
-    rules.map(|rule| &rule.rule).any(|rule| rule.hides() && rule.kinds.holds(FileKind::Directory))
+    rules.map(|rule| Hiding::of(&rule.rule)).fold(Hiding::Nothing, Hiding::max)
 }
 
-/// Reports whether the next name may hide a directory.
-fn positions_hide(patterns: &[Pattern], positions: &[Position]) -> bool {
-    positions.iter().any(|at| {
-        patterns.get(at.pattern as usize).is_some_and(|pattern| {
-            let last = usize::from(at.part).saturating_add(1) == pattern.parts.len();
-            last && pattern.hides
-        })
-    })
+/// Returns what the next name may hide.
+fn positions_hide(patterns: &[Pattern], positions: &[Position]) -> Hiding {
+    let last = |at: &Position| {
+        let pattern = patterns.get(at.pattern as usize)?;
+        let last = usize::from(at.part).saturating_add(1) == pattern.parts.len();
+        last.then_some(pattern.hides)
+    };
+    positions.iter().filter_map(last).fold(Hiding::Nothing, Hiding::max)
 }
 
 /// Returns the rules that can decide something where these conditions hold,

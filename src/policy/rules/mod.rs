@@ -24,7 +24,7 @@ pub(super) use rule::{Effect, KINDS};
 pub use state::State;
 
 use super::error::Written;
-use automaton::Automaton;
+use automaton::{Automaton, Hiding};
 use decision::Decision;
 use state::At;
 
@@ -110,9 +110,31 @@ impl Rules {
     /// Reports whether a directory may have directories that are hidden, so
     /// that its link count must not tell how many there are.
     pub fn may_hide_below(&self, state: &State) -> bool {
-        let Some(rules) = self.automaton() else { return false };
+        self.hiding(state) == Hiding::All
+    }
+
+    /// Reports whether a directory may have names that are hidden, so that its
+    /// size must not tell how many there are.
+    pub fn may_hide_names(&self, state: &State) -> bool {
+        self.hiding(state) != Hiding::Nothing
+    }
+
+    /// Reports whether there is a rule that hides anything.
+    pub fn hide_anything(&self) -> bool {
+        self.automaton().is_some_and(|rules| rules.hides_some)
+    }
+
+    /// Reports whether there is a rule that may show set-id bits as not set.
+    pub fn mask_set_id(&self) -> bool {
+        self.automaton().is_some_and(|rules| rules.masks_set_id)
+    }
+
+    /// Returns what may be hidden in a directory; all of it, if its state is
+    /// not of these rules.
+    fn hiding(&self, state: &State) -> Hiding {
+        let Some(rules) = self.automaton() else { return Hiding::Nothing };
         if state.epoch() != rules.epoch {
-            return true;
+            return Hiding::All;
         }
         match &state.0 {
             At::Plain(_) | At::Decided(_) => rules.hides,

@@ -263,6 +263,11 @@ impl Rule {
             .fold(Effect::default(), |all, (_, one)| all.or(one))
     }
 
+    /// Reports whether the rule may show set-id bits as not set.
+    pub(super) fn masks_set_id(&self) -> bool {
+        self.present_mode.as_ref().is_some_and(|mode| mode.value.masks_set_id())
+    }
+
     /// Reports whether the rule hides what meets its conditions.
     pub(in crate::policy) fn hides(&self) -> bool {
         self.hide.as_ref().is_some_and(|hide| hide.value)

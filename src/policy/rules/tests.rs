@@ -56,6 +56,20 @@ fn deep_trees_keep_few_layers() {
 }
 
 #[test]
+fn where_names_may_be_hidden_is_known() {
+    let rules = rules(&["a/b/*", "c/**"]);
+    let step = |dir: &State, name: &str| rules.step(dir, name.as_bytes(), true);
+    let root = rules.root();
+    let [a, other] = ["a", "other"].map(|name| step(&root, name));
+    let b = step(&a, "b");
+    for (dir, hides) in [(&root, true), (&a, false), (&b, true), (&other, false)] {
+        assert_eq!((rules.may_hide_names(dir), rules.may_hide_below(dir)), (hides, hides));
+    }
+    assert!(rules.hide_anything() && !rules.mask_set_id());
+    assert!(!Rules::NONE.hide_anything() && !Rules::NONE.may_hide_names(&State::NONE));
+}
+
+#[test]
 fn threads_agree_on_the_state_of_a_path() {
     let rules = rules(&["a/**/b/*/c", "*/x/**"]);
     let walk = || {
