@@ -58,12 +58,15 @@ impl Fs {
         if old.caller != new.caller {
             return Err(Error::Unsupported);
         }
+        // A rule may hide by what the files are, and not by their paths.
+        let hides = both.0.rules().hide_anything() || policy.rules().hide_anything();
+        let names = old.or(new).path || hides;
         let before = std::mem::replace(&mut *both, (policy, stand_in));
         self.in_force.replaced.fetch_add(1, Ordering::Release);
         // A large one is taken apart without the lock.
         drop(both);
         drop(before);
-        Ok(old.or(new).path)
+        Ok(names)
     }
 
     /// Returns how often the policy was replaced.
@@ -89,12 +92,14 @@ impl Fs {
         self.tree.numbers(part)
     }
 
-    /// Returns where a number was last found: its parent's number and its
-    /// name; `None` for the root.
+    /// Returns the names by which a number was found, with their directories'
+    /// numbers; none for the root. Of very many only some.
     ///
     /// # Errors
     /// `Unknown` for a number that was not given out.
-    pub fn place(&self, number: u64) -> Result<Option<(u64, OsString)>> {
-        self.tree.place(number)
+    pub fn places(&self, number: u64) -> Result<Vec<(u64, OsString)>> {
+        let mut places = self.tree.other_names(number);
+        places.extend(self.tree.place(number)?);
+        Ok(places)
     }
 }

@@ -74,9 +74,9 @@ impl Fs {
         let renamed =
             self.tree.with_room(|| self.source.rename(places.0, places.1, flags, whiteout, rights));
         if renamed.is_ok() {
-            for (there, place) in [(Some(&moving), &new), (swapped, &old)] {
+            for (there, from, to) in [(Some(&moving), &old, &new), (swapped, &new, &old)] {
                 if let Some(number) = there.and_then(|there| self.known_as(there)) {
-                    self.tree.moved(number, place.parent, place.name);
+                    self.tree.moved_from(number, (from.parent, from.name), (to.parent, to.name));
                 }
             }
         }

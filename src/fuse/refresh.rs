@@ -180,14 +180,14 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells the kernel of one file, its name first: the kernel lets that wait
+    /// Tells the kernel of one file, its names first: the kernel lets that wait
     /// for lookups in its directory, which then have their reply.
     fn tell(&self, number: u64, names: bool) -> io::Result<Told> {
-        let Some(place) = self.fs().and_then(|fs| fs.place(number).ok()) else {
+        let Some(places) = self.fs().and_then(|fs| fs.places(number).ok()) else {
             // Forgotten meanwhile, or all of it has ended.
             return Ok(Told::Taken);
         };
-        if let (true, Some((parent, name))) = (names, &place) {
+        for (parent, name) in places.iter().filter(|_| names) {
             expire(&self.device, self.node_id(*parent), name)?;
         }
         forget_attributes(&self.device, self.node_id(number))

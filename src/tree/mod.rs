@@ -216,6 +216,12 @@ impl Tree {
         place.map(Some).ok_or(Error::Unknown)
     }
 
+    /// Returns other places where a number was found, of which the kernel may
+    /// know the names yet; of many only some.
+    pub fn other_names(&self, number: u64) -> Vec<(u64, OsString)> {
+        self.table.other_names(number)
+    }
+
     /// Returns the numbers that one part of the table knows; `None` after the
     /// last part.
     ///
@@ -278,9 +284,21 @@ impl Tree {
     /// Only the place of that one file changes: what is below a directory has
     /// the directory's number as its place. A directory that is pinned from
     /// before the move until this call is never looked for under its old name.
+    #[cfg(test)]
     pub fn moved(&self, number: u64, parent: u64, name: Name<'_>) {
+        self.move_on(number, None, (parent, name));
+    }
+
+    /// Does the same for a file that may have other names than the one it moved
+    /// from.
+    pub fn moved_from(&self, number: u64, from: (u64, Name<'_>), to: (u64, Name<'_>)) {
+        self.move_on(number, Some(from), to);
+    }
+
+    fn move_on(&self, number: u64, from: Option<(u64, Name<'_>)>, to: (u64, Name<'_>)) {
         if number != self.root.number {
-            self.table.moved(number, parent, name.as_os_str());
+            let from = from.as_ref().map(|from| (from.0, from.1.as_os_str()));
+            self.table.moved(number, from, (to.0, to.1.as_os_str()));
         }
     }
 

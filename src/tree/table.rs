@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -18,6 +18,8 @@ const SHARDS: usize = 32;
 /// How many inodes take enough memory that it is given back when half of them
 /// are forgotten.
 pub(super) const MANY: usize = 1 << 15;
+/// How many other names are kept of a file: any number could come and go.
+const NAMES_MAX: usize = 16;
 /// A part with no more room than this is not made smaller.
 const ROOM_MIN: usize = 1024;
 
@@ -35,6 +37,9 @@ struct Shard {
     inodes: HashMap<u64, Box<Inode>>,
     /// Only for numbers that are in `inodes`.
     pins: HashMap<u64, Pin>,
+    /// Other names by which files were found that the kernel may know yet;
+    /// likewise.
+    names: HashMap<u64, Vec<(u64, Box<OsStr>)>>,
     /// How many inodes there were at once, since this was last asked for.
     most: usize,
 }
@@ -64,9 +69,10 @@ impl Table {
         found: &Found,
         state: &State,
     ) -> bool {
-        let Some(mut shard) = self.shard(number) else {
+        let Some(mut guard) = self.shard(number) else {
             return true;
         };
+        let shard = &mut *guard;
         let inode = match shard.inodes.entry(number) {
             Entry::Vacant(place) => {
                 place.insert(Box::new(Inode::new(found, state.clone(), parent, name)))
@@ -76,6 +82,10 @@ impl Table {
                 let same_rules = inode.state.epoch() == state.epoch();
                 if inode.key != found.key || same_rules && inode.state != *state {
                     return false;
+                }
+                let old = inode.place();
+                if old != (parent, name) {
+                    keep_name(shard.names.entry(number).or_default(), old, (parent, name));
                 }
                 inode.update(found.handle.as_ref(), parent, name);
                 if !same_rules {
@@ -120,12 +130,23 @@ impl Table {
         Some(read(inode, shard.pins.get(&number).map(|pin| &pin.node)))
     }
 
-    /// Records where a file is now.
-    pub(super) fn moved(&self, number: u64, parent: u64, name: &OsStr) {
-        if let Some(mut shard) = self.shard(number)
+    /// Returns where else a file was found: its directories' numbers and names.
+    pub(super) fn other_names(&self, number: u64) -> Vec<(u64, OsString)> {
+        let names = self.shard(number).and_then(|shard| shard.names.get(&number).cloned());
+        names.unwrap_or_default().into_iter().map(|(at, name)| (at, name.into())).collect()
+    }
+
+    /// Records where a file is now that was `from` there.
+    pub(super) fn moved(&self, number: u64, from: Option<(u64, &OsStr)>, to: (u64, &OsStr)) {
+        if let Some(mut guard) = self.shard(number)
+            && let shard = &mut *guard
             && let Some(inode) = shard.inodes.get_mut(&number)
         {
-            inode.update(None, parent, name);
+            let old = inode.place();
+            if let Some(from) = from.filter(|from| *from != old && old != to) {
+                keep_name(shard.names.entry(number).or_default(), old, from);
+            }
+            inode.update(None, to.0, to.1);
         }
     }
 
@@ -201,9 +222,19 @@ impl Table {
     }
 }
 
+/// Keeps the name that a file was found by until now, if there is room, and
+/// drops another one.
+fn keep_name(names: &mut Vec<(u64, Box<OsStr>)>, old: (u64, &OsStr), drop: (u64, &OsStr)) {
+    names.retain(|(at, name)| ![old, drop].contains(&(*at, name)));
+    if names.len() < NAMES_MAX {
+        names.push((old.0, old.1.into()));
+    }
+}
+
 impl Shard {
     fn remove(&mut self, number: u64) -> (Option<Box<Inode>>, Option<Pin>) {
         let gone = (self.inodes.remove(&number), self.pins.remove(&number));
+        self.names.remove(&number);
         // The kernel forgets a million inodes at a time: give the room back,
         // seldom enough that it costs nothing on average.
         let (used, room) = (self.inodes.len(), self.inodes.capacity());

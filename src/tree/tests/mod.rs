@@ -82,6 +82,31 @@ fn the_root_is_always_known() {
 }
 
 #[test]
+fn all_names_of_a_file_are_known_but_for_very_many() {
+    let (fake, tree) = tree(true, 8);
+    let found = fake.found(&key(6, 0));
+    let look = |at: u64, called: &str| {
+        tree.remember(at, name(called), &found, &State::default());
+        let mut all = tree.other_names(6);
+        all.extend(tree.place(6).unwrap());
+        all.into_iter().map(|(at, name)| format!("{at}/{}", name.display())).collect::<Vec<_>>()
+    };
+    assert_eq!(look(5, "a"), ["5/a"]);
+    assert_eq!(look(5, "a"), ["5/a"]);
+    assert_eq!(look(5, "b"), ["5/a", "5/b"]);
+    assert_eq!(look(5, "a"), ["5/b", "5/a"]);
+    assert_eq!(look(7, "a"), ["5/b", "5/a", "7/a"]);
+    // The kernel has moved its name along.
+    tree.moved_from(6, (5, name("b")), (5, name("c")));
+    assert_eq!(look(5, "c"), ["5/a", "7/a", "5/c"]);
+    for n in 0..1000 {
+        assert!(look(5, &n.to_string()).len() <= 17);
+    }
+    tree.forget(6, 1006);
+    assert_eq!(tree.other_names(6), []);
+}
+
+#[test]
 fn a_number_not_given_out_is_unknown() {
     let (_, tree) = tree(true, 8);
     for number in [0, ANCHOR, 6, 1 << 63, u64::MAX] {
