@@ -26,6 +26,7 @@ mod mount {
     mod directories;
     mod explain;
     mod files;
+    mod hidden;
     mod inputs;
     mod limits;
     mod load;

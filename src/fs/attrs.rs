@@ -100,7 +100,9 @@ impl Fs {
     /// # Errors
     /// As readlink(2).
     pub fn readlink(&self, node: u64) -> Result<OsString> {
-        self.source.readlink(&self.node(node)?)
+        let (number, node) = (node, self.node(node)?);
+        self.lets_reach(number, &node)?;
+        self.source.readlink(&node)
     }
 
     /// Returns the totals of the file system.
@@ -125,6 +127,9 @@ impl Fs {
             None => self.source.getattr(&target.node),
         };
         let seen = self.seen(target.number, seen?);
+        if target.open.is_none() && self.is_gone(&seen) {
+            return Err(Error::Stale);
+        }
         self.lets_change(&seen)?;
         if wanted.mode.is_some() {
             self.lets(&seen, Deny::CHMOD)?;
@@ -152,7 +157,7 @@ impl Fs {
             // Of a file that nobody may change the kernel says so first.
             let refused = |error| if seen.attr.locked { Error::Denied } else { error };
             let (now, shown) = (seen.attr.owner, self.shown(caller, &seen));
-            let fixed = self.owner_by_rule(&seen.state, &seen.subject());
+            let fixed = Self::owner_by_rule(&seen);
             let uid = (shown.uid, fixed.uid.is_some());
             let gid = (shown.gid, fixed.gid.is_some());
             change.uid = self.stored(wanted.uid, now.uid, uid).map_err(refused)?;

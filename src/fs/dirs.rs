@@ -1,5 +1,6 @@
 //! Open directories.
 
+use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ impl Fs {
         let share = self.budget.directory(caller)?;
         let node = self.node(number)?;
         self.may_open(caller, (number, &node), libc::O_RDONLY)?;
+        self.lets_reach(number, &node)?;
         let dir = self.tree.with_room(|| self.source.opendir(&node))?;
         Ok(self.dirs.insert(Arc::new(OpenDir { number, node, dir, _share: share })))
     }
@@ -77,15 +79,23 @@ impl Fs {
         let parent = self.parent(open.number);
         let eyes = self.eyes(caller);
         let own = self.present_to(eyes, &self.look(open.number, &open.node)?, open.number);
+        let mut out = Lines { fs: self, each, held: None, holds: self.hides_names(open.number) };
         let mut failed = None;
-        open.dir.read(offset, &mut |entry| match Dot::of(&entry) {
-            Some(Dot::Own) => dot(&entry, own, each),
-            Some(Dot::Parent) => dot(&entry, Attr { ino: parent, ..own }, each),
-            None => self.listed(eyes, &open, &entry, each).unwrap_or_else(|error| {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }),
+        open.dir.read(offset, &mut |entry| {
+            let file = match Dot::of(&entry) {
+                Some(Dot::Own) => Ok(Some(dot(own))),
+                Some(Dot::Parent) => Ok(Some(dot(Attr { ino: parent, ..own }))),
+                None => self.listed(eyes, &open, &entry),
+            };
+            match file {
+                Ok(file) => out.next(&entry, file),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
         })?;
+        let _full = out.end();
         failed.map_or(Ok(()), Err)
     }
 
@@ -102,7 +112,8 @@ impl Fs {
         self.dirs.get(handle)?.dir.sync(data_only)
     }
 
-    /// Passes an entry on with its file.
+    /// Returns the file of an entry, which is counted as a lookup; `None` if
+    /// the entry is to be left out.
     ///
     /// # Errors
     /// What says nothing of the file, but that the server lacks something: it
@@ -112,29 +123,23 @@ impl Fs {
         eyes: Option<Id<User, View>>,
         open: &OpenDir,
         entry: &DirEntry<'_>,
-        each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>> {
+    ) -> Result<Option<Entry>> {
         let found = Name::new(entry.name).and_then(|name| {
             self.lets_look(open.number, name)?;
             let found = self.tree.with_room(|| self.source.lookup(&open.node, name))?;
             let seen = self.visible(open.number, name, found.attr)?;
             Ok(self.entry_to(eyes, open.number, name, (&found, &seen)))
         });
-        let file = match found {
-            Ok(file) => file,
-            Err(error) if LACKS.iter().any(|errno| error.is(*errno)) => return Err(error),
+        match found {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if LACKS.iter().any(|errno| error.is(*errno)) => Err(error),
             Err(error) => {
                 if !error.is(libc::ENOENT) {
                     log::debug!("{:?} is left out of a listing: {error}", entry.name);
                 }
-                return Ok(ControlFlow::Continue(()));
+                Ok(None)
             }
-        };
-        let flow = each(Listed { name: entry.name, next: entry.next }, &file);
-        if flow.is_break() {
-            self.tree.forget(file.node, 1);
         }
-        Ok(flow)
     }
 
     /// Returns the number of a directory's parent; the root is its own.
@@ -143,13 +148,67 @@ impl Fs {
     }
 }
 
-/// Passes `.` or `..` on; the kernel looks at nothing but the number and the
+/// Returns `.` or `..`; the kernel looks at nothing but the number and the
 /// kind, so the attributes of the directory do for its parent too.
-fn dot(
-    entry: &DirEntry<'_>,
-    attr: Attr<View>,
-    each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
-) -> ControlFlow<()> {
-    let line = Listed { name: entry.name, next: entry.next };
-    each(line, &Entry { node: attr.ino, generation: 0, attr })
+const fn dot(attr: Attr<View>) -> Entry {
+    Entry { node: attr.ino, generation: 0, attr }
+}
+
+/// Passes the lines of a listing on.
+///
+/// The offset that goes with a line is where the next one is, and on ext4 a hash
+/// of its name. So where names may be hidden, a line is held until it is known
+/// what comes next: its offset is then as if nothing else were there.
+struct Lines<'a> {
+    fs: &'a Fs,
+    each: &'a mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
+    /// A line that waits: its name, the offset of the next, its file.
+    held: Option<(OsString, u64, Entry)>,
+    holds: bool,
+}
+
+impl Lines<'_> {
+    /// Takes the next entry of the directory; without a file it is left out.
+    fn next(&mut self, entry: &DirEntry<'_>, file: Option<Entry>) -> ControlFlow<()> {
+        match (file, &mut self.held) {
+            (None, None) => ControlFlow::Continue(()),
+            (None, Some((_, next, _))) => {
+                *next = entry.next;
+                ControlFlow::Continue(())
+            }
+            (Some(file), _) if !self.holds => self.pass(entry.name, entry.next, &file),
+            (Some(file), _) => {
+                let passed = self.end();
+                if passed.is_break() {
+                    self.uncount(entry.name, &file);
+                } else {
+                    self.held = Some((entry.name.to_owned(), entry.next, file));
+                }
+                passed
+            }
+        }
+    }
+
+    /// Passes the line on that waits.
+    fn end(&mut self) -> ControlFlow<()> {
+        match self.held.take() {
+            Some((name, next, file)) => self.pass(&name, next, &file),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pass(&mut self, name: &OsStr, next: u64, file: &Entry) -> ControlFlow<()> {
+        let flow = (self.each)(Listed { name, next }, file);
+        if flow.is_break() {
+            self.uncount(name, file);
+        }
+        flow
+    }
+
+    /// Takes the lookup of a line back that is not passed on.
+    fn uncount(&self, name: &OsStr, file: &Entry) {
+        if name != "." && name != ".." {
+            self.fs.tree.forget(file.node, 1);
+        }
+    }
 }

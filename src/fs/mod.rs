@@ -297,8 +297,8 @@ impl Fs {
 
     /// Returns the owner that is seen with these eyes.
     fn shown_to(&self, eyes: Option<Id<User, View>>, seen: &Seen) -> Owner<View> {
-        let by_rule = self.owner_by_rule(&seen.state, &seen.subject());
-        let owner = self.policy().present_owner(seen.attr.owner);
+        let by_rule = Self::owner_by_rule(seen);
+        let owner = seen.policy.present_owner(seen.attr.owner);
         Owner { uid: eyes.or(by_rule.uid).or(owner.uid), gid: by_rule.gid.or(owner.gid) }
     }
 
@@ -331,6 +331,7 @@ impl Fs {
         name: Name<'_>,
         (found, seen): (&Found, &Seen),
     ) -> Entry {
+        self.settle_names(found, seen);
         let identity = self.tree.remember(parent, name, found, &seen.state);
         let attr = self.present_to(eyes, seen, identity.number);
         Entry { node: identity.number, generation: identity.generation, attr }

@@ -15,7 +15,7 @@ use crate::source::{File, Found, New, NewKind, Node};
 pub(super) const EXISTS: Error = Error::Os(Errno(libc::EEXIST));
 
 /// The owner of what nobody can make.
-const NOBODY: Owner<Disk> = Owner { uid: None, gid: None };
+pub(super) const NOBODY: Owner<Disk> = Owner { uid: None, gid: None };
 
 /// What a new name is to lead to, as the caller asks for it.
 #[derive(Clone, Copy)]
@@ -142,14 +142,14 @@ impl Fs {
     pub fn link(&self, caller: &Caller, node: u64, parent: u64, name: &OsStr) -> Result<Entry> {
         let name = Name::new(name)?;
         let (file, dir) = (self.node(node)?, self.node(parent)?);
-        let seen = self.look(node, &file)?;
-        self.may_link(caller, &file, &seen)?;
-        self.lets(&seen, Deny::LINK)?;
-        let state = self.lets_add((parent, &dir), name, &seen.subject(), Deny::CREATE)?;
-        self.birth(caller, (parent, &dir), name)?;
-        if state != seen.state {
-            return Err(ELSEWHERE);
-        }
+        self.under_one_policy(|| {
+            let seen = self.look(node, &file)?;
+            self.may_link(caller, &file, &seen)?;
+            self.lets(&seen, Deny::LINK)?;
+            let spot = self.lets_add((parent, &dir), name, &seen.subject(), Deny::CREATE)?;
+            self.birth(caller, (parent, &dir), name)?;
+            if spot.state == seen.state { Ok(()) } else { Err(ELSEWHERE) }
+        })?;
         let rights = Self::rights(caller, false);
         let found = self.tree.with_room(|| self.source.link(&file, &dir, name, rights))?;
         self.entry(caller, parent, name, &found)
@@ -165,16 +165,16 @@ impl Fs {
     ) -> Result<(Entry, Option<Arc<dyn File>>)> {
         let name = Name::new(name)?;
         let dir = self.node(parent)?;
+        let (mode, umask) = self.born(&wanted);
         let mut new =
-            Subject { kind: wanted.what.kind(), owner: NOBODY, mode: Mode::new(wanted.mode) };
+            Subject { kind: wanted.what.kind(), owner: NOBODY, mode: mode.without(umask) };
         if let Some(owner) = self.policy().create_owner(caller) {
             new.owner = owner.into();
         }
-        let state = self.lets_add((parent, &dir), name, &new, Deny::CREATE)?;
+        let spot = self.lets_add((parent, &dir), name, &new, Deny::CREATE)?;
         let owner = self.birth(caller, (parent, &dir), name)?;
-        let (mode, umask) = self.born(&wanted);
         new.mode = mode;
-        let mode = self.own_setid(caller, owner, &state, &new);
+        let mode = Self::own_setid(caller, owner, &spot, &new);
         let reserve = Self::rights(caller, false).reserve;
         let new = New { what: wanted.what, owner, mode, umask, reserve };
         let created = self.tree.with_room(|| self.source.create(&dir, name, &new))?;

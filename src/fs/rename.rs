@@ -3,12 +3,12 @@
 use std::ffi::OsStr;
 
 use super::Fs;
-use super::names::EXISTS;
+use super::names::{EXISTS, NOBODY};
 use super::rules::{ELSEWHERE, There};
-use crate::attr::Name;
+use crate::attr::{FileKind, Mode, Name};
 use crate::error::{Error, Result};
 use crate::id::Caller;
-use crate::policy::rules::Deny;
+use crate::policy::rules::{Deny, Subject};
 use crate::source::{Node, RenameFlags};
 
 /// A name in a directory.
@@ -47,8 +47,8 @@ impl Fs {
         to: (u64, &OsStr),
         flags: RenameFlags,
     ) -> Result<()> {
-        let Move { old, new, moving, there } =
-            self.checked(caller, self.named(from)?, self.named(to)?, flags)?;
+        let checked = || self.checked(caller, self.named(from)?, self.named(to)?, flags);
+        let Move { old, new, moving, there } = self.under_one_policy(checked)?;
         let owner = self.policy().create_owner(caller);
         // What is exchanged adds no name; a whiteout is a new file. (The kernel
         // makes one over an existing name too, and stores no id at all for it.)
@@ -99,15 +99,19 @@ impl Fs {
         self.lets_look(old.parent, old.name)?;
         let found = self.source.lookup(&old.dir, old.name)?;
         let moving = self.lets_drop(old.dir(), old.name, found, Deny::RENAME)?;
-        let there = self.existing(&new.dir, new.name)?;
         // Before anything is said of what is there: the name may be hidden.
+        self.lets_name(new.parent, new.name)?;
+        let there = self.existing(&new.dir, new.name)?;
         let adds = if there.is_some() { Deny::default() } else { Deny::CREATE };
-        let state = self.lets_add(new.dir(), new.name, &moving.seen.subject(), adds)?;
+        let spot = self.lets_add(new.dir(), new.name, &moving.seen.subject(), adds)?;
         self.may_remove(caller, old.dir(), &moving.seen)?;
         if flags.no_replace && there.is_some() {
             return Err(EXISTS);
         }
-        let mut elsewhere = state != moving.seen.state;
+        if flags.whiteout {
+            self.lets_leave(caller, &old)?;
+        }
+        let mut elsewhere = spot.state != moving.seen.state;
         let there = match there {
             None => None,
             Some(found) => {
@@ -116,13 +120,20 @@ impl Fs {
                 self.may_remove(caller, new.dir(), &there.seen)?;
                 if flags.exchange {
                     let subject = there.seen.subject();
-                    let state = self.lets_add(old.dir(), old.name, &subject, Deny::default())?;
-                    elsewhere |= state != there.seen.state;
+                    let spot = self.lets_add(old.dir(), old.name, &subject, Deny::default())?;
+                    elsewhere |= spot.state != there.seen.state;
                 }
                 Some(there)
             }
         };
         if elsewhere { Err(ELSEWHERE) } else { Ok(Move { old, new, moving, there }) }
+    }
+
+    /// Checks that the old name may get a whiteout, which is a new file.
+    fn lets_leave(&self, caller: &Caller, old: &Place<'_>) -> Result<()> {
+        let owner = self.policy().create_owner(caller).map_or(NOBODY, Into::into);
+        let whiteout = Subject { kind: FileKind::CharDevice, owner, mode: Mode::new(0) };
+        self.lets_add(old.dir(), old.name, &whiteout, Deny::CREATE).map(drop)
     }
 
     /// Holds a directory open while it moves, if what is below it is reached by

@@ -1,10 +1,10 @@
 //! What a caller may keep or take on the host: set-id bits, reserved blocks.
 
-use super::rules::Seen;
+use super::rules::{Seen, Spot};
 use super::{Capability, Fs};
 use crate::attr::Mode;
 use crate::id::{Caller, Disk, Ids, Owner};
-use crate::policy::rules::{State, Subject};
+use crate::policy::rules::Subject;
 use crate::source::Rights;
 
 /// The group's execute bit: without it `S_ISGID` makes nothing set-group-id.
@@ -92,19 +92,13 @@ impl Fs {
     /// Where a caller's own files are shown as another's (a collapse), a
     /// set-id file would be one of the stored owner, planted by whoever may
     /// create. The root of the view may give such a file to anybody anyway.
-    pub(super) fn own_setid(
-        &self,
-        caller: &Caller,
-        owner: Ids<Disk>,
-        state: &State,
-        new: &Subject,
-    ) -> Mode {
+    pub(super) fn own_setid(caller: &Caller, owner: Ids<Disk>, spot: &Spot, new: &Subject) -> Mode {
         let mode = new.mode;
         if !mode.has(SETID) || is_root(caller) {
             return mode;
         }
-        let by_rule = self.owner_by_rule(state, new);
-        let shown = self.policy().present_owner(owner.into());
+        let by_rule = spot.policy.rules().verdict(&spot.state, new).owner;
+        let shown = spot.policy.present_owner(owner.into());
         let shown = Owner { uid: by_rule.uid.or(shown.uid), gid: by_rule.gid.or(shown.gid) };
         let user = if shown.uid == caller.uid { 0 } else { Mode::SETUID };
         let group = if shown.gid == caller.gid { 0 } else { Mode::SETGID };

@@ -33,6 +33,18 @@ pub(super) struct Seen {
     pub attr: Attr<Disk>,
     /// Where the name by which it was found stands in the rules.
     pub state: State,
+    /// The policy that this is a state of: a reload changes nothing for a
+    /// request half way.
+    pub policy: Arc<dyn Policy>,
+}
+
+/// A place where a name may be made.
+#[derive(Clone, Debug)]
+pub(super) struct Spot {
+    /// Where it stands in the rules.
+    pub state: State,
+    /// The policy that this is a state of.
+    pub policy: Arc<dyn Policy>,
 }
 
 /// What a name has led to.
@@ -53,7 +65,7 @@ impl Seen {
 
 impl Fs {
     /// Returns the policy in force if it has any rules.
-    fn ruled(&self) -> Option<Arc<dyn Policy>> {
+    pub(super) fn ruled(&self) -> Option<Arc<dyn Policy>> {
         self.in_force.ruled()
     }
 
@@ -64,8 +76,8 @@ impl Fs {
 
     /// Returns a known file with these attributes.
     pub(super) fn seen(&self, number: u64, attr: Attr<Disk>) -> Seen {
-        let state = self.ruled().map_or_else(State::default, |p| self.state(p.rules(), number));
-        Seen { attr, state }
+        let policy = self.policy();
+        Seen { attr, state: self.state(policy.rules(), number), policy }
     }
 
     /// Returns what a name has led to.
@@ -73,16 +85,11 @@ impl Fs {
     /// # Errors
     /// `Hidden` (`ENOENT`) if a rule hides it.
     pub(super) fn visible(&self, parent: u64, name: Name<'_>, attr: Attr<Disk>) -> Result<Seen> {
-        let Some(policy) = self.ruled() else {
-            return Ok(Seen { attr, state: State::default() });
-        };
+        let policy = self.policy();
         let rules = policy.rules();
         let state = step(rules, &self.state(rules, parent), name, attr.kind);
-        let seen = Seen { attr, state };
-        if rules.verdict(&seen.state, &seen.subject()).hide {
-            return Err(Error::Hidden);
-        }
-        Ok(seen)
+        let seen = Seen { attr, state, policy };
+        if self.is_gone(&seen) { Err(Error::Hidden) } else { Ok(seen) }
     }
 
     /// Checks that a name is not hidden whatever it leads to. Nothing has been
@@ -100,8 +107,27 @@ impl Fs {
         }
     }
 
+    /// Checks that a known file is not hidden: one that was shown may be
+    /// hidden since, and be reached without its name.
+    ///
+    /// # Errors
+    /// `Stale` (`ESTALE`), for which the kernel looks its name up again.
+    pub(super) fn lets_reach(&self, number: u64, node: &Node) -> Result<()> {
+        let hides = self.ruled().is_some_and(|policy| policy.rules().hide_anything());
+        if hides && self.is_gone(&self.look(number, node)?) { Err(Error::Stale) } else { Ok(()) }
+    }
+
+    /// Checks that a name is not hidden whatever it leads to, before anything
+    /// is asked of the source, where it is to be made.
+    ///
+    /// # Errors
+    /// `Denied` (`EPERM`).
+    pub(super) fn lets_name(&self, parent: u64, name: Name<'_>) -> Result<()> {
+        self.lets_look(parent, name).map_err(|_hidden| Error::Denied)
+    }
+
     /// Checks that a directory may get a name for such a file by what is denied
-    /// in some places; returns where that name stands.
+    /// in some places; returns where that name stands, and in which policy.
     ///
     /// # Errors
     /// `Denied` (`EPERM`) for a name that is hidden, be it there or not, and
@@ -113,19 +139,23 @@ impl Fs {
         name: Name<'_>,
         new: &Subject,
         op: Deny,
-    ) -> Result<State> {
-        let Some(policy) = self.ruled() else { return Ok(State::default()) };
+    ) -> Result<Spot> {
+        let policy = self.policy();
         let rules = policy.rules();
+        if rules.is_empty() {
+            return Ok(Spot { state: State::default(), policy });
+        }
         let above = self.state(rules, parent);
-        if self.is_hidden(rules, &above, dir, name)? {
+        if self.is_hidden(&policy, &above, dir, name)? {
             return Err(Error::Denied);
         }
-        let dir = Seen { attr: self.source.getattr(dir)?, state: above };
-        let state = step(rules, &dir.state, name, new.kind);
-        for verdict in [rules.verdict(&dir.state, &dir.subject()), rules.verdict(&state, new)] {
+        let attr = self.source.getattr(dir)?;
+        let subject = Subject { kind: attr.kind, owner: attr.owner, mode: attr.mode };
+        let state = step(rules, &above, name, new.kind);
+        for verdict in [rules.verdict(&above, &subject), rules.verdict(&state, new)] {
             allow(&verdict, op)?;
         }
-        Ok(state)
+        Ok(Spot { state, policy })
     }
 
     /// Checks that a directory may lose a name; returns what it leads to.
@@ -141,14 +171,29 @@ impl Fs {
         op: Deny,
     ) -> Result<There> {
         let seen = self.visible(parent, name, found.attr)?;
-        if self.ruled().is_some() {
-            let dir = self.seen(parent, self.source.getattr(dir)?);
+        if self.has_rules() {
+            let dir = self.look(parent, dir)?;
             if self.ask(&dir, |verdict| verdict.read_only) == Some(true) {
                 return Err(READ_ONLY);
             }
             self.lets(&seen, op)?;
         }
         Ok(There { found, seen })
+    }
+
+    /// Compares places, again if the policy was replaced meanwhile: states of two
+    /// policies are not the same.
+    ///
+    /// # Errors
+    /// As `compare`.
+    pub(super) fn under_one_policy<T>(&self, compare: impl Fn() -> Result<T>) -> Result<T> {
+        loop {
+            let since = self.replaced();
+            match compare() {
+                Err(ELSEWHERE) if self.replaced() != since => {}
+                result => return result,
+            }
+        }
     }
 
     /// Checks that a file may be changed in this way.
@@ -173,7 +218,7 @@ impl Fs {
     ///
     /// # Errors
     /// `EROFS` to write what a rule makes read-only, `EACCES` to execute what
-    /// one does not let be executed.
+    /// one does not let be executed, `Stale` for what is hidden by now.
     pub(super) fn lets_open(&self, (number, node): (u64, &Node), flags: i32) -> Result<()> {
         /// An open by execve(2): `__FMODE_EXEC` of linux/fs.h.
         const EXEC: i32 = 0x20;
@@ -181,6 +226,9 @@ impl Fs {
             return Ok(());
         }
         let seen = self.seen(number, self.source.getattr(node)?);
+        if self.is_gone(&seen) {
+            return Err(Error::Stale);
+        }
         let Some((read_only, deny)) = self.ask(&seen, |verdict| (verdict.read_only, verdict.deny))
         else {
             return Ok(());
@@ -200,11 +248,8 @@ impl Fs {
     }
 
     /// Returns the owner that a rule shows a file as, whatever is stored.
-    pub(super) fn owner_by_rule(&self, state: &State, subject: &Subject) -> Owner<View> {
-        let policy = self.ruled();
-        policy.map_or(Owner { uid: None, gid: None }, |policy| {
-            policy.rules().verdict(state, subject).owner
-        })
+    pub(super) fn owner_by_rule(seen: &Seen) -> Owner<View> {
+        seen.policy.rules().verdict(&seen.state, &seen.subject()).owner
     }
 
     /// Returns the mode that a file is shown with.
@@ -225,13 +270,27 @@ impl Fs {
 
     /// Shows mode and link count as the rules have it.
     pub(super) fn dress(&self, seen: &Seen, shown: &mut Attr<View>) {
-        let Some(policy) = self.ruled() else { return };
-        let rules = policy.rules();
+        let rules = seen.policy.rules();
         shown.mode = self.shown_mode(seen);
+        if !shown.kind.is_dir() {
+            return;
+        }
         // The count of a directory's links is that of the directories in it.
-        if shown.kind.is_dir() && rules.may_hide_below(&seen.state) {
+        if rules.may_hide_below(&seen.state) {
             shown.nlink = 1;
         }
+        // On some file systems its size is that of the names in it.
+        if rules.may_hide_names(&seen.state) {
+            (shown.size, shown.blocks) = (0, 0);
+        }
+    }
+
+    /// Reports whether names in a directory may be hidden.
+    pub(super) fn hides_names(&self, number: u64) -> bool {
+        self.ruled().is_some_and(|policy| {
+            let rules = policy.rules();
+            rules.may_hide_names(&self.state(rules, number))
+        })
     }
 
     /// Shows an access ACL as if a rule's mode had been set by chmod(2).
@@ -242,12 +301,19 @@ impl Fs {
 
     /// Asks the rules, if there are any, about a file.
     fn ask<T>(&self, seen: &Seen, answer: impl FnOnce(Verdict<'_>) -> T) -> Option<T> {
-        let policy = self.ruled()?;
-        Some(answer(policy.rules().verdict(&seen.state, &seen.subject())))
+        let rules = Some(seen.policy.rules()).filter(|rules| !rules.is_empty())?;
+        Some(answer(rules.verdict(&seen.state, &seen.subject())))
     }
 
     /// Reports whether a name is hidden: by itself, or through what is there.
-    fn is_hidden(&self, rules: &Rules, above: &State, dir: &Node, name: Name<'_>) -> Result<bool> {
+    fn is_hidden(
+        &self,
+        policy: &Arc<dyn Policy>,
+        above: &State,
+        dir: &Node,
+        name: Name<'_>,
+    ) -> Result<bool> {
+        let rules = policy.rules();
         match rules.hides(above, bytes(name)) {
             Hide::Always => return Ok(true),
             Hide::No => return Ok(false),
@@ -255,19 +321,31 @@ impl Fs {
         }
         let there = self.existing(dir, name)?;
         Ok(there.is_some_and(|there| {
-            let seen = Seen { state: step(rules, above, name, there.attr.kind), attr: there.attr };
-            rules.verdict(&seen.state, &seen.subject()).hide
+            let state = step(rules, above, name, there.attr.kind);
+            self.is_gone(&Seen { state, attr: there.attr, policy: Arc::clone(policy) })
         }))
     }
 
     /// Returns where a known file stands in these rules.
     fn state(&self, rules: &Rules, number: u64) -> State {
+        if rules.is_empty() {
+            return State::default();
+        }
         if number == self.tree.root().number {
             return rules.root();
         }
         match self.tree.state(number) {
             Ok(state) if state.is_of(rules) => state,
             Ok(_) | Err(_) => self.restate(rules, number),
+        }
+    }
+
+    /// Makes sure that the number of a file with several names stands for the
+    /// name that it stood for before a reload, not for the one looked up first.
+    pub(super) fn settle_names(&self, found: &Found, seen: &Seen) {
+        let rules = seen.policy.rules();
+        if found.attr.nlink > 1 && !found.attr.kind.is_dir() && !rules.is_empty() {
+            drop(self.state(rules, self.tree.number(&found.key)));
         }
     }
 

@@ -50,11 +50,11 @@ impl Fs {
     pub fn getxattr(&self, caller: &Caller, number: u64, name: &OsStr) -> Result<Vec<u8>> {
         let node = self.node(number)?;
         self.may_read_xattr(caller, (number, &node), name)?;
+        self.lets_reach(number, &node)?;
         let (policy, stand_in) = self.in_force.both();
         let policy = policy.as_ref();
         let name = &*Self::read_xattr(policy.changes(), name)?;
         let kind = Kind::of(name)?;
-        let node = self.node(number)?;
         match kind {
             Kind::Acl(kind) => {
                 let acl = self.tree.with_room(|| self.source.acl(&node, kind))?.ok_or(ABSENT)?;
@@ -79,7 +79,8 @@ impl Fs {
     /// # Errors
     /// As listxattr(2).
     pub fn listxattr(&self, caller: &Caller, node: u64) -> Result<Vec<u8>> {
-        let node = self.node(node)?;
+        let (number, node) = (node, self.node(node)?);
+        self.lets_reach(number, &node)?;
         let names = self.tree.with_room(|| self.source.xattrs(&node))?;
         let policy = self.policy();
         let changes = policy.changes();
@@ -217,7 +218,7 @@ impl Fs {
         let acl = acl.map(|acl| acl.store(policy.as_ref())).transpose()?;
         let rights = match kind {
             AclKind::Access => {
-                let seen = self.seen(number, self.source.getattr(node)?);
+                let seen = self.look(number, node)?;
                 self.acl_rights(caller, &seen)
             }
             AclKind::Default => Self::rights(caller, false),

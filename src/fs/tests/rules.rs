@@ -16,15 +16,18 @@ fn world(rules: &str) -> World {
     world
 }
 
+fn with_rules(rules: &str) -> Arc<dyn Policy> {
+    let text = format!("version = 1\n{rules}");
+    let spec = file::parse("p.toml", &text, &NoNames).unwrap();
+    let server = Server { ids: Ids::new(0, 0).unwrap(), privileged: true };
+    Arc::new(spec.build(&server).unwrap())
+}
+
 impl World {
     /// Puts a new file system with these rules over the source.
     fn rule(&mut self, rules: &str) {
-        let text = format!("version = 1\n{rules}");
-        let spec = file::parse("p.toml", &text, &NoNames).unwrap();
-        let server = Server { ids: Ids::new(0, 0).unwrap(), privileged: true };
-        let policy = Arc::new(spec.build(&server).unwrap());
         let (source, known) = (self.memory.clone(), Arc::clone(&self.processes));
-        self.fs = Fs::new(source, policy, known, config()).unwrap();
+        self.fs = Fs::new(source, with_rules(rules), known, config()).unwrap();
     }
 
     /// Makes files and, where a path ends in `/`, directories on disk.
@@ -121,6 +124,65 @@ fn a_hidden_name_is_the_same_whether_it_is_there_or_not() {
 }
 
 #[test]
+fn a_listing_leads_past_hidden_names_and_counts_none() {
+    let world = world("[[rules]]\nname = 'h*'\ntype = 'file'\nhide = true");
+    let all = ["d/", "d/a", "d/h1", "d/h2", "d/b", "d/c", "d/h3", "d/e", "d/h4"];
+    world.fill(&all);
+    let (fs, by) = (&world.fs, caller(0, 0));
+    let dir = world.walk("d").unwrap();
+    assert_eq!((dir.attr.nlink, dir.attr.size, dir.attr.blocks), (2, 0, 0));
+    let handle = fs.opendir(&by, dir.node).unwrap();
+    let before = fs.tree.counts().0;
+    // A reader that has room for so many lines at a time.
+    for room in 1..6 {
+        let (mut from, mut seen) = (0, Vec::new());
+        loop {
+            let mut lines = Vec::new();
+            let mut each = |line: Listed<'_>, entry: &Entry| {
+                if lines.len() == room {
+                    return std::ops::ControlFlow::Break(());
+                }
+                lines.push((line.name.to_str().unwrap().to_owned(), line.next, entry.node));
+                Continue(())
+            };
+            fs.readdirplus(&by, handle, from, &mut each).unwrap();
+            let Some(last) = lines.last() else { break };
+            from = last.1;
+            seen.extend(lines);
+        }
+        let nexts: Vec<_> = seen.iter().map(|line| (line.0.as_str(), line.1)).collect();
+        // `.` and `..` are entries too.
+        let expected = [(".", 1), ("..", 2), ("a", 5), ("b", 6), ("c", 8), ("e", 10)];
+        assert_eq!(nexts, expected, "{room}");
+        for (_, _, node) in &seen[2..] {
+            fs.forget(*node, 1);
+        }
+        assert_eq!(fs.tree.counts().0, before, "{room}");
+    }
+}
+
+#[test]
+fn what_is_hidden_by_now_is_reached_by_no_number() {
+    let world = world("[[rules]]\npath = 'd/*'\nmode = '0600'\nhide = true");
+    world.fill(&["d/", "d/f"]);
+    let (fs, by) = (&world.fs, caller(0, 0));
+    let node = world.walk("d/f").unwrap().node;
+    let mode = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
+    // The caller hides it from itself, too.
+    fs.setattr(&by, node, None, &mode(0o600)).unwrap();
+    assert_eq!(world.walk("d/f").unwrap_err(), Error::Hidden);
+    assert_eq!(world.open(node, libc::O_RDONLY), Err(Error::Stale));
+    assert_eq!(fs.getattr(&by, node, None).unwrap_err(), Error::Stale);
+    assert_eq!(fs.setattr(&by, node, None, &mode(0o644)).unwrap_err(), Error::Stale);
+    assert_eq!(fs.getxattr(&by, node, name("user.x")), Err(Error::Stale));
+    assert_eq!(fs.listxattr(&by, node), Err(Error::Stale));
+    assert_eq!(fs.readlink(node), Err(Error::Stale));
+    // None of a mode after the umask either.
+    let made = fs.mknod(&by, world.walk("d").unwrap().node, name("n"), 0o666, 0o066, 0);
+    assert_eq!(made.unwrap_err(), Error::Denied);
+}
+
+#[test]
 fn moving_a_directory_does_not_show_what_is_hidden() {
     let world = world("[[rules]]\npath = 'a/b/**'\nhide = true");
     world.fill(&["a/", "a/b/", "a/b/secret", "a/plain", "c/"]);
@@ -133,6 +195,27 @@ fn moving_a_directory_does_not_show_what_is_hidden() {
     fs.rename(&by, world.place("a/plain"), (root, name("plain")), PLAIN).unwrap();
     fs.rename(&by, (root, name("c")), (root, name("e")), PLAIN).unwrap();
     assert_eq!(fs.rmdir(&by, root, name("a")), Err(os(libc::ENOTEMPTY)));
+}
+
+#[test]
+fn a_reload_does_not_mix_two_names_under_two_rules() {
+    let rules = "[[rules]]\npath = 'ro/**'\nread-only = true";
+    let world = world("");
+    world.fill(&["ro/", "rw/", "ro/f"]);
+    let (fs, by) = (&world.fs, caller(0, 0));
+    let file = world.walk("ro/f").unwrap().node;
+    fs.link(&by, file, world.walk("rw").unwrap().node, name("f")).unwrap();
+    // The name that was found last says what the number stands for.
+    assert_eq!(world.walk("ro/f").unwrap().node, file);
+    for round in 0..3 {
+        fs.replace(with_rules(&format!("{rules}{}", "\n".repeat(round))), config().stand_in)
+            .unwrap();
+        let other = world.walk("rw/f").unwrap().node;
+        assert_ne!(other, file, "{round}");
+        assert_eq!(world.open(file, libc::O_RDWR), Err(ROFS), "{round}");
+        world.open(other, libc::O_RDWR).unwrap();
+        assert_eq!(world.walk("ro/f").unwrap().node, file, "{round}");
+    }
 }
 
 #[test]
