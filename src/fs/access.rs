@@ -80,11 +80,12 @@ impl Fs {
     }
 
     /// Takes what makes a program of somebody else out of a file that is about
-    /// to be written, if it is the caller's own in its own eyes alone.
+    /// to be written, if it is the caller's own in its own eyes alone, or by a
+    /// rule.
     ///
     /// Writing would take it too, but not through a shared mapping.
-    fn disarm(&self, caller: &Caller, node: &Node, seen: &Seen) -> Result<()> {
-        if seen.attr.kind != FileKind::Regular || !self.is_lent(caller, seen) {
+    pub(super) fn disarm(&self, caller: &Caller, node: &Node, seen: &Seen) -> Result<()> {
+        if seen.attr.kind != FileKind::Regular || self.lent(caller, seen) == 0 {
             return Ok(());
         }
         let armed = Mode::SETUID | Mode::SETGID;
@@ -379,8 +380,7 @@ impl Fs {
     }
 
     /// Returns the mode that a caller may give: without `S_ISGID` for a group
-    /// that it is not in, and without `S_ISUID` where the file is its own in
-    /// its own eyes alone: on the host it would be a program of another user.
+    /// that it is not in.
     pub(super) fn own_bits(
         &self,
         caller: &Caller,
@@ -391,14 +391,21 @@ impl Fs {
         let gid = group.or(self.shown(caller, seen).gid);
         let is_member = gid.is_some_and(|gid| self.processes.in_group(caller, gid));
         let keeps = is_member || self.has_over(caller, Capability::Fsetid, seen);
-        let mode = if keeps { mode } else { mode.without(Mode::SETGID) };
-        if self.is_lent(caller, seen) { mode.without(Mode::SETUID) } else { mode }
+        if keeps { mode } else { mode.without(Mode::SETGID) }
     }
 
-    /// Reports whether a file is a caller's own only because of a mirror.
-    fn is_lent(&self, caller: &Caller, seen: &Seen) -> bool {
-        let owner = self.shown_to(None, seen);
-        owner.uid != caller.uid && !is_root(caller) && self.is_mirrored(caller)
+    /// Returns the set-id bits that would act for somebody else on the host:
+    /// the file is a caller's own only because of a mirror, or it is shown as
+    /// some user's or group's by a rule alone.
+    pub(super) fn lent(&self, caller: &Caller, seen: &Seen) -> u16 {
+        if is_root(caller) {
+            return 0;
+        }
+        let (rule, ids) = (Self::owner_by_rule(seen), seen.policy.present_owner(seen.attr.owner));
+        let mirrored = rule.uid.or(ids.uid) != caller.uid && self.is_mirrored(caller);
+        let user = mirrored || rule.uid.is_some() && rule.uid != ids.uid;
+        let group = rule.gid.is_some() && rule.gid != ids.gid;
+        (if user { Mode::SETUID } else { 0 }) | (if group { Mode::SETGID } else { 0 })
     }
 
     /// Reports whether an id of the file is unmapped, in the caller's eyes.

@@ -168,6 +168,11 @@ impl Fs {
             let own = |mode| self.own_bits(caller, &seen, wanted.gid, mode);
             change.mode = change.mode.map(own);
         }
+        let own = |mode| {
+            let others = self.lent(caller, &seen) | self.handed_over(caller, &seen, mode);
+            mode.without(others)
+        };
+        change.mode = change.mode.map(own);
         let rights = if chown {
             let rights = self.owner_rights(caller, &seen);
             // Set-id bits go by a change of mode, which nobody may make of a

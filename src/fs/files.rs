@@ -35,7 +35,7 @@ impl Fs {
         };
         let share = self
             .may_open(caller, (number, &node), flags)
-            .and_then(|()| self.lets_open((number, &node), flags))
+            .and_then(|()| self.lets_open(caller, (number, &node), flags))
             .and_then(|()| self.opens.share(caller));
         let share = match share {
             Ok(share) => share,

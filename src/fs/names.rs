@@ -173,9 +173,13 @@ impl Fs {
         }
         let spot = self.lets_add((parent, &dir), name, &new, Deny::CREATE)?;
         let owner = self.birth(caller, (parent, &dir), name)?;
-        new.mode = mode;
-        let mode = Self::own_setid(caller, owner, &spot, &new);
-        let reserve = Self::rights(caller, false).reserve;
+        // A default ACL may take the place of the umask.
+        let own = [mode, mode.without(umask)].into_iter().fold(mode, |own, asked| {
+            new.mode = asked;
+            let kept = Self::own_setid(caller, owner, &spot, &new);
+            own.without(asked.bits() & !kept.bits())
+        });
+        let (mode, reserve) = (own, Self::rights(caller, false).reserve);
         let new = New { what: wanted.what, owner, mode, umask, reserve };
         let created = self.tree.with_room(|| self.source.create(&dir, name, &new))?;
         Ok((self.entry(caller, parent, name, &created.found)?, created.file))

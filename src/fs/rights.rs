@@ -55,13 +55,20 @@ impl Fs {
     }
 
     /// Returns the rights to write where the kernel has told whether the
-    /// caller lacks `CAP_FSETID`.
+    /// caller lacks `CAP_FSETID`. It does so for set-id bits that it is shown.
     pub(super) fn write_rights(
         &self,
         caller: &Caller,
         kill: bool,
         marked: impl FnOnce() -> Option<Seen>,
     ) -> Rights {
+        if !kill && self.ruled().is_some_and(|policy| policy.rules().mask_set_id()) {
+            let seen = marked();
+            return seen.map_or_else(
+                || Self::rights(caller, false),
+                |seen| self.content_rights(caller, &seen),
+            );
+        }
         let keep = !kill
             || marked().is_some_and(|s| marks_only(s.attr.mode) && self.may_set_gid(caller, &s));
         Self::rights(caller, keep)
@@ -103,6 +110,22 @@ impl Fs {
         let user = if shown.uid == caller.uid { 0 } else { Mode::SETUID };
         let group = if shown.gid == caller.gid { 0 } else { Mode::SETGID };
         mode.without(user | group)
+    }
+
+    /// Returns the set-id bits of a mode with which a file would be shown as
+    /// somebody else's, by a rule for such modes, and act for that one.
+    ///
+    /// The root of the view may give such a file to anybody anyway.
+    pub(super) fn handed_over(&self, caller: &Caller, seen: &Seen, mode: Mode) -> u16 {
+        if !mode.has(SETID) || is_root(caller) {
+            return 0;
+        }
+        let mut then = seen.clone();
+        then.attr.mode = mode;
+        let (now, then) = (self.shown_to(None, seen), self.shown_to(None, &then));
+        let user = if now.uid == then.uid { 0 } else { Mode::SETUID };
+        let group = if now.gid == then.gid { 0 } else { Mode::SETGID };
+        mode.bits() & (user | group)
     }
 
     /// Reports whether any caller is shown as the owner of the file.

@@ -11,7 +11,7 @@ use super::Fs;
 use crate::acl::Acl;
 use crate::attr::{Attr, FileKind, Mode, Name};
 use crate::error::{Errno, Error, Result};
-use crate::id::{Disk, Owner, View};
+use crate::id::{Caller, Disk, Owner, View};
 use crate::policy::Policy;
 use crate::policy::rules::{Deny, Hide, Rules, State, Subject, Verdict};
 use crate::source::{Found, Node};
@@ -219,7 +219,12 @@ impl Fs {
     /// # Errors
     /// `EROFS` to write what a rule makes read-only, `EACCES` to execute what
     /// one does not let be executed, `Stale` for what is hidden by now.
-    pub(super) fn lets_open(&self, (number, node): (u64, &Node), flags: i32) -> Result<()> {
+    pub(super) fn lets_open(
+        &self,
+        caller: &Caller,
+        (number, node): (u64, &Node),
+        flags: i32,
+    ) -> Result<()> {
         /// An open by execve(2): `__FMODE_EXEC` of linux/fs.h.
         const EXEC: i32 = 0x20;
         if self.ruled().is_none() {
@@ -233,8 +238,12 @@ impl Fs {
         else {
             return Ok(());
         };
-        if read_only && flags & libc::O_ACCMODE != libc::O_RDONLY {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        if read_only && writes {
             return Err(READ_ONLY);
+        }
+        if writes {
+            self.disarm(caller, node, &seen)?;
         }
         if flags & EXEC != 0 && deny.contains(Deny::EXEC) {
             return Err(Error::Os(Errno(libc::EACCES)));

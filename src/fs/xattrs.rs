@@ -219,6 +219,11 @@ impl Fs {
         let rights = match kind {
             AclKind::Access => {
                 let seen = self.look(number, node)?;
+                let mode = acl.as_ref().map_or(seen.attr.mode, |acl| acl.mode(seen.attr.mode));
+                // A mode that chmod(2) would set without these bits.
+                if self.handed_over(caller, &seen, mode) != 0 {
+                    return Err(Error::Denied);
+                }
                 self.acl_rights(caller, &seen)
             }
             AclKind::Default => Self::rights(caller, false),

@@ -177,6 +177,41 @@ fn any_number_of_hidden_names_ends_no_listing() {
 }
 
 #[test]
+fn no_rule_gives_a_set_id_program_to_somebody_else() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let policy = "[[rules]]\npath = 'modes/**'\nmode = '/6000'\npresent-owner = '0:0'\n\
+                      [[rules]]\npath = 'masked/**'\npresent-mode = 'ug-s'\n\
+                      [[rules]]\npath = 'lent/**'\npresent-owner = '1000:1000'";
+        let fill = "mkdir modes masked lent; chmod 777 modes masked; cp /bin/true masked/p
+                    chown 7:7 masked/p; chmod 6777 masked/p
+                    for f in p q r; do cp /bin/true lent/$f; done; chmod 6755 lent/p lent/q";
+        let live = Live::new(sandbox, fill, policy);
+        let bits = |name: &str| fs::metadata(live.source.join(name)).unwrap().mode() & 0o7777;
+        let as_user = |script: &str| {
+            try_sh_as(1000, 1000, &[], &format!("cd {}; {script}", str(&live.ours.point)))
+        };
+        // With these bits it would be shown as a program of root.
+        as_user("cp /bin/true modes/p; chmod 4755 modes/p; install -m 6755 /bin/true modes/q");
+        assert_eq!((bits("modes/p"), bits("modes/q")), (0o755, 0o755));
+        as_user("python3 -c 'import os; os.close(os.open(\"modes/r\", os.O_CREAT, 0o6755))'");
+        assert_eq!(bits("modes/r") & 0o6000, 0);
+        // A write takes bits that the kernel does not know of.
+        assert_eq!(fs::metadata(live.at("masked/p")).unwrap().mode() & 0o7777, 0o777);
+        let done = as_user("printf x >> masked/p");
+        assert!(done.status.success(), "{}", text(&done));
+        assert_eq!(bits("masked/p"), 0o777);
+        // What is shown as one's own is, on the host, a program of root.
+        let store = "import mmap; f = open(\"lent/p\", \"r+b\"); mmap.mmap(f.fileno(), 0)[0] = 1";
+        for script in [&format!("python3 -c '{store}'"), "chmod 6711 lent/q", "chmod 4755 lent/r"] {
+            let done = as_user(script);
+            assert!(done.status.success(), "{}", text(&done));
+        }
+        assert_eq!([bits("lent/p"), bits("lent/q"), bits("lent/r")], [0o755, 0o711, 0o755]);
+    });
+}
+
+#[test]
 fn a_whiteout_is_a_new_file() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
