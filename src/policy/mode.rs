@@ -279,7 +279,7 @@ fn clause(classes: u16, operator: Operator, text: &str) -> Result<Clause, &'stat
 }
 
 /// A test of mode bits, as `find -perm` has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ModeTest {
     /// `/6000`: any of these bits.
     Any(u16),

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use super::automaton::Compiled;
 use super::decision::By;
-use super::rule::{Effect, Kinds, Range, Rule, Subject};
+use super::rule::{Effect, Kinds, Range, Subject};
+use crate::attr::Mode;
 use crate::id::{Disk, Group, Id, Kind, User};
 use crate::policy::mode::ModeTest;
 
@@ -16,24 +17,32 @@ pub(super) struct ByFile {
     users: Ranges<User>,
     /// Of the others, those that ask for a group.
     groups: Ranges<Group>,
-    /// The rest, by what they ask for, and what they decide.
-    asked: Box<[Asked]>,
+    /// The rest, by the modes that they ask for, and what they decide.
+    modes: Modes,
     others: Box<[Alike]>,
 }
 
-/// What a rule asks for besides an owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Asked {
-    kinds: Kinds,
-    /// Whether the bits of the mask are not to have the value.
-    differ: bool,
-    mask: u16,
-    value: u16,
+/// How many tests of modes are made at once.
+const AT_ONCE: usize = 32;
+
+/// Many tests of modes in columns, so that the processor makes several with one
+/// instruction.
+#[derive(Debug, Default)]
+struct Modes(Vec<Columns>);
+
+/// Tests of modes: the bits that count, what they are to be, and all ones where
+/// they are to be something else.
+#[derive(Debug)]
+struct Columns {
+    masks: [u16; AT_ONCE],
+    values: [u16; AT_ONCE],
+    differ: [u16; AT_ONCE],
 }
 
 /// Rules that ask for the same kinds and mode and for nothing else.
 #[derive(Debug)]
 struct Alike {
+    kinds: Kinds,
     /// Those that decide something if a file meets them, with what they decide.
     rules: Vec<(u16, Effect)>,
     /// What none of them decides.
@@ -57,8 +66,8 @@ impl ByFile {
     /// Takes the rules of a place, sorted, and the effects that are to be decided.
     pub(super) fn new(all: &[Compiled], rules: &[u16], open: Effect) -> Self {
         let (mut users, mut groups) = (Vec::new(), Vec::new());
-        let (mut asked, mut others): (Vec<Asked>, Vec<Alike>) = (Vec::new(), Vec::new());
-        let mut places: HashMap<Asked, usize> = HashMap::new();
+        let (mut modes, mut others): (Modes, Vec<Alike>) = (Modes::default(), Vec::new());
+        let mut places: HashMap<(Kinds, Option<ModeTest>), usize> = HashMap::new();
         for at in rules {
             let Some(Compiled { rule, mentions, .. }) = all.get(usize::from(*at)) else { continue };
             if !rule.users.is_empty() {
@@ -69,28 +78,28 @@ impl ByFile {
                 groups.extend(rule.groups.iter().map(|range| (*range, *at)));
                 continue;
             }
-            let asks = Asked::of(rule);
-            let place = *places.entry(asks).or_insert(others.len());
+            let place = *places.entry((rule.kinds, rule.mode)).or_insert(others.len());
             if place == others.len() {
-                asked.push(asks);
-                others.push(Alike { rules: Vec::new(), open });
+                modes.add(place, rule.mode);
+                others.push(Alike { kinds: rule.kinds, rules: Vec::new(), open });
             }
             if let Some(alike) = others.get_mut(place) {
                 alike.add(*at, *mentions);
             }
         }
         let (users, groups) = (Ranges::new(users), Ranges::new(groups));
-        Self { users, groups, asked: asked.into(), others: others.into() }
+        Self { users, groups, modes, others: others.into() }
     }
 
     /// Returns which rules decide about a file: of those that it meets the
     /// first one that mentions an effect.
     pub(super) fn decide(&self, all: &[Compiled], subject: &Subject, open: Effect) -> By {
         let mut by = By::default();
-        let pairs = self.asked.iter().zip(&self.others);
-        for (_, alike) in pairs.filter(|(asked, _)| asked.passes(subject)) {
-            alike.rules.iter().for_each(|(rule, effects)| by.set(*effects, *rule));
-        }
+        self.modes.passed(subject.mode, |at| {
+            let alike = self.others.get(at).filter(|alike| alike.kinds.holds(subject.kind));
+            let rules = alike.map_or(&[][..], |alike| &alike.rules);
+            rules.iter().for_each(|(rule, effects)| by.set(*effects, *rule));
+        });
         let mut meets = |at: u16| {
             let rule = all.get(usize::from(at)).filter(|rule| rule.rule.meets(subject));
             if let Some(rule) = rule {
@@ -103,20 +112,54 @@ impl ByFile {
     }
 }
 
-impl Asked {
-    fn of(rule: &Rule) -> Self {
-        let (mask, value, differ) = match rule.mode {
-            None => (0, 0, false),
-            Some(ModeTest::Any(bits)) => (bits, 0, true),
-            Some(ModeTest::All(bits)) => (bits, bits, false),
-            Some(ModeTest::Exactly(bits)) => (u16::MAX, bits, false),
+impl Modes {
+    /// Adds the next test, at this place.
+    fn add(&mut self, place: usize, test: Option<ModeTest>) {
+        let (mask, value, differ) = match test {
+            None => (0, 0, 0),
+            Some(ModeTest::Any(bits)) => (bits, 0, u16::MAX),
+            Some(ModeTest::All(bits)) => (bits, bits, 0),
+            Some(ModeTest::Exactly(bits)) => (u16::MAX, bits, 0),
         };
-        Self { kinds: rule.kinds, differ, mask, value }
+        if place.is_multiple_of(AT_ONCE) {
+            // What is not filled passes for no mode.
+            let (masks, values) = ([0; AT_ONCE], [0; AT_ONCE]);
+            self.0.push(Columns { masks, values, differ: [u16::MAX; AT_ONCE] });
+        }
+        let Some(columns) = self.0.last_mut() else { return };
+        let at = place % AT_ONCE;
+        for (column, number) in [
+            (&mut columns.masks, mask),
+            (&mut columns.values, value),
+            (&mut columns.differ, differ),
+        ] {
+            if let Some(slot) = column.get_mut(at) {
+                *slot = number;
+            }
+        }
     }
 
-    fn passes(&self, subject: &Subject) -> bool {
-        let same = subject.mode.bits() & self.mask == self.value;
-        (same != self.differ) & self.kinds.holds(subject.kind)
+    /// Calls with the place of each test that a mode passes, in order.
+    fn passed(&self, mode: Mode, mut found: impl FnMut(usize)) {
+        for (columns, first) in self.0.iter().zip((0..).step_by(AT_ONCE)) {
+            let passes = columns.pass(mode.bits());
+            if passes.iter().fold(0, |any, pass| any | pass) != 0 {
+                let passed = passes.iter().zip(first..).filter(|(pass, _)| **pass != 0);
+                passed.for_each(|(_, place)| found(place));
+            }
+        }
+    }
+}
+
+impl Columns {
+    /// Returns what is not 0 for each test that these bits pass.
+    fn pass(&self, bits: u16) -> [u16; AT_ONCE] {
+        let mut passes = self.differ;
+        for ((pass, mask), value) in passes.iter_mut().zip(&self.masks).zip(&self.values) {
+            let same = if bits & mask == *value { u16::MAX } else { 0 };
+            *pass ^= same;
+        }
+        passes
     }
 }
 
