@@ -108,12 +108,12 @@ impl Settings {
             "log" => self.log = Some(log(value)?),
             "policy" => self.policy_file = Some(PathBuf::from(value)),
             "names" => {
-                let value = from_here(text("names", value)?)?;
+                let value = from_here("names", text("names", value)?)?;
                 self.policy.set("names", Some(&value))?;
             }
             name @ ("map-passwd" | "map-group" | "map-passwd-rev" | "map-group-rev") => {
                 // A path alone is the first of two.
-                let value = from_here(&format!("disk={}", text(name, value)?))?;
+                let value = from_here(name, &format!("disk={}", text(name, value)?))?;
                 self.policy.set(name, value.strip_prefix("disk="))?;
             }
             name => {
@@ -144,12 +144,12 @@ fn text<'a>(name: &str, value: &'a OsStr) -> Result<&'a str, Fault> {
     value.to_str().ok_or_else(|| Fault::usage(format!("option {name}: not text: {}", shown(value))))
 }
 
-/// Makes the paths of a value of `names` absolute: a server has its working
+/// Makes the paths of an option's value absolute: a server has its working
 /// directory elsewhere.
-fn from_here(value: &str) -> Result<String, Fault> {
+fn from_here(name: &str, value: &str) -> Result<String, Fault> {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let here = here.to_str().ok_or_else(|| {
-        Fault::usage(format!("option names: not text: {}", shown(&here)))
+        Fault::usage(format!("option {name}: not text: {}", shown(&here)))
             .hint("write the paths in full")
     })?;
     Ok(policy::options::absolute(value, here))

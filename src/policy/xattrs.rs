@@ -266,10 +266,11 @@ impl Xattrs {
         }
         if action == Action::Rename && decides(CAPABILITY) {
             let what = format!(
-                "{} matches {CAPABILITY}, which cannot be {word}: it holds an id",
+                "{} matches {CAPABILITY}, which cannot be renamed: it holds an id",
                 quote(name)
             );
-            let hint = format!("let it pass by a rule before: name = \"{CAPABILITY}\"");
+            let hint =
+                format!("let it pass by a rule before: name = \"{CAPABILITY}\", action = \"pass\"");
             return Err(bad(at, what).hint(hint));
         }
         Ok(())

@@ -30,7 +30,9 @@ impl Source<'_> {
         callers: &Callers,
         names: &dyn Names,
     ) -> Result<(), PolicyError> {
-        for value in self.list("mirror", callers.mirror.as_ref())? {
+        for value in
+            self.list("mirror", "leave it out: nobody is mirrored then", callers.mirror.as_ref())?
+        {
             let (at, text) = self.value(value)?;
             spec.callers.add(&at, text, names)?;
         }

@@ -44,6 +44,9 @@ pub(super) fn order(document: &DeTable<'_>) -> [Word; 4] {
     order
 }
 
+/// What to write instead of an empty list.
+const NO_RULE: &str = "without any rule ids are shown as themselves: leave it out to say that";
+
 impl Source<'_> {
     /// Reads the stages, which stand in this order.
     ///
@@ -56,11 +59,11 @@ impl Source<'_> {
         names: &dyn Names,
     ) -> Result<Spec, PolicyError> {
         let mut spec = Spec::default();
-        for value in self.list("map", ids.map.as_ref())? {
+        for value in self.list("map", NO_RULE, ids.map.as_ref())? {
             let (at, text) = self.value(value)?;
             text::add_extent(&mut spec, &at, text)?;
         }
-        for value in self.list("table", ids.table.as_ref())? {
+        for value in self.list("table", NO_RULE, ids.table.as_ref())? {
             let (at, text) = self.value(value)?;
             text::add_entry(&mut spec, &at, text, names)?;
         }

@@ -144,17 +144,18 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the values of a list, which must not be empty.
+    /// Returns the values of a list, which must not be empty: `hint` says what
+    /// to write instead.
     pub(super) fn list<'v>(
         &self,
         key: &str,
+        hint: &str,
         list: Option<&'v Spanned<Vec<Spanned<Scalar>>>>,
     ) -> Result<&'v [Spanned<Scalar>], PolicyError> {
         let Some(list) = list else { return Ok(&[]) };
         if list.get_ref().is_empty() {
             let what = format!("`{key}` is empty");
-            return Err(PolicyError::new(Code::Value, self.at(list.span().start), what)
-                .hint("without any rule ids are shown as themselves: leave it out to say that"));
+            return Err(PolicyError::new(Code::Value, self.at(list.span().start), what).hint(hint));
         }
         Ok(list.get_ref())
     }

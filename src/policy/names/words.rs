@@ -81,7 +81,7 @@ pub(in crate::policy) fn side(
     if let Some(lists) = Lists::by_word(list) {
         return Ok((side, lists));
     }
-    let mut paths = list.split(SEPARATORS).map(|path| match path {
+    let mut paths = paths(list).map(|path| match path {
         "" => Ok(None),
         path => Place::parse(at, path).map(|place| Some(List::File(place))),
     });
@@ -101,6 +101,20 @@ pub(in crate::policy) fn side(
 /// What may stand between two paths: a list of `-o` splits at commas.
 const SEPARATORS: [char; 2] = [',', ':'];
 
+/// Returns the paths of a list; those in the source have a colon of their own.
+fn paths(list: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(list);
+    std::iter::from_fn(move || {
+        let list = rest?;
+        let path = list.strip_prefix(IN_SOURCE).unwrap_or(list);
+        let (path, after) = path.split_once(SEPARATORS).map_or((path, None), |(p, a)| (p, Some(a)));
+        rest = after;
+        let length =
+            list.len().saturating_sub(after.map_or(0, |after| after.len().saturating_add(1)));
+        if path.is_empty() { Some(path) } else { list.get(..length) }
+    })
+}
+
 /// Makes the paths of a value of `--names` absolute, from this directory.
 pub fn absolute(text: &str, from: &str) -> String {
     let Some((side, list)) = text.split_once('=') else { return text.to_owned() };
@@ -110,10 +124,10 @@ pub fn absolute(text: &str, from: &str) -> String {
     let from = from.trim_end_matches('/');
     let whole = |path: &str| match path {
         "" => String::new(),
-        path if path.starts_with('/') => path.to_owned(),
+        path if path.starts_with('/') || path.starts_with(IN_SOURCE) => path.to_owned(),
         path => format!("{from}/{}", path.trim_start_matches("./")),
     };
-    let paths: Vec<String> = list.split(SEPARATORS).map(whole).collect();
+    let paths: Vec<String> = paths(list).map(whole).collect();
     format!("{side}={}", paths.join(":"))
 }
 
@@ -197,6 +211,10 @@ mod tests {
             ("disk=/a/passwd,/a/group", Some("disk /a/passwd:/a/group")),
             ("disk=/a/passwd:/a/group", Some("disk /a/passwd:/a/group")),
             ("view=:/a/group", Some("view :/a/group")),
+            ("disk=source:etc/p", Some("disk source:etc/p")),
+            ("disk=source:etc/p:source:etc/g", Some("disk source:etc/p:source:etc/g")),
+            ("disk=/p,source:etc/g", Some("disk /p:source:etc/g")),
+            ("disk=source:p:g:/h", None),
             ("disk", None),
             ("disk=", None),
             ("disk=:", None),
@@ -221,6 +239,8 @@ mod tests {
             ("disk=/a:b", "disk=/a:/w/b"),
             ("disk=,g", "disk=:/w/g"),
             ("disk=../p", "disk=/w/../p"),
+            ("disk=source:p,g", "disk=source:p:/w/g"),
+            ("disk=source:p:source:g", "disk=source:p:source:g"),
             ("v:w", "v:w"),
             ("disk=", "disk="),
         ] {
