@@ -46,7 +46,8 @@ impl Fs {
     /// Changes attributes and returns the new ones.
     ///
     /// The kernel has checked that the caller may, and has taken `S_ISGID`
-    /// out of a mode that the caller may not give (`setattr_prepare`). No
+    /// out of a mode that the caller may not give (`setattr_prepare`), or
+    /// `access` does. No
     /// field at all is a chown(-1, -1), or comes before a write that takes
     /// set-id bits away.
     ///

@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 
+use super::rights::is_root;
 use crate::error::{Errno, Error, Result};
 use crate::id::{Caller, Id, User, View};
 use crate::sync::lock;
@@ -177,10 +178,6 @@ impl Budget {
         let held = lock(&self.held);
         (held.by.get(&caller.uid).map_or(0, |own| own.sum()), held.all)
     }
-}
-
-fn is_root(caller: &Caller) -> bool {
-    caller.uid.is_some_and(|uid| uid.raw() == 0)
 }
 
 /// A part of the budget, given back when dropped.

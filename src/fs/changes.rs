@@ -1,7 +1,8 @@
 //! What the policy lets callers change: owners, modes, extended attributes.
 //!
-//! The kernel has let the caller do what it asks for; here it may still be
-//! refused, done in another way, or said to be done.
+//! Whether the caller may do what it asks for is decided by the kernel, or by
+//! `access`; here it may still be refused, done in another way, or said to be
+//! done.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -90,7 +91,7 @@ impl Fs {
         if plain && acl.is_none() {
             return Ok(Asked::Done(None));
         }
-        let seen = self.seen(number, self.source.getattr(node)?);
+        let seen = self.look(number, node)?;
         let now = self.mode_now(caller, &seen, number);
         let mode = acl.as_ref().map_or(now.shown, |acl| acl.mode(now.shown));
         let asked = if plain { changes.chmod(&now, mode) } else { changes.set_acl(&now, mode) };

@@ -35,13 +35,19 @@ impl Fs {
         };
         let share = self
             .may_open(caller, (number, &node), flags)
-            .and_then(|()| self.lets_open(caller, (number, &node), flags))
+            .and_then(|()| self.lets_open((number, &node), flags))
             .and_then(|()| self.opens.share(caller));
         let share = match share {
             Ok(share) => share,
             Err(error) => return done(Err(error)),
         };
-        match self.tree.with_room(|| self.source.open(&node, flags & FLAGS)) {
+        let opened = self.tree.with_room(|| self.source.open(&node, flags & FLAGS));
+        let disarmed = match &opened {
+            Err(error) if !error.is(libc::EAGAIN) => Ok(()),
+            // A file that waits for a lease is opened elsewhere.
+            Ok(_) | Err(_) => self.disarm(caller, (number, &node), flags),
+        };
+        match disarmed.and(opened) {
             Ok(file) => {
                 let open = Open::new(number, file, flags, Some(node), share);
                 done(Ok(self.opens.insert(open)));

@@ -187,7 +187,7 @@ impl Fs {
 
     /// Checks a sticky directory (`check_sticky` of fs/namei.c) on what is there.
     ///
-    /// The kernel has checked what it remembers of the name; somebody else may
+    /// Where the kernel decides, it has checked what it remembers of the name; somebody else may
     /// have made a file of that name on the host since.
     pub(super) fn may_remove(
         &self,

@@ -8,10 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::Fs;
+use super::access::OPEN_TO_EXECUTE;
 use crate::acl::Acl;
 use crate::attr::{Attr, FileKind, Mode, Name};
 use crate::error::{Errno, Error, Result};
-use crate::id::{Caller, Disk, Owner, View};
+use crate::id::{Disk, Owner, View};
 use crate::policy::Policy;
 use crate::policy::rules::{Deny, Hide, Rules, State, Subject, Verdict};
 use crate::source::{Found, Node};
@@ -173,9 +174,7 @@ impl Fs {
         let seen = self.visible(parent, name, found.attr)?;
         if self.has_rules() {
             let dir = self.look(parent, dir)?;
-            if self.ask(&dir, |verdict| verdict.read_only) == Some(true) {
-                return Err(READ_ONLY);
-            }
+            self.lets_change(&dir)?;
             self.lets(&seen, op)?;
         }
         Ok(There { found, seen })
@@ -219,18 +218,11 @@ impl Fs {
     /// # Errors
     /// `EROFS` to write what a rule makes read-only, `EACCES` to execute what
     /// one does not let be executed, `Stale` for what is hidden by now.
-    pub(super) fn lets_open(
-        &self,
-        caller: &Caller,
-        (number, node): (u64, &Node),
-        flags: i32,
-    ) -> Result<()> {
-        /// An open by execve(2): `__FMODE_EXEC` of linux/fs.h.
-        const EXEC: i32 = 0x20;
+    pub(super) fn lets_open(&self, (number, node): (u64, &Node), flags: i32) -> Result<()> {
         if self.ruled().is_none() {
             return Ok(());
         }
-        let seen = self.seen(number, self.source.getattr(node)?);
+        let seen = self.look(number, node)?;
         if self.is_gone(&seen) {
             return Err(Error::Stale);
         }
@@ -242,10 +234,7 @@ impl Fs {
         if read_only && writes {
             return Err(READ_ONLY);
         }
-        if writes {
-            self.disarm(caller, node, &seen)?;
-        }
-        if flags & EXEC != 0 && deny.contains(Deny::EXEC) {
+        if flags & OPEN_TO_EXECUTE != 0 && deny.contains(Deny::EXEC) {
             return Err(Error::Os(Errno(libc::EACCES)));
         }
         Ok(())

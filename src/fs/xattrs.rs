@@ -165,6 +165,7 @@ impl Fs {
                 self.set_acl(caller, (number, &node), kind, None)
             }
             Kind::Capability => {
+                self.may_set_capability(caller, (number, &node))?;
                 self.tree.with_room(|| self.source.set_capability(&node, None, rights))
             }
             Kind::Plain => {
@@ -239,7 +240,7 @@ impl Fs {
         if !self.has_rules() {
             return Ok(());
         }
-        let seen = self.seen(number, self.source.getattr(node)?);
+        let seen = self.look(number, node)?;
         if matches!(kind, Kind::Acl(AclKind::Access)) {
             // The permission bits change with it.
             self.lets(&seen, Deny::CHMOD)?;

@@ -129,14 +129,14 @@ impl Tree {
         let gone = if Numbers::is_remapped(number) {
             let mut remapped = self.numbers.remapped();
             let gone = self.table.forget(number, count);
-            if gone.is_some() {
+            if gone {
                 self.numbers.release(&mut remapped, number);
             }
             gone
         } else {
             self.table.forget(number, count)
         };
-        if gone.is_some() {
+        if gone {
             self.nodes.remove(number);
         }
     }

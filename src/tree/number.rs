@@ -156,7 +156,9 @@ impl Remapped {
     pub(super) fn restate(&mut self, number: u64, state: &State) {
         let Some(slot) = self.taken.get_mut(&number) else { return };
         let Some((generation, _)) = slot.moved else { return };
-        self.numbers.remove(slot);
+        if self.numbers.get(slot) == Some(&number) {
+            self.numbers.remove(slot);
+        }
         slot.moved = Some((generation, state.id()));
         self.numbers.insert(*slot, number);
     }

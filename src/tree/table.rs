@@ -99,10 +99,9 @@ impl Table {
         true
     }
 
-    /// Takes lookups back; returns which file that was the end of, if any,
-    /// and its state.
-    pub(super) fn forget(&self, number: u64, count: u64) -> Option<(Key, State)> {
-        let mut shard = self.shard(number)?;
+    /// Takes lookups back; reports whether that was the end of a file.
+    pub(super) fn forget(&self, number: u64, count: u64) -> bool {
+        let Some(mut shard) = self.shard(number) else { return false };
         let known = shard.inodes.get_mut(&number);
         let excess = count > known.as_ref().map_or(0, |inode| inode.count);
         let mut last = false;
@@ -116,7 +115,7 @@ impl Table {
         if excess && !self.complained.swap(true, Ordering::Relaxed) {
             log::warn!("the kernel forgot inode {number} more often than it looked it up");
         }
-        inode.map(|inode| (inode.key, inode.state))
+        inode.is_some()
     }
 
     /// Reads one inode and what pins it.

@@ -309,6 +309,21 @@ fn a_mirrored_caller_owns_what_it_sees() {
         let gone = fs.getxattr(&seven, armed, key).is_err();
         assert_eq!(gone, flags == libc::O_RDWR);
     }
+    // Nor does whoever is not let in take a capability away.
+    let only = decides(&[("mirror-only", "7")]);
+    let node = only.file("armed", (1, 20), 0o755).node;
+    assert_eq!(errno(only.fs.setxattr(&caller(0, 0), node, key, &capability, 0)), 0);
+    lock(&only.processes.0).capable.insert(5);
+    assert_eq!(errno(only.fs.removexattr(&caller(5, 5), node, key)), libc::EACCES);
+    assert_eq!(errno(only.fs.getxattr(&caller(0, 0), node, key)), 0);
+    // An open that a rule refuses takes nothing.
+    let mut ruled = decides(&[("mirror", "7")]);
+    ruled.rule("callers = { mirror = [7] }\nrules = [{ path = 'kept', read-only = true }]");
+    let kept = ruled.file("kept", (1, 20), 0o6755).node;
+    let (done, result) = reply();
+    ruled.fs.open(&seven, kept, libc::O_RDWR, done);
+    assert_eq!(errno(result.recv_timeout(Duration::from_secs(10)).unwrap()), libc::EROFS);
+    assert_eq!(ruled.stored("kept"), (1, 20, 0o6755));
     // What is its own on disk as well is a program of its own.
     let own = world.file("own", (7, 99), 0o755).node;
     fs.setattr(&seven, own, None, &mode).unwrap();

@@ -25,7 +25,7 @@ fn with_rules(rules: &str) -> Arc<dyn Policy> {
 
 impl World {
     /// Puts a new file system with these rules over the source.
-    fn rule(&mut self, rules: &str) {
+    pub(super) fn rule(&mut self, rules: &str) {
         let (source, known) = (self.memory.clone(), Arc::clone(&self.processes));
         self.fs = Fs::new(source, with_rules(rules), known, config()).unwrap();
     }
