@@ -109,8 +109,12 @@ fn is_mounted(source: &Path, target: &Path, spec: &Spec) -> Result<bool, Fault> 
     if same_source && record.policy == spec.describe() {
         return Ok(true);
     }
-    let what = if same_source { "another policy" } else { "another source" };
-    Err(Fault::mount(format!("{there}: {what} is mounted there already")).hint("umount it first"))
+    let (what, hint) = if same_source {
+        ("another policy", "idmapfs reload has it read its policy file again; else umount it first")
+    } else {
+        ("another source", "umount it first")
+    };
+    Err(Fault::mount(format!("{there}: {what} is mounted there already")).hint(hint))
 }
 
 fn shows(record: &Record, source: &Path) -> bool {
@@ -137,6 +141,9 @@ fn connection_at(target: &Path) -> Result<Option<u32>, Fault> {
 /// Does as [`live_at`], but waits for a server that has just started: its mount is
 /// there a moment before it is known.
 fn known_at(target: &Path) -> Result<Option<Record>, Fault> {
+    if connection_at(target)?.is_none() {
+        return Ok(None);
+    }
     let start = Instant::now();
     loop {
         match live_at(target)? {
@@ -155,7 +162,7 @@ fn remount(request: &Mount, target: &Path, spec: &Spec) -> Result<(), Fault> {
     };
     if let Some(name) = given {
         // mount(8) adds what fstab says; no change is no offence.
-        let same = live_at(target)?.is_some_and(|record| record.policy == spec.describe());
+        let same = known_at(target)?.is_some_and(|record| record.policy == spec.describe());
         if !same {
             return Err(Fault::usage(format!("option {name}: a remount changes flags only"))
                 .hint("idmapfs reload has the mount read its policy file again"));

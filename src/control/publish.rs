@@ -123,6 +123,11 @@ pub(super) fn publish_in(
 /// Writes a file that has its lock before it has its name.
 pub(super) fn write(path: &Path, line: &str) -> io::Result<Flock<File>> {
     let unnamed = path.with_extension(format!("new-{}", std::process::id()));
+    // A server of that number may have been killed before it gave it its name.
+    match std::fs::remove_file(&unnamed) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let file = File::options().write(true).create_new(true).mode(0o644).open(&unnamed)?;
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno);
     let named = lock.map_err(io::Error::from).and_then(|lock| {

@@ -1,5 +1,5 @@
-//! Notifications as the kernel reads them, for the form that the library lacks:
-//! a name that expires.
+//! Notifications as the kernel reads them, for what the library lacks: a name
+//! that expires, and to hear whether the kernel knows the file.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,6 +26,8 @@ pub(super) enum Told {
     /// It does not know the file or the name: it has let go of it, or has not
     /// read the reply yet in which it is told.
     NotKnown,
+    /// It could not take it, for want of memory for example.
+    NotNow,
 }
 
 /// Lays out attributes and ACLs of a node that are to be asked for again.
@@ -93,9 +95,10 @@ fn tell(mut device: &File, message: &[u8]) -> io::Result<Told> {
     match device.write_all(message) {
         Ok(()) => Ok(Told::Taken),
         Err(error) => match error.raw_os_error() {
+            Some(libc::ENODEV | libc::ENOTCONN | libc::EBADF) => Err(error),
             // ENOTDIR: the number has come to stand for a file that is none.
             Some(libc::ENOENT | libc::ENOTDIR) => Ok(Told::NotKnown),
-            _ => Err(error),
+            _ => Ok(Told::NotNow),
         },
     }
 }

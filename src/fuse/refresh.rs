@@ -158,7 +158,7 @@ impl Shared {
         let mut part = 0_usize;
         while let Some(numbers) = self.fs().and_then(|fs| fs.numbers(part)) {
             for number in numbers {
-                if self.tell(number, names)? == Told::NotKnown {
+                if self.tell(number, names)? != Told::Taken {
                     unknown.push(number);
                 }
             }
@@ -171,7 +171,7 @@ impl Shared {
             thread::sleep(PAUSE);
             let mut again = Vec::new();
             for number in unknown {
-                if self.tell(number, names)? == Told::NotKnown {
+                if self.tell(number, names)? != Told::Taken {
                     again.push(number);
                 }
             }
@@ -187,10 +187,15 @@ impl Shared {
             // Forgotten meanwhile, or all of it has ended.
             return Ok(Told::Taken);
         };
+        let mut all = Told::Taken;
         for (parent, name) in places.iter().filter(|_| names) {
-            expire(&self.device, self.node_id(*parent), name)?;
+            // A name that is not known is not cached.
+            if expire(&self.device, self.node_id(*parent), name)? == Told::NotNow {
+                all = Told::NotNow;
+            }
         }
-        forget_attributes(&self.device, self.node_id(number))
+        let attributes = forget_attributes(&self.device, self.node_id(number))?;
+        Ok(if all == Told::Taken { attributes } else { all })
     }
 
     fn node_id(&self, number: u64) -> u64 {
