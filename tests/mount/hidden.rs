@@ -2,7 +2,7 @@
 //! a rule than it says.
 
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -368,5 +368,41 @@ fn an_overlay_keeps_what_it_needs_under_another_name() {
         let stored = sh(&format!("getfattr -m - -d -R --absolute-names {}", str(&live.source)));
         assert!(stored.contains("user.overlay.opaque") && !stored.contains("trusted."), "{stored}");
         run("umount", &[str(&merged)]);
+    });
+}
+
+/// What the host does with hidden names, and what a reload hides, is told to
+/// nobody: neither by events, nor in the log and the table of mounts.
+#[test]
+fn nobody_is_told_of_hidden_names() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let live = Live::new(
+            sandbox,
+            "mkdir d; echo x > d/open-secret; echo x > d/plain",
+            "[[rules]]\nname = 'top-secret'\nhide = true",
+        );
+        let look =
+            || sh(&format!("ls {0}/d; stat {0}/d/top-secret || true", str(&live.ours.point)));
+        look();
+        let events = raw::watch(&live.ours.at("d")).unwrap();
+        let dir = live.source.join("d");
+        fs::write(dir.join("top-secret"), "x").unwrap();
+        look();
+        fs::rename(dir.join("top-secret"), dir.join("x")).unwrap();
+        fs::rename(dir.join("x"), dir.join("top-secret")).unwrap();
+        look();
+        assert_eq!(raw::mkdir(&live.ours.at("d/top-secret"), 0o755), Err(libc::EPERM));
+        fs::remove_file(dir.join("top-secret")).unwrap();
+        look();
+        live.reload("[[rules]]\nname = '*-secret'\nhide = true");
+        assert_eq!(look(), "plain\n");
+        assert!(!raw::readable(events.as_fd(), 300), "no event");
+        fs::write(live.ours.at("d/new"), "x").unwrap();
+        assert!(raw::readable(events.as_fd(), 2000), "but one of what is made in the view");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        for told in [live.ours.log(), mounts] {
+            assert!(!told.contains("secret"), "{told}");
+        }
     });
 }

@@ -352,13 +352,14 @@ pub fn clone_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Sys {
     check(unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) })
 }
 
-/// A descriptor of inotify(7) that tells of new names in a directory.
+/// A descriptor of inotify(7) that tells of names that come, go and move in a
+/// directory.
 pub fn watch(dir: &Path) -> Sys<OwnedFd> {
     // SAFETY: takes no pointer.
     let fd = owned(unsafe { libc::inotify_init1(libc::IN_CLOEXEC) })?;
-    let dir = c(dir);
+    let (dir, events) = (c(dir), libc::IN_CREATE | libc::IN_DELETE | libc::IN_MOVE);
     // SAFETY: `dir` is a valid C string for the length of the call.
-    check(unsafe { libc::inotify_add_watch(fd.as_raw_fd(), dir.as_ptr(), libc::IN_CREATE) })?;
+    check(unsafe { libc::inotify_add_watch(fd.as_raw_fd(), dir.as_ptr(), events) })?;
     Ok(fd)
 }
 
