@@ -71,6 +71,9 @@ impl Mode {
     /// The sticky bit of a directory: who may write may not remove others' files.
     pub const STICKY: u16 = 0o1000;
 
+    /// All three execute bits.
+    pub const EXECUTE: u16 = 0o111;
+
     /// Keeps the permission bits of a mode.
     pub const fn new(mode: u32) -> Self {
         Self((mode & 0o7777) as u16)

@@ -12,9 +12,6 @@ pub const WRITE: u8 = 2;
 /// See [`READ`]; of a directory: to search it.
 pub const EXEC: u8 = 1;
 
-/// All execute bits.
-const ANY_EXEC: u16 = 0o111;
-
 /// What decided about an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -73,7 +70,7 @@ pub fn granted(
 /// (`generic_permission`).
 pub const fn overridden(kind: FileKind, mode: Mode, want: u8) -> (bool, bool) {
     let reads = if kind.is_dir() { want & WRITE == 0 } else { want == READ };
-    let all = kind.is_dir() || want & EXEC == 0 || mode.has(ANY_EXEC);
+    let all = kind.is_dir() || want & EXEC == 0 || mode.has(Mode::EXECUTE);
     (reads, all)
 }
 

@@ -9,7 +9,7 @@ use super::parse::Check;
 use super::policy::{read_file, server};
 use super::walk::{self, Walked, walk};
 use crate::policy::check::{Finding, Matches, Reach, Severity, Situation, check_for};
-use crate::policy::{Code, Spec, file};
+use crate::policy::{Code, Origin, Spec, file};
 use crate::sys::id_map::IdMap;
 use crate::text::{plain, shown};
 
@@ -67,7 +67,13 @@ fn findings(
             let mut found = check_for(&spec, situation);
             match source.map(|source| in_source(&spec, source)).transpose() {
                 Ok(more) => found.extend(more.into_iter().flatten()),
-                Err(why) => return failed(why),
+                Err(what) => found.push(Finding {
+                    severity: Severity::Error,
+                    code: Code::File,
+                    at: Origin::Whole,
+                    what,
+                    hint: None,
+                }),
             }
             found
         }

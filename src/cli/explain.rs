@@ -252,7 +252,10 @@ mod tests {
             "{text}"
         );
         request.caller = Some("7:8,9,x!".to_owned());
-        assert_eq!(printed(&request).unwrap_err(), "option as: x!: not a group");
+        assert_eq!(
+            printed(&request).unwrap_err(),
+            "option as: unknown group `x!` (names are looked up on this host; a number always works)"
+        );
     }
 
     #[test]

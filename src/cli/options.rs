@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, Command};
 /// What an option is about; also its heading in the help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Area {
-    /// Which owners are shown and stored.
+    /// How files are shown and stored.
     Policy,
     /// What the kernel allows on the mount.
     Mount,
@@ -18,7 +18,7 @@ pub enum Area {
 impl Area {
     const fn heading(self) -> &'static str {
         match self {
-            Self::Policy => "Owners",
+            Self::Policy => "Policy",
             Self::Mount => "Mount flags",
             Self::Naming => "Mount",
             Self::Server => "Server",

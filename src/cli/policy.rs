@@ -103,16 +103,21 @@ pub fn server() -> Result<Server, Fault> {
     Ok(Server { ids, privileged: ids.uid.is_root() })
 }
 
+/// Reads a part of `--as` as an option of a policy would be.
+fn as_option(options: &Options) -> Result<Spec, Fault> {
+    Ok(Spec::from_options(options, &HostNames::default()).map_err(|mut error| {
+        error.at = Origin::Option("as");
+        error
+    })?)
+}
+
 /// Reads the view ids of `--as`: `USER[:GROUP]`.
 ///
 /// # Errors
 /// A name is unknown, or one of the two ids is missing.
 pub fn caller(text: &str) -> Result<Ids<View>, Fault> {
     let options = Options { present_as: Some(text.to_owned()), ..Options::default() };
-    let spec = Spec::from_options(&options, &HostNames::default()).map_err(|mut error| {
-        error.at = Origin::Option("as");
-        error
-    })?;
+    let spec = as_option(&options)?;
     match (spec.users().present_as(), spec.groups().present_as()) {
         (Some(uid), Some(gid)) => Ok(Ids { uid, gid }),
         _ => Err(Fault::usage(format!("option as: {text}: not USER[:GROUP]"))),
@@ -130,7 +135,7 @@ pub fn asker(text: &str) -> Result<Asker, Fault> {
     let group = |word: &str| {
         let bad = || Fault::usage(format!("option as: {}: not a group", shown(word)));
         let options = Options { present_as: Some(format!("g:{word}")), ..Options::default() };
-        let spec = Spec::from_options(&options, &HostNames::default()).map_err(|_| bad())?;
+        let spec = as_option(&options)?;
         spec.groups().present_as().ok_or_else(bad)
     };
     Ok(Asker { ids, groups: words.map(group).collect::<Result<_, _>>()? })

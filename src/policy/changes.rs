@@ -143,9 +143,6 @@ pub struct Now {
     pub disk: Mode,
 }
 
-/// The execute bits of the three classes.
-const EXECUTE: u16 = 0o111;
-
 impl Changes {
     /// Returns what becomes of a new owning user.
     pub fn chown(&self, uid: Id<User, View>) -> Asked<Id<User, View>> {
@@ -165,7 +162,7 @@ impl Changes {
     /// Returns what becomes of a new mode of a file.
     pub fn chmod(&self, now: &Now, asked: Mode) -> Asked<Mode> {
         let free = self.allow_x.is_some() && now.kind == FileKind::Regular;
-        self.decide(now, asked, if free { EXECUTE } else { 0 })
+        self.decide(now, asked, if free { Mode::EXECUTE } else { 0 })
     }
 
     /// Returns what becomes of a new access ACL that says more than a mode, by
@@ -305,21 +302,8 @@ fn owner<K: Kind>(
     let Some(list) = list else {
         return Err(unknown(at, word, value, ["normal", "ignore", "deny", "only=ID[,ID-ID]"]));
     };
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let range = |word: &str| {
-        // A name may hold a dash too.
-        let ends = word.split_once('-').filter(|(first, last)| number(first) && number(last));
-        let (first, last) = ends.unwrap_or((word, word));
-        let (first, last) = (id(first)?, id(last)?);
-        if last < first {
-            let what = format!("the range {} ends before it begins", quote(word));
-            return Err(
-                PolicyError::new(Code::Value, at.clone(), what).hint("write the smaller id first")
-            );
-        }
-        Ok((first, last))
-    };
-    let mut ranges = list.split(',').map(range).collect::<Result<Vec<_>, _>>()?;
+    let mut ranges =
+        list.split(',').map(|word| text::range(at, word, &id)).collect::<Result<Vec<_>, _>>()?;
     ranges.sort_unstable();
     ranges.dedup();
     Ok(Chown::Only(ranges.into()))

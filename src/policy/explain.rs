@@ -44,11 +44,11 @@ impl Question {
 /// What one stage said on the way to an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// The stage, by the word that writes it in a policy.
+    /// The stage, by the word that writes it in a policy where there is one.
     pub stage: &'static str,
     /// What the stage said.
     pub text: String,
-    /// The extent or entry that decided.
+    /// The extent, entry or rule that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// Where the rule was written: `FILE:LINE:COLUMN`, or the option.

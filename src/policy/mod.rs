@@ -1,4 +1,4 @@
-//! The rules by which owners are shown and stored. Pure: no file, no clock, no
+//! The rules by which files are shown and stored. Pure: no file, no clock, no
 //! environment, no system call.
 //!
 //! *Present* goes from disk to view, *store* from view to disk, and *create*

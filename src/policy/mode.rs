@@ -10,9 +10,6 @@ use crate::attr::{FileKind, Mode};
 /// The bits that a change may set: read, write, execute of three classes.
 const PERMISSIONS: u16 = 0o777;
 
-/// The execute bits of the three classes.
-const EXECUTE: u16 = 0o111;
-
 const HINT: &str = "write it as for chmod: `u=rw,go=r`, `go-w`, `a+X`, `0644`; or a mask, `&0755`";
 
 /// What a clause does with its bits.
@@ -73,7 +70,7 @@ impl Clause {
     fn apply(&self, old: u16, directory: bool) -> u16 {
         let one = match self.bits {
             Bits::Named { bits, execute } => {
-                let also = execute && (directory || old & EXECUTE != 0);
+                let also = execute && (directory || old & Mode::EXECUTE != 0);
                 bits | u16::from(also)
             }
             Bits::Of(shift) => old >> shift & 7,
@@ -151,7 +148,7 @@ impl ModeExpr {
         let change = match kind {
             FileKind::Symlink => return mode,
             FileKind::Directory => &self.directories,
-            FileKind::Regular if mode.has(EXECUTE) && self.executables.is_some() => {
+            FileKind::Regular if mode.has(Mode::EXECUTE) && self.executables.is_some() => {
                 &self.executables
             }
             FileKind::Regular

@@ -212,10 +212,10 @@ impl<K: Kind> Rules<K> {
     }
 }
 
-/// A policy as parsed: rules for users, for groups, and about callers.
+/// A policy as parsed: ids, files, changes and callers.
 ///
-/// Equality is that of the rules, wherever and in whatever order they were
-/// written: two equal policies decide alike.
+/// Equality is that of what was written, wherever it was, and of extents and
+/// entries in whatever order: two equal policies decide alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
     pub(super) users: Rules<User>,

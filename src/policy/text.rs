@@ -191,6 +191,32 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
+/// Reads an id by name or number, or a range of numbers: `1000-1999`. Returns its
+/// first and its last.
+///
+/// # Errors
+/// As `id`; `Value`: the range ends before it begins.
+pub(super) fn range<T: Ord + Copy>(
+    at: &Origin,
+    text: &str,
+    id: impl Fn(&str) -> Result<T, PolicyError>,
+) -> Result<(T, T), PolicyError> {
+    // A name may have a hyphen too.
+    let ends = text.split_once('-').filter(|(first, last)| is_number(first) && is_number(last));
+    let Some((first, last)) = ends else {
+        let one = id(text)?;
+        return Ok((one, one));
+    };
+    let (first, last) = (id(first)?, id(last)?);
+    if last < first {
+        let what = format!("the range {} ends before it begins", quote(text));
+        return Err(
+            PolicyError::new(Code::Value, at.clone(), what).hint("write the smaller number first")
+        );
+    }
+    Ok((first, last))
+}
+
 /// Reads a user by name or number, with the group that comes with it.
 pub(super) fn user<S: Side>(
     at: &Origin,

@@ -14,7 +14,7 @@ impl Findings {
         self.only(spec.users(), "chown", changes.chown.as_ref());
         self.only(spec.groups(), "chgrp", changes.chgrp.as_ref());
         if let Some(mode) = &changes.create_mode
-            && !mode.value.apply(Mode::new(0o777), FileKind::Directory).has(0o111)
+            && !mode.value.apply(Mode::new(0o777), FileKind::Directory).has(Mode::EXECUTE)
         {
             let what = format!("`{}` makes directories that nobody can enter", mode.value);
             self.warning(Code::Closed, &mode.at, what, "give execute with X, such as u=rwX,g=rX");

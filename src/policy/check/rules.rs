@@ -98,7 +98,7 @@ impl Findings {
             self.note(Code::Dead, at, what, "leave them out, or hide");
         }
         let links = value.kinds.holds(FileKind::Symlink);
-        let only_links = links && !value.kinds.is_any() && value.kinds.is_one();
+        let only_links = links && value.kinds.is_one();
         if only_links && let Some(mode) = &value.present_mode {
             let what = "the mode of a symbolic link means nothing and is not changed".to_owned();
             self.warning(Code::Dead, &mode.at, what, "");
@@ -110,7 +110,7 @@ impl Findings {
         let Some(mode) = &rule.value.present_mode else { return };
         let open = Mode::new(0o777);
         let shown = mode.value.apply(open, FileKind::Directory);
-        if rule.value.kinds.holds(FileKind::Directory) && !shown.has(0o111) {
+        if rule.value.kinds.holds(FileKind::Directory) && !shown.has(Mode::EXECUTE) {
             let what = format!("`{}` is for directories too: nobody could enter them", mode.value);
             let hint = "write { files = \"..\", directories = \"..\" }, or a clause with X";
             self.warning(Code::Closed, &mode.at, what, hint);

@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for Inline {
 }
 
 impl Source<'_> {
-    /// Reads `ids.names`, which begins at this byte.
+    /// Reads `ids.names`.
     ///
     /// # Errors
     /// A side is missing, or cannot be read.

@@ -302,21 +302,7 @@ fn range<K: Kind>(
     text: &str,
     id: impl Fn(&str) -> Result<Id<K, Disk>, PolicyError>,
 ) -> Result<Range<K>, PolicyError> {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    // A name may have a hyphen too.
-    let ends = text.split_once('-').filter(|(first, last)| digits(first) && digits(last));
-    let Some((first, last)) = ends else {
-        let one = id(text)?;
-        return Ok(Range { first: one, last: one });
-    };
-    let (first, last) = (id(first)?, id(last)?);
-    if last < first {
-        let what = format!("range {} ends before it begins", quote(text));
-        return Err(
-            PolicyError::new(Code::Value, at.clone(), what).hint("write the smaller number first")
-        );
-    }
-    Ok(Range { first, last })
+    text::range(at, text, id).map(|(first, last)| Range { first, last })
 }
 
 /// Refuses a rule that can say nothing of any file.
