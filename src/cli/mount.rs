@@ -10,7 +10,7 @@ use super::parse::{How, Mount};
 use super::policy::{renew, server, spec};
 use super::settings::Settings;
 use crate::control::{self, Record};
-use crate::mount::{self, Cache, Flags, MountError, Options, Submounts};
+use crate::mount::{self, Cache, Flags, MountError, Options, Passthrough, Submounts};
 use crate::policy::Spec;
 use crate::sys::mountinfo;
 use crate::text::shown;
@@ -77,6 +77,7 @@ pub fn options(
         allow_other: settings.allow_other,
         fsname: settings.fsname.clone(),
         cache: settings.cache.unwrap_or(DEFAULT_CACHE),
+        passthrough: settings.passthrough.unwrap_or(Passthrough::Auto),
         submounts: settings.submounts.unwrap_or(Submounts::Follow),
         foreground,
     })

@@ -141,7 +141,18 @@ pub const OPTIONS: &[Opt] = &[
     flag(Naming, "no-allow-other", "Let only the mounting user in").or(&["no_allow_other"]),
     value(Naming, "fsname", "NAME", "The device shown in the mount table (default: the source)"),
     value(Naming, "subtype", "idmapfs", ""),
-    value(Server, "cache", "HOW", "What the kernel may cache: ttl=SECONDS or none (default ttl=1)"),
+    value(
+        Server,
+        "cache",
+        "HOW",
+        "What the kernel may cache: watch, ttl=SECONDS, exclusive or none (default ttl=1)",
+    ),
+    value(
+        Server,
+        "passthrough",
+        "HOW",
+        "Whether the kernel reads and writes by itself: auto (default) or off",
+    ),
     value(Server, "submounts", "HOW", "What is mounted below the source: follow (default) or hide"),
     value(Server, "log", "LEVEL", "error, warn, info, debug or trace; then ,file=PATH"),
 ];

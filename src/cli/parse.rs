@@ -279,6 +279,7 @@ mod tests {
             let value = match opt.name {
                 "subtype" => "idmapfs",
                 "cache" => "ttl=3",
+                "passthrough" => "off",
                 "submounts" => "hide",
                 "log" => "debug,file=/l",
                 _ => "v:w",
@@ -440,7 +441,7 @@ mod tests {
             (&["idmapfs", "check"], "missing: <POLICY>... (--help shows the usage)"),
             (
                 &["idmapfs", "--cache=ttl=x", "S", "T"],
-                "option cache: ttl=x: not a number of seconds, in plain decimal (ttl=SECONDS or none)",
+                "option cache: ttl=x: not a number of seconds, in plain decimal (watch, ttl=SECONDS, exclusive or none)",
             ),
             (&["idmapfs", "--subtype=x", "S", "T"], "option subtype: x: it is always idmapfs"),
             (

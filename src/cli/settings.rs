@@ -9,7 +9,7 @@ use log::LevelFilter;
 
 use super::fault::Fault;
 use super::options::{Area, OPTIONS, Opt};
-use crate::mount::{Atime, Cache, Flags, Submounts};
+use crate::mount::{Atime, Cache, Flags, Passthrough, Submounts};
 use crate::policy;
 use crate::text::{nearest, shown};
 
@@ -42,6 +42,8 @@ pub struct Settings {
     pub fsname: Option<OsString>,
     /// What the kernel may cache.
     pub cache: Option<Cache>,
+    /// Whether the kernel may read and write files by itself.
+    pub passthrough: Option<Passthrough>,
     /// What is shown of submounts.
     pub submounts: Option<Submounts>,
     /// What is logged.
@@ -104,6 +106,7 @@ impl Settings {
             "fsname" => self.fsname = Some(fsname(value)?),
             "subtype" => subtype(value)?,
             "cache" => self.cache = Some(cache(text("cache", value)?)?),
+            "passthrough" => self.passthrough = Some(passthrough(text("passthrough", value)?)?),
             "submounts" => self.submounts = Some(submounts(text("submounts", value)?)?),
             "log" => self.log = Some(log(value)?),
             "policy" => self.policy_file = Some(PathBuf::from(value)),
@@ -133,6 +136,7 @@ impl Settings {
             (self.allow_other.is_some(), "allow-other"),
             (self.fsname.is_some(), "fsname"),
             (self.cache.is_some(), "cache"),
+            (self.passthrough.is_some(), "passthrough"),
             (self.submounts.is_some(), "submounts"),
             (self.log.is_some(), "log"),
         ];
@@ -170,12 +174,14 @@ fn subtype(value: &OsStr) -> Result<(), Fault> {
 }
 
 fn cache(value: &str) -> Result<Cache, Fault> {
-    let bad =
-        |why| Fault::usage(format!("option cache: {value}: {why}")).hint("ttl=SECONDS or none");
+    let bad = |why| {
+        let hint = "watch, ttl=SECONDS, exclusive or none";
+        Fault::usage(format!("option cache: {value}: {why}")).hint(hint)
+    };
     match value {
         "none" => Ok(Cache::Off),
-        // Refused by the mount, until there is something that watches.
         "watch" => Ok(Cache::Watch),
+        "exclusive" => Ok(Cache::Exclusive),
         _ => {
             let seconds = value.strip_prefix("ttl=").ok_or_else(|| bad("not a way to cache"))?;
             match decimal(seconds) {
@@ -193,6 +199,14 @@ fn cache(value: &str) -> Result<Cache, Fault> {
 fn decimal(text: &str) -> Option<u64> {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if plain { text.parse().ok() } else { None }
+}
+
+fn passthrough(value: &str) -> Result<Passthrough, Fault> {
+    match value {
+        "auto" => Ok(Passthrough::Auto),
+        "off" => Ok(Passthrough::Off),
+        _ => Err(Fault::usage(format!("option passthrough: {value}")).hint("auto or off")),
+    }
 }
 
 fn submounts(value: &str) -> Result<Submounts, Fault> {
@@ -274,11 +288,15 @@ mod tests {
             ("ttl=0x10", None),
             ("ttl=4294967296", None),
             ("watch", Some(Cache::Watch)),
+            ("exclusive", Some(Cache::Exclusive)),
             ("1", None),
             ("", None),
         ] {
             assert_eq!(cache(value).ok(), want, "{value}");
         }
+        assert_eq!(passthrough("off"), Ok(Passthrough::Off));
+        assert_eq!(passthrough("auto"), Ok(Passthrough::Auto));
+        assert!(passthrough("on").is_err());
         assert_eq!(submounts("hide"), Ok(Submounts::Hide));
         assert_eq!(submounts("follow"), Ok(Submounts::Follow));
         assert!(submounts("show").is_err());

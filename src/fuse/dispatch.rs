@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
     RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
     ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
@@ -19,6 +19,7 @@ use fuser::{
 
 use super::adapter::{Adapter, FOREVER};
 use super::answer::{attempt, empty, failed, hand_over, later, narrow, written, xattr};
+use super::files::Wanted;
 use super::{capabilities, convert};
 use crate::error::{Errno, Error};
 use crate::fs::{LockRequest, SetAttr};
@@ -205,18 +206,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let node = match attempt("open", req, || self.node(ino)) {
-            Ok(node) => node,
-            Err(errno) => return reply.error(errno),
-        };
-        let cache = self.open_flags();
-        let done = later("open", req.pid(), move |answer| match answer {
-            Ok(handle) => reply.opened(FileHandle(handle), cache),
-            Err(errno) => reply.error(errno),
-        });
-        hand_over("open", req, || {
-            self.fs.open(&convert::caller(req), node, flags.0, done);
-        });
+        self.open_file(req, ino, flags.0, reply);
     }
 
     fn create(
@@ -229,20 +219,8 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let answer = attempt("create", req, || {
-            let caller = convert::caller(req);
-            self.fs.create(&caller, self.node(parent)?, name, mode, umask, flags)
-        });
-        match answer {
-            Ok((entry, handle)) => reply.created(
-                &self.fs.ttl().positive,
-                &convert::attr(&entry.attr),
-                Generation(entry.generation),
-                FileHandle(handle),
-                self.open_flags(),
-            ),
-            Err(errno) => reply.error(errno),
-        }
+        let wanted = Wanted { mode, umask, flags };
+        self.create_file(req, parent, name, wanted, reply);
     }
 
     fn read(
@@ -271,17 +249,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let answer = attempt("write", req, || {
-            // Pages of shared mappings: whose they are is not known.
-            let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-                self.fs.write_back(fh.0, offset, data)
-            } else {
-                let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-                self.fs.write(&convert::caller(req), fh.0, offset, data, kill)
-            };
-            written.and_then(narrow)
-        });
-        written(reply, answer);
+        self.write_file(req, fh.0, (offset, data), flags, reply);
     }
 
     fn flush(

@@ -13,6 +13,8 @@ mod answer;
 mod capabilities;
 mod convert;
 mod dispatch;
+mod entries;
+mod files;
 mod notices;
 mod refresh;
 
@@ -42,6 +44,10 @@ pub struct SessionOptions {
     /// nobody else can change: a change within one tick of the host's clock
     /// leaves no trace in the attributes.
     pub keep_pages: bool,
+    /// Whether the kernel is to read and write files of the source by itself,
+    /// where it can.
+    #[expect(dead_code, reason = "the data path reads it next")]
+    pub passthrough: bool,
 }
 
 /// A file system being served.

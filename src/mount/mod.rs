@@ -19,6 +19,6 @@ mod tests;
 
 pub use check::{callers, is_target, source};
 pub use error::MountError;
-pub use options::{Atime, Cache, Flags, Options, Renew, Submounts};
+pub use options::{Atime, Cache, Flags, Options, Passthrough, Renew, Submounts};
 pub use remount::remount;
 pub use start::mount;

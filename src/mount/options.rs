@@ -29,6 +29,8 @@ pub struct Options {
     pub fsname: Option<OsString>,
     /// What the kernel may cache.
     pub cache: Cache,
+    /// Whether the kernel may read and write files of the source by itself.
+    pub passthrough: Passthrough,
     /// What is shown where something is mounted below the source.
     pub submounts: Submounts,
     /// Whether the server stays in the foreground.
@@ -106,6 +108,17 @@ pub enum Cache {
     Watch,
     /// Names and attributes for this long.
     Ttl(Duration),
+    /// Everything, for good: nobody else changes the source.
+    Exclusive,
     /// Nothing.
+    Off,
+}
+
+/// Whether the kernel reads and writes files of the source by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passthrough {
+    /// Where it can and may.
+    Auto,
+    /// Nowhere: all goes through the server.
     Off,
 }

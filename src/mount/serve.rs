@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::attach::{self, Place};
 use super::check::Paths;
 use super::error::MountError;
-use super::options::{Cache, Options};
+use super::options::{Cache, Options, Passthrough};
 use super::processes::Proc;
 use super::reload::{Reloader, decide};
 use crate::control::Record;
@@ -22,6 +22,9 @@ use crate::source::host::{Host, HostOptions};
 use crate::sys::signal::{Asked, Signals};
 use crate::sys::{daemon, memory};
 use crate::text::shown;
+
+/// How long the kernel may believe what only this mount can change.
+const UNBOUNDED: Duration = Duration::from_secs(3600);
 
 /// How often nodes are let go that nobody has used for long.
 const TIDY: Duration = Duration::from_secs(5);
@@ -127,12 +130,14 @@ pub(super) fn file_system(
         anchored: true,
         // With ACLs the kernel insists on deciding.
         acl: facts.acl && options.kernel_decides(),
-        keep_pages: facts.immutable,
+        keep_pages: facts.immutable || options.cache == Cache::Exclusive,
+        passthrough: options.passthrough == Passthrough::Auto,
     };
     let time = match options.cache {
         // What depends on the caller is not to be shared between callers.
         _ if policy.inputs().caller => Duration::ZERO,
         Cache::Ttl(time) => time,
+        Cache::Exclusive => UNBOUNDED,
         Cache::Off | Cache::Watch => Duration::ZERO,
     };
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);

@@ -18,7 +18,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{getegid, geteuid};
 
 use super::attach::{self, Place};
-use super::options::{Cache, Flags, Options, Renew, Submounts};
+use super::options::{Cache, Flags, Options, Passthrough, Renew, Submounts};
 use super::processes::Proc;
 use super::reload::decide;
 use crate::fs::{Config, Fs, Ttl};
@@ -74,13 +74,20 @@ fn options_of(target: &Path) -> Options {
         allow_other: None,
         fsname: None,
         cache: Cache::Off,
+        passthrough: Passthrough::Auto,
         submounts: Submounts::Follow,
         foreground: true,
     }
 }
 
-const SERVING: SessionOptions =
-    SessionOptions { threads: 2, clone_device: true, anchored: true, acl: true, keep_pages: false };
+const SERVING: SessionOptions = SessionOptions {
+    threads: 2,
+    clone_device: true,
+    anchored: true,
+    acl: true,
+    keep_pages: false,
+    passthrough: false,
+};
 
 const NAME: &str = "a, b";
 

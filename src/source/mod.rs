@@ -10,6 +10,7 @@ pub mod host;
 mod lock;
 #[cfg(test)]
 pub(crate) mod memory;
+mod watch;
 #[cfg(test)]
 pub(crate) mod wrap;
 
@@ -26,6 +27,7 @@ use crate::error::Result;
 use crate::id::{Disk, Group, Id, Ids, User};
 
 pub use lock::{Lock, LockKind, Locks};
+pub use watch::{Covers, Happened, Unwatched, Watch, What};
 
 /// What a source can do; decided once, when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,6 +278,14 @@ pub enum InodeFlagsKind {
 pub trait Source: Send + Sync + fmt::Debug {
     /// Returns what this source can do.
     fn facts(&self) -> Facts;
+
+    /// Begins to watch for what others change; it can be done once.
+    ///
+    /// # Errors
+    /// Why that cannot be done.
+    fn watch(&self) -> std::result::Result<Arc<dyn Watch>, Unwatched> {
+        Err(Unwatched("such a source cannot be watched".to_owned()))
+    }
 
     /// Returns the root directory.
     ///

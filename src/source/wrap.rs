@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{
     Change, Created, Dir, DirEntry, Facts, File, FileHandle, Found, InodeFlags, InodeFlagsKind,
-    Key, Lock, Locks, New, Node, RenameFlags, Rights, Source, Statfs, XattrSet,
+    Key, Lock, Locks, New, Node, RenameFlags, Rights, Source, Statfs, Unwatched, Watch, XattrSet,
 };
 use crate::acl::{Acl, AclKind, Capability};
 use crate::attr::{Attr, Name};
@@ -140,6 +140,10 @@ impl Wrap {
 impl Source for Wrap {
     fn facts(&self) -> Facts {
         self.inner.facts()
+    }
+
+    fn watch(&self) -> std::result::Result<Arc<dyn Watch>, Unwatched> {
+        self.inner.watch()
     }
 
     fn root(&self) -> Result<(Node, Found)> {

@@ -1,0 +1,84 @@
+//! Hearing of what others change in a source.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use super::{Key, Node};
+use crate::error::Result;
+
+/// How much is heard of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Covers {
+    /// Every change of every file, but for times of access, and what is written
+    /// through shared mappings.
+    Everything,
+    /// What is done by way of the names in directories that were added, see
+    /// [`Watch::add`]: not what is done to a file by a name elsewhere.
+    Directories,
+    /// Nothing.
+    Nothing,
+}
+
+/// What has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Attributes, ACLs or other extended attributes of a file, its link count.
+    Attributes(Key),
+    /// The contents of a file, and so its size and times.
+    Contents(Key),
+    /// A name: made, removed, or leading elsewhere.
+    Name {
+        /// The directory that has it, or had it.
+        dir: Key,
+        /// The name.
+        name: OsString,
+        /// The file that it has to do with, where that is told.
+        file: Option<Key>,
+    },
+    /// Events were lost: anything may have changed.
+    Lost,
+}
+
+/// Something that was heard of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// What has changed.
+    pub what: What,
+    /// Whether this process did it.
+    pub own: bool,
+}
+
+/// Hears of changes in a source; see [`super::Source::watch`].
+///
+/// What is heard of has happened; a change that is not heard of yet may have
+/// happened already. Nobody who changes a file waits for this.
+pub trait Watch: Send + Sync + fmt::Debug {
+    /// Returns how much is heard of a volume, by [`Key::volume`].
+    fn covers(&self, volume: u64) -> Covers;
+
+    /// Hears of a directory's names and their files from now on, where only
+    /// directories can be watched; reports whether it does.
+    fn add(&self, dir: &Node) -> bool;
+
+    /// Waits until something has happened, and passes on what has.
+    ///
+    /// # Errors
+    /// As poll(2), read(2).
+    fn wait(&self, each: &mut dyn FnMut(&Happened)) -> Result<()>;
+
+    /// Makes a call of [`Watch::wait`] return, now or at once.
+    fn wake(&self);
+
+    /// Hears no longer of the contents of a file, which will change often.
+    fn ignore_contents(&self, file: &Node);
+
+    /// Takes [`Watch::ignore_contents`] back.
+    fn heed_contents(&self, file: &Node);
+
+    /// Says in a few words how the root is watched.
+    fn describe(&self) -> String;
+}
+
+/// Why a source, or a part of it, cannot be watched: a few words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwatched(pub String);
