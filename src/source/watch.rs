@@ -9,8 +9,9 @@ use crate::error::Result;
 /// How much is heard of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Covers {
-    /// Every change of every file, but for times of access, and what is written
-    /// through shared mappings.
+    /// Every change of every file, but for times of access, inode flags, what is
+    /// written through shared mappings, and what an overlay file system writes
+    /// to its layers.
     Everything,
     /// What is done by way of the names in directories that were added, see
     /// [`Watch::add`]: not what is done to a file by a name elsewhere.
@@ -26,7 +27,8 @@ pub enum What {
     Attributes(Key),
     /// The contents of a file, and so its size and times.
     Contents(Key),
-    /// A name: made, removed, or leading elsewhere.
+    /// A name: made, removed, or leading elsewhere; with it the times of its
+    /// directory, and the link counts of both. A rename is two of them.
     Name {
         /// The directory that has it, or had it.
         dir: Key,
@@ -53,18 +55,33 @@ pub struct Happened {
 /// What is heard of has happened; a change that is not heard of yet may have
 /// happened already. Nobody who changes a file waits for this.
 pub trait Watch: Send + Sync + fmt::Debug {
-    /// Returns how much is heard of a volume, by [`Key::volume`].
+    /// Returns how much is heard of a volume, by [`super::Key::volume`].
     fn covers(&self, volume: u64) -> Covers;
 
-    /// Hears of a directory's names and their files from now on, where only
-    /// directories can be watched; reports whether it does.
-    fn add(&self, dir: &Node) -> bool;
+    /// Says why nothing is heard of a volume, if so.
+    fn unwatched(&self, volume: u64) -> Option<Unwatched>;
 
-    /// Waits until something has happened, and passes on what has.
+    /// Hears of a directory's names and their files from now on, and returns
+    /// the era; `None` if it does not. Belongs before the directory is looked
+    /// at.
+    ///
+    /// Where the whole volume is watched there is nothing to do.
+    fn add(&self, dir: &Node) -> Option<u64>;
+
+    /// Returns the era: a directory that was added in an earlier one is heard of
+    /// no longer. [`What::Lost`] follows whenever one ends.
+    fn era(&self) -> u64;
+
+    /// Waits until something has happened, and passes on what has; each call
+    /// says whether it mattered.
+    ///
+    /// Where nothing did, the next events are let gather for a millisecond:
+    /// what this process does to its source then costs a wake-up each
+    /// millisecond, not one each time.
     ///
     /// # Errors
     /// As poll(2), read(2).
-    fn wait(&self, each: &mut dyn FnMut(&Happened)) -> Result<()>;
+    fn wait(&self, each: &mut dyn FnMut(&Happened) -> bool) -> Result<()>;
 
     /// Makes a call of [`Watch::wait`] return, now or at once.
     fn wake(&self);

@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod cred;
 pub mod daemon;
 pub mod dirent;
+pub mod fanotify;
 pub mod file;
 pub mod handle;
 pub mod id_map;

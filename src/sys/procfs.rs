@@ -5,7 +5,7 @@
 //! could redirect, and works for every kind of file on every kernel.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
@@ -64,6 +64,12 @@ impl Procfs {
     /// As link(2).
     pub fn link(&self, fd: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
         linkat(&self.root, link_of(fd).as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
+    }
+
+    /// Returns where the file behind a descriptor is found: a directory, and the
+    /// path of a link from there.
+    pub fn place(&self, fd: BorrowedFd<'_>) -> (BorrowedFd<'_>, String) {
+        (self.root.as_fd(), link_of(fd))
     }
 }
 

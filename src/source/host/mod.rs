@@ -20,6 +20,7 @@ mod node;
 mod reserve;
 mod source;
 mod volume;
+mod watch;
 mod xattr;
 
 #[cfg(test)]

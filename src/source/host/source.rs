@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::id::{Disk, Ids};
 use crate::source::{
     Change, Created, Dir, Facts, File, FileHandle, Found, Key, New, Node, RenameFlags, Rights,
-    Source, Statfs, XattrSet,
+    Source, Statfs, Unwatched, Watch, XattrSet,
 };
 use crate::sys::cred::SetId;
 use crate::sys::stat::stat;
@@ -28,6 +28,10 @@ use crate::sys::stat::stat;
 impl Source for Host {
     fn facts(&self) -> Facts {
         self.facts
+    }
+
+    fn watch(&self) -> std::result::Result<Arc<dyn Watch>, Unwatched> {
+        Ok(self.begin_to_watch()?)
     }
 
     fn root(&self) -> Result<(Node, Found)> {

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
 
+use super::watch::HostWatch;
 use crate::error::{Error, Result};
 use crate::source::{FileHandle, Key};
 use crate::sync::{read, write};
@@ -73,6 +74,7 @@ pub(super) struct Place<'a> {
 pub(super) struct Volumes {
     root: Arc<Volume>,
     known: RwLock<HashMap<(u64, u64), Arc<Volume>>>,
+    watch: OnceLock<Arc<HostWatch>>,
 }
 
 impl Volumes {
@@ -83,7 +85,14 @@ impl Volumes {
     pub fn new(procfs: &Procfs, root: BorrowedFd<'_>, stat: &Stat) -> nix::Result<Self> {
         let root = Arc::new(Volume::probe(procfs, root, true)?);
         let known = HashMap::from([((stat.mount, stat.dev), Arc::clone(&root))]);
-        Ok(Self { root, known: RwLock::new(known) })
+        Ok(Self { root, known: RwLock::new(known), watch: OnceLock::new() })
+    }
+
+    /// Has volumes watched from now on, before anything of them is told.
+    ///
+    /// Returns `false` if they are watched already.
+    pub fn watch(&self, watch: &Arc<HostWatch>) -> bool {
+        self.watch.set(Arc::clone(watch)).is_ok()
     }
 
     /// Returns the volume of the root.
@@ -122,7 +131,16 @@ impl Volumes {
         let mut known = write(&self.known);
         let wanted = if is_dir { place.tag() } else { tag(&[&stat.dev.to_le_bytes()]) };
         volume.tag = free(wanted, |tag| known.values().any(|other| other.tag == tag));
-        Ok(Arc::clone(known.entry((stat.mount, stat.dev)).or_insert_with(|| Arc::new(volume))))
+        let place = (stat.mount, stat.dev);
+        if let Some(volume) = known.get(&place) {
+            return Ok(Arc::clone(volume));
+        }
+        let volume = Arc::new(volume);
+        if let Some(watch) = self.watch.get() {
+            watch.cover(&volume, fd, stat);
+        }
+        known.insert(place, Arc::clone(&volume));
+        Ok(volume)
     }
 }
 
@@ -157,6 +175,11 @@ fn hash(parts: &[&[u8]]) -> u64 {
     parts.iter().copied().flatten().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+/// Returns [`Key::generation`] of a file by its handle.
+fn generation(handle: &Handle) -> u64 {
+    hash(&[&handle.kind().to_le_bytes(), handle.bytes()])
 }
 
 impl Volume {
@@ -212,9 +235,7 @@ impl Volume {
     /// Returns the identity of a file by its handle and attributes.
     pub fn identity(&self, handle: Option<&Handle>, stat: &Stat) -> (Key, Option<FileHandle>) {
         let generation = match (self.generation, handle) {
-            (Generation::Handle(_), Some(handle)) => {
-                hash(&[&handle.kind().to_le_bytes(), handle.bytes()])
-            }
+            (Generation::Handle(_), Some(handle)) => generation(handle),
             (Generation::Birth, _) => stat
                 .btime
                 .map_or(0, |time| hash(&[&time.sec.to_le_bytes(), &time.nsec.to_le_bytes()])),
@@ -222,6 +243,13 @@ impl Volume {
         };
         let kept = handle.and_then(|handle| self.keep(handle, stat));
         (Key { volume: self.tag, ino: stat.ino, generation }, kept)
+    }
+
+    /// Returns the identity of a file by its handle alone, where that tells.
+    pub fn key(&self, handle: &Handle) -> Option<Key> {
+        let Generation::Handle(_) = self.generation else { return None };
+        let ino = handle.inode()?;
+        Some(Key { volume: self.tag, ino, generation: generation(handle) })
     }
 
     /// Returns the handle for a later [`Volume::open`], if that can work.

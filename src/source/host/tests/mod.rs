@@ -15,6 +15,7 @@ mod reserve;
 mod setid;
 mod submounts;
 mod unprivileged;
+mod watch;
 
 use std::ffi::OsStr;
 use std::fs;

@@ -15,6 +15,20 @@ pub fn as_user(command: &mut Command) {
     command.uid(1000).gid(1000);
 }
 
+/// Makes a child run as root of a namespace that maps the user 1000 and nobody
+/// else.
+pub fn as_root_of_namespace(command: &mut Command) {
+    let program = command.get_program().to_os_string();
+    let arguments: Vec<_> = command.get_args().map(OsStr::to_os_string).collect();
+    let environment: Vec<_> = command
+        .get_envs()
+        .filter_map(|(key, value)| Some((key.to_os_string(), value?.to_os_string())))
+        .collect();
+    *command = Command::new("unshare");
+    command.args(["-r", "-m"]).arg(program).args(arguments).envs(environment);
+    as_user(command.current_dir("/"));
+}
+
 #[test]
 fn a_user_makes_files_of_its_own_only() {
     let Some(path) = child::path() else {
@@ -70,18 +84,7 @@ fn in_a_user_namespace_only_mapped_ids_are_known() {
         fixture.give_away();
         fs::write(fixture.at("roots"), "x").unwrap();
         let test = "unprivileged::in_a_user_namespace_only_mapped_ids_are_known";
-        child::run(test, &fixture.path(), |command| {
-            // The user becomes root of a namespace that maps nobody else.
-            let program = command.get_program().to_os_string();
-            let arguments: Vec<_> = command.get_args().map(OsStr::to_os_string).collect();
-            let environment: Vec<_> = command
-                .get_envs()
-                .filter_map(|(key, value)| Some((key.to_os_string(), value?.to_os_string())))
-                .collect();
-            *command = Command::new("unshare");
-            command.args(["-r", "-m"]).arg(program).args(arguments).envs(environment);
-            as_user(command.current_dir("/"));
-        });
+        child::run(test, &fixture.path(), as_root_of_namespace);
         assert_eq!(on_disk(&fixture.at("f")), (1000, 1000, 0o644));
         return;
     };
