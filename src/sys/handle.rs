@@ -65,12 +65,31 @@ impl Handle {
             (0x01, 12) => Some(word(4)? | word(8)? << 32),
             // FILEID_INO64_GEN: number, generation (xfs; handles that only tell).
             (0x81, 12) => long(0),
-            // FILEID_BTRFS_WITHOUT_PARENT: number, subvolume, generation.
-            (0x4d, 20) => long(0),
+            // Number, subvolume, generation.
+            (BTRFS, 20) => long(0),
             _ => None,
         }
     }
+
+    /// Returns the subvolume of btrfs that the handle names, if it is of btrfs:
+    /// inode numbers are unique in each.
+    pub fn subvolume(&self) -> Option<u64> {
+        let words = self.bytes().split_at_checked(8)?.1;
+        Some(u64::from_ne_bytes(*words.first_chunk().filter(|_| self.kind == BTRFS)?))
+    }
+
+    /// Returns the handle of the root of the whole file system that this one is
+    /// of, if it is of btrfs: what is mounted is often a subvolume below.
+    pub fn whole(&self) -> Option<Self> {
+        self.subvolume()?;
+        // BTRFS_FIRST_FREE_OBJECTID in BTRFS_FS_TREE_OBJECTID, of any generation.
+        let parts = [256_u64.to_ne_bytes(), 5_u64.to_ne_bytes(), [0; 8]].concat();
+        Self::new(BTRFS, parts.get(..20)?)
+    }
 }
+
+/// `FILEID_BTRFS_WITHOUT_PARENT` of linux/exportfs.h.
+const BTRFS: i32 = 0x4d;
 
 /// What a handle is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +162,19 @@ mod tests {
         ];
         for (kind, bytes, ino) in cases {
             assert_eq!(Handle::new(kind, &bytes).unwrap().inode(), ino, "{kind:#x} {bytes:?}");
+        }
+    }
+
+    #[test]
+    fn handles_of_btrfs_name_their_subvolume() {
+        let bytes = [260_u64.to_ne_bytes().as_slice(), &256_u64.to_ne_bytes(), &[9; 4]].concat();
+        let handle = Handle::new(0x4d, &bytes).unwrap();
+        assert_eq!(handle.subvolume(), Some(256));
+        let whole = handle.whole().unwrap();
+        assert_eq!((whole.inode(), whole.subvolume()), (Some(256), Some(5)));
+        for (kind, bytes) in [(0x81, &bytes[..12]), (0x4d, &bytes[..8]), (1, &bytes)] {
+            let other = Handle::new(kind, bytes).unwrap();
+            assert_eq!((other.subvolume(), other.whole().is_none()), (None, true));
         }
     }
 }

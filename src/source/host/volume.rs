@@ -177,6 +177,12 @@ fn hash(parts: &[&[u8]]) -> u64 {
     })
 }
 
+impl From<&Handle> for FileHandle {
+    fn from(handle: &Handle) -> Self {
+        Self { kind: handle.kind(), bytes: handle.bytes().into() }
+    }
+}
+
 /// Returns [`Key::generation`] of a file by its handle.
 fn generation(handle: &Handle) -> u64 {
     hash(&[&handle.kind().to_le_bytes(), handle.bytes()])
@@ -256,9 +262,7 @@ impl Volume {
     fn keep(&self, handle: &Handle, stat: &Stat) -> Option<FileHandle> {
         match self.opener.as_ref()?.reach {
             Reach::Directories if stat.mode & libc::S_IFMT != libc::S_IFDIR => None,
-            Reach::All | Reach::Directories => {
-                Some(FileHandle { kind: handle.kind(), bytes: handle.bytes().into() })
-            }
+            Reach::All | Reach::Directories => Some(handle.into()),
         }
     }
 

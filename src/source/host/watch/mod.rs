@@ -27,7 +27,7 @@ use crate::sys::cred::SetId;
 use crate::sys::fanotify::{Events, Group};
 use crate::sys::stat::{Stat, stat};
 
-use volumes::Watched;
+use volumes::{Watched, refused};
 
 /// How many bytes of events are read at a time: several hundred events.
 const CHUNK: usize = 64 * 1024;
@@ -79,7 +79,6 @@ fn because(reason: &str) -> Unwatched {
 
 impl HostWatch {
     fn new(context: Arc<Context>) -> std::result::Result<Self, Unwatched> {
-        let refused = |errno: Errno| Unwatched(format!("fanotify: {}", errno.desc()));
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
             context,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, RwLock};
 
 use nix::errno::Errno;
@@ -16,26 +16,18 @@ use super::because;
 use crate::source::{Covers, Key, Unwatched};
 use crate::sync::{read, write};
 use crate::sys::fanotify::{File, FsId, Group, fs_id};
+use crate::sys::handle::Handle;
 use crate::sys::procfs::Procfs;
 use crate::sys::stat::Stat;
 
-/// `EROFS_SUPER_MAGIC_V1` of linux/magic.h.
-const EROFS: FsType = FsType(0xe0f5_e1e2);
-
-/// `SQUASHFS_MAGIC` of linux/magic.h.
-const SQUASHFS: FsType = FsType(0x7371_7368);
-
 /// File systems that only this kernel changes, and that name a file in an event
 /// as name_to_handle_at(2) does for as long as it exists.
-const LOCAL: [FsType; 7] = [
-    BTRFS_SUPER_MAGIC,
-    EROFS,
-    EXT4_SUPER_MAGIC,
-    F2FS_SUPER_MAGIC,
-    SQUASHFS,
-    TMPFS_MAGIC,
-    XFS_SUPER_MAGIC,
-];
+const LOCAL: [FsType; 5] =
+    [BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC];
+
+/// File systems in which nothing ever changes: erofs, iso9660, squashfs, by
+/// their numbers in linux/magic.h.
+const UNCHANGING: [FsType; 3] = [FsType(0xe0f5_e1e2), FsType(0x9660), FsType(0x7371_7368)];
 
 /// The volumes met so far, and how they are watched.
 #[derive(Debug, Default)]
@@ -45,9 +37,17 @@ pub(super) struct Watched(RwLock<State>);
 struct State {
     /// The volumes that show a file system: more than one where parts of it are
     /// mounted apart.
-    by_fs: HashMap<FsId, Vec<Arc<Volume>>>,
+    by_fs: HashMap<FsId, Vec<Shown>>,
     /// What came of watching, by [`Key::volume`].
     verdicts: HashMap<u64, Result<Covers, Unwatched>>,
+}
+
+/// A volume that shows a file system.
+#[derive(Debug)]
+struct Shown {
+    /// The part that it shows, where inode numbers are those of a part.
+    subvolume: Option<u64>,
+    volume: Arc<Volume>,
 }
 
 impl Watched {
@@ -59,15 +59,45 @@ impl Watched {
         volume: &Arc<Volume>,
         (fd, stat): (BorrowedFd<'_>, &Stat),
     ) {
-        let verdict = match recognized(volume, fd, stat) {
-            Ok(fs) => {
-                // Before the mark: what it brings has to find the volume.
-                write(&self.0).by_fs.entry(fs).or_default().push(Arc::clone(volume));
-                mark(group, procfs, fd, stat)
-            }
-            Err(unwatched) => Err(unwatched),
+        let verdict = match fstatfs(fd).map(|fs| fs.filesystem_type()) {
+            Ok(kind) if UNCHANGING.contains(&kind) => Ok(Covers::Everything),
+            Ok(kind) => recognized(volume, fd, stat, kind)
+                .and_then(|handle| self.mark(group, procfs, volume, (fd, &handle, stat))),
+            Err(errno) => Err(refused(errno)),
         };
         write(&self.0).verdicts.insert(volume.tag, verdict);
+    }
+
+    /// Marks as much as can be marked.
+    fn mark(
+        &self,
+        group: &Group,
+        procfs: &Procfs,
+        volume: &Arc<Volume>,
+        (fd, handle, stat): (BorrowedFd<'_>, &Handle, &Stat),
+    ) -> Result<Covers, Unwatched> {
+        let whole = handle.whole().and_then(|whole| volume.open(&(&whole).into()).ok());
+        for top in [whole.as_ref().map(AsFd::as_fd), Some(fd)].into_iter().flatten() {
+            // Before the mark: what it brings has to find the volume.
+            self.expect(fs_id(top).map_err(refused)?, handle.subvolume(), volume);
+            let (at, path) = procfs.place(top);
+            match group.hear_file_system(at, &path) {
+                Ok(()) => return Ok(Covers::Everything),
+                Err(errno) if stat.mode & libc::S_IFMT != libc::S_IFDIR => {
+                    return Err(refused(errno));
+                }
+                Err(_) => {}
+            }
+        }
+        let (at, path) = procfs.place(fd);
+        group.hear_directory(at, &path).map_err(refused)?;
+        Ok(Covers::Directories)
+    }
+
+    /// Expects events of a volume under the id of a file system.
+    fn expect(&self, fs: FsId, subvolume: Option<u64>, volume: &Arc<Volume>) {
+        let shown = Shown { subvolume, volume: Arc::clone(volume) };
+        write(&self.0).by_fs.entry(fs).or_default().push(shown);
     }
 
     /// Returns how much is heard of a volume.
@@ -101,17 +131,32 @@ impl Watched {
     /// there; reports whether it is known who it is.
     pub fn each(&self, file: &File, call: &mut dyn FnMut(&Volume, Key)) -> bool {
         let state = read(&self.0);
-        let volumes = state.by_fs.get(&file.fs).map(Vec::as_slice).unwrap_or_default();
-        let known = volumes.iter().filter_map(|volume| Some((volume, volume.key(&file.handle)?)));
-        known.map(|(volume, key)| call(volume, key)).count() > 0
+        let Some(volumes) = state.by_fs.get(&file.fs) else { return false };
+        let subvolume = file.handle.subvolume();
+        let mut known = true;
+        for shown in volumes.iter().filter(|shown| shown.subvolume == subvolume) {
+            match shown.volume.key(&file.handle) {
+                Some(key) => call(&shown.volume, key),
+                None => known = false,
+            }
+        }
+        known
     }
 }
 
-/// Returns what events call the file system of an open file, if they name its
-/// files in a way that can be told.
-fn recognized(volume: &Volume, fd: BorrowedFd<'_>, stat: &Stat) -> Result<FsId, Unwatched> {
-    let refused = |errno: Errno| because(errno.desc());
-    let kind = fstatfs(fd).map_err(refused)?.filesystem_type();
+/// Says what the system does not let the watch do.
+pub(super) fn refused(errno: Errno) -> Unwatched {
+    Unwatched(format!("fanotify: {}", errno.desc()))
+}
+
+/// Returns the handle of an open file, if events name the files of its file system
+/// in a way that can be told.
+fn recognized(
+    volume: &Volume,
+    fd: BorrowedFd<'_>,
+    stat: &Stat,
+    kind: FsType,
+) -> Result<Handle, Unwatched> {
     match kind {
         OVERLAYFS_SUPER_MAGIC => return Err(because("overlay file systems tell too little")),
         FUSE_SUPER_MAGIC => return Err(because("it is served by FUSE")),
@@ -121,30 +166,7 @@ fn recognized(volume: &Volume, fd: BorrowedFd<'_>, stat: &Stat) -> Result<FsId, 
         _ => {}
     }
     let handle = volume.handle(fd, OsStr::new("")).ok().flatten();
-    let key = handle.and_then(|handle| volume.key(&handle));
-    match key {
-        Some(key) if key.ino == stat.ino => fs_id(fd).map_err(refused),
-        Some(_) | None => Err(because("its file handles are of an unknown form")),
-    }
-}
-
-/// Marks all that can be marked.
-fn mark(
-    group: &Group,
-    procfs: &Procfs,
-    fd: BorrowedFd<'_>,
-    stat: &Stat,
-) -> Result<Covers, Unwatched> {
-    let (at, path) = procfs.place(fd);
-    let whole = match group.hear_file_system(at, &path) {
-        Ok(()) => return Ok(Covers::Everything),
-        Err(errno) => errno,
-    };
-    if stat.mode & libc::S_IFMT != libc::S_IFDIR {
-        return Err(Unwatched(format!("fanotify: {}", whole.desc())));
-    }
-    match group.hear_directory(at, &path) {
-        Ok(()) => Ok(Covers::Directories),
-        Err(errno) => Err(Unwatched(format!("fanotify: {}", errno.desc()))),
-    }
+    handle
+        .filter(|handle| volume.key(handle).is_some_and(|key| key.ino == stat.ino))
+        .ok_or_else(|| because("its file handles are of an unknown form"))
 }

@@ -53,6 +53,57 @@ fn what_is_shown_twice_is_heard_of_twice() {
     }
 }
 
+/// Subvolumes have ids of their own; it is the whole that is marked.
+#[test]
+fn subvolumes_are_heard_of_apart() {
+    if !is_root() {
+        return;
+    }
+    let Some(fixture) = Fixture::image(&["mkfs.btrfs", "-q"], 128) else { return };
+    for entry in ["a", "a/b", "c"] {
+        let mut command = Command::new("btrfs");
+        command.args(["subvolume", "create"]).arg(fixture.at(entry));
+        assert!(command.output().unwrap().status.success());
+        fs::write(fixture.at(&format!("{entry}/f")), "").unwrap();
+    }
+    let served = [("", vec!["a", "a/b", "c"]), ("a", vec!["", "b"])];
+    for (top, parts) in served {
+        let ear = Ear::new(fixture.at(top));
+        let file = |part: &str| Path::new(part).join("f").display().to_string();
+        let keys: Vec<_> = parts.iter().map(|part| ear.key(&file(part))).collect();
+        for (part, key) in parts.iter().zip(&keys) {
+            assert_eq!(ear.watch.covers(key.volume), Covers::Everything);
+            let heard = ear.shell(&format!("chmod 600 {}", file(part)));
+            assert_eq!(heard, [What::Attributes(key.clone())], "{part} of {top}");
+        }
+        assert!(keys.iter().all(|key| key.ino == keys[0].ino));
+    }
+}
+
+#[test]
+fn nothing_changes_in_an_image_that_cannot_be_written() {
+    if !is_root() {
+        return;
+    }
+    for make in ["mksquashfs FROM TO", "mkfs.erofs TO FROM"] {
+        let fixture = Fixture::tmpfs();
+        for entry in ["from", "top"] {
+            fs::create_dir(fixture.at(entry)).unwrap();
+        }
+        fs::write(fixture.at("from/f"), "").unwrap();
+        let make = make.replace("FROM", "from").replace("TO", "image");
+        let script = format!("{make} >image.log 2>&1 && mount -o loop image top");
+        let mut shell = Command::new("sh");
+        if !shell.args(["-c", &script]).current_dir(fixture.path()).status().unwrap().success() {
+            eprintln!("SKIP: {script}");
+            continue;
+        }
+        let ear = Ear::new(fixture.at("top"));
+        assert_eq!(ear.watch.covers(ear.key("f").volume), Covers::Everything);
+        assert!(ear.shell("cat f; ! chmod 600 f 2>/dev/null").is_empty());
+    }
+}
+
 #[test]
 fn an_overlay_file_system_says_why_it_is_not_watched() {
     if !is_root() {
@@ -77,6 +128,21 @@ fn an_overlay_file_system_says_why_it_is_not_watched() {
     assert_eq!(ear.watch.covers(found.key.volume), Covers::Nothing);
     assert!(ear.watch.unwatched(found.key.volume).unwrap().0.contains("overlay"));
     assert_eq!(ear.watch.add(&top), None);
+}
+
+#[test]
+fn what_is_served_over_fuse_says_why_it_is_not_watched() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::tmpfs();
+    let mut bindfs = Command::new("bindfs");
+    if !bindfs.arg("/usr").arg(fixture.path()).status().is_ok_and(|status| status.success()) {
+        return eprintln!("SKIP: needs bindfs");
+    }
+    let host = fixture.host();
+    assert!(host.watch().unwrap_err().0.contains("FUSE"));
+    umount2(&fixture.path(), MntFlags::MNT_DETACH).unwrap();
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Watching as an ordinary user: directory by directory.
 
+use std::fs;
+use std::sync::mpsc::channel;
+
 use super::super::unprivileged::{as_root_of_namespace, as_user};
 use super::*;
 
@@ -21,15 +24,15 @@ fn a_user_hears_of_the_directories_that_were_added() {
     let Some(path) = child::path() else {
         return as_users("a_user_hears_of_the_directories_that_were_added", |fixture| {
             for dir in ["d", "locked"] {
-                std::fs::create_dir(fixture.at(dir)).unwrap();
+                fs::create_dir(fixture.at(dir)).unwrap();
             }
             for file in ["f", "d/f"] {
-                std::fs::write(fixture.at(file), "").unwrap();
+                fs::write(fixture.at(file), "").unwrap();
                 chown(fixture.at(file), Some(1000), Some(1000)).unwrap();
             }
             chown(fixture.at("d"), Some(1000), Some(1000)).unwrap();
-            let mode = std::fs::Permissions::from_mode(0o711);
-            std::fs::set_permissions(fixture.at("locked"), mode).unwrap();
+            let mode = fs::Permissions::from_mode(0o711);
+            fs::set_permissions(fixture.at("locked"), mode).unwrap();
         });
     };
     let ear = Ear::new(path);
@@ -50,6 +53,51 @@ fn a_user_hears_of_the_directories_that_were_added() {
     let heard = ear.shell("mv f d/f");
     assert!(heard.contains(&named(&root, "f", &f)), "{heard:?}");
     assert!(heard.contains(&named(&d_key, "f", &f)), "{heard:?}");
-    std::fs::write(ear.path.join("own"), "").unwrap();
+    fs::write(ear.path.join("own"), "").unwrap();
     assert!(ear.heard().iter().all(|happened| happened.own));
+}
+
+/// A user has so many marks; who has used them up begins anew.
+#[test]
+fn an_era_ends_when_there_are_too_many_directories() {
+    const LIMIT: usize = 1500;
+    let test = "watch::directories::an_era_ends_when_there_are_too_many_directories";
+    let Some(path) = child::path() else {
+        if !is_root() {
+            return;
+        }
+        let fixture = Fixture::plain();
+        fixture.give_away();
+        return child::run(test, &fixture.path(), as_root_of_namespace);
+    };
+    let lower = |limit: usize| {
+        fs::write("/proc/sys/user/max_fanotify_marks", limit.to_string()).unwrap();
+    };
+    lower(LIMIT);
+    // A thread that serves does without the privilege.
+    let (go, wait) = channel();
+    let lowering = std::thread::spawn(move || wait.recv().map(lower));
+    for number in 0..LIMIT {
+        fs::create_dir(path.join(number.to_string())).unwrap();
+    }
+    let ear = Ear::new(path);
+    let nodes: Vec<_> = (0..LIMIT).map(|number| walk(&ear.host, &number.to_string()).0).collect();
+    let first = ear.watch.era();
+    let (last, others) = nodes.split_last().unwrap();
+    assert!(others.iter().all(|dir| ear.watch.add(dir) == Some(first)));
+    assert_eq!(ear.watch.era(), first);
+    assert_eq!(ear.shell(": >7/f").len(), 1);
+
+    // The directory of the root is marked too.
+    let second = ear.watch.add(last).unwrap();
+    assert_ne!(first, second);
+    assert_eq!(ear.watch.era(), second);
+    assert_eq!(ear.heard(), [Happened { what: What::Lost, own: false }]);
+    assert_eq!(ear.shell(": >7/g"), []);
+    assert_eq!(ear.shell(&format!(": >{}/g", LIMIT - 1)).len(), 1);
+
+    go.send(1).unwrap();
+    lowering.join().unwrap().unwrap();
+    assert_eq!(ear.watch.add(&nodes[7]), None, "the limit is not ours to free");
+    assert_eq!(ear.watch.era(), second);
 }
