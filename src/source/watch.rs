@@ -75,9 +75,11 @@ pub trait Watch: Send + Sync + fmt::Debug {
     /// Waits until something has happened, and passes on what has; each call
     /// says whether it mattered.
     ///
-    /// Where nothing did, the next events are let gather for a millisecond:
-    /// what this process does to its source then costs a wake-up each
-    /// millisecond, not one each time.
+    /// Where nothing did, and now and then where much did, the next events are
+    /// let gather for a millisecond: a change then costs whoever makes it less
+    /// than waking a reader each time, this process too.
+    ///
+    /// What is passed on may call this again, but for this function.
     ///
     /// # Errors
     /// As poll(2), read(2).

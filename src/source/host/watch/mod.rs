@@ -8,7 +8,7 @@ mod told;
 mod volumes;
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -32,8 +32,13 @@ use volumes::{Watched, refused};
 /// How many bytes of events are read at a time: several hundred events.
 const CHUNK: usize = 64 * 1024;
 
-/// How long events gather after some that did not matter.
+/// How long events gather now and then: a waiting reader that is woken for each
+/// one costs whoever changes files more than the events do.
 const NAP: Duration = Duration::from_millis(1);
+
+/// How many batches that mattered are read before events gather again: a single
+/// change, or the one after it, is told at once.
+const BATCHES: u32 = 8;
 
 /// How many marks of directories are worth taking back, to begin anew.
 const MANY: usize = 1024;
@@ -53,6 +58,8 @@ pub(super) struct HostWatch {
     marks: AtomicUsize,
     /// Whether the end of an era is still to be told.
     lost: AtomicBool,
+    /// How many batches were read since the last nap.
+    batches: AtomicU32,
     buf: Mutex<Vec<u8>>,
 }
 
@@ -77,18 +84,29 @@ fn because(reason: &str) -> Unwatched {
     Unwatched(reason.to_owned())
 }
 
+/// Says why the kernel makes no group.
+fn no_group(errno: Errno) -> Unwatched {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "errnos are open-ended")]
+    match errno {
+        Errno::EINVAL | Errno::ENOSYS => because("fanotify: it has to be Linux 5.17 or later"),
+        Errno::EMFILE => because("fanotify: this user has too many groups, or no descriptor free"),
+        errno => refused(errno),
+    }
+}
+
 impl HostWatch {
     fn new(context: Arc<Context>) -> std::result::Result<Self, Unwatched> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
             context,
-            group: Group::new().map_err(refused)?,
+            group: Group::new().map_err(no_group)?,
             wake: EventFd::from_flags(flags).map_err(refused)?,
             own: nix::unistd::getpid().as_raw(),
             watched: Watched::default(),
             era: AtomicU64::new(1),
             marks: AtomicUsize::new(0),
             lost: AtomicBool::new(false),
+            batches: AtomicU32::new(0),
             buf: Mutex::new(vec![0; CHUNK]),
         })
     }
@@ -215,7 +233,9 @@ impl Watch for HostWatch {
         if self.lost.swap(false, Ordering::SeqCst) {
             each(&LOST);
         }
-        if !self.pass(each)? {
+        let mattered = self.pass(each)?;
+        if !mattered || self.batches.fetch_add(1, Ordering::Relaxed) >= BATCHES {
+            self.batches.store(0, Ordering::Relaxed);
             thread::sleep(NAP);
         }
         Ok(())

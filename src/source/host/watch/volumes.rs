@@ -30,10 +30,13 @@ const LOCAL: [FsType; 5] =
 const UNCHANGING: [FsType; 3] = [FsType(0xe0f5_e1e2), FsType(0x9660), FsType(0x7371_7368)];
 
 /// The volumes met so far, and how they are watched.
+///
+/// What is told of an event may lead to new volumes, so the state is read as it
+/// was, with no lock held.
 #[derive(Debug, Default)]
-pub(super) struct Watched(RwLock<State>);
+pub(super) struct Watched(RwLock<Arc<State>>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     /// The volumes that show a file system: more than one where parts of it are
     /// mounted apart.
@@ -43,7 +46,7 @@ struct State {
 }
 
 /// A volume that shows a file system.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Shown {
     /// The part that it shows, where inode numbers are those of a part.
     subvolume: Option<u64>,
@@ -65,7 +68,7 @@ impl Watched {
                 .and_then(|handle| self.mark(group, procfs, volume, (fd, &handle, stat))),
             Err(errno) => Err(refused(errno)),
         };
-        write(&self.0).verdicts.insert(volume.tag, verdict);
+        self.change(|state| drop(state.verdicts.insert(volume.tag, verdict)));
     }
 
     /// Marks as much as can be marked.
@@ -97,7 +100,15 @@ impl Watched {
     /// Expects events of a volume under the id of a file system.
     fn expect(&self, fs: FsId, subvolume: Option<u64>, volume: &Arc<Volume>) {
         let shown = Shown { subvolume, volume: Arc::clone(volume) };
-        write(&self.0).by_fs.entry(fs).or_default().push(shown);
+        self.change(|state| state.by_fs.entry(fs).or_default().push(shown));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(Arc::make_mut(&mut write(&self.0)));
+    }
+
+    fn now(&self) -> Arc<State> {
+        Arc::clone(&read(&self.0))
     }
 
     /// Returns how much is heard of a volume.
@@ -130,7 +141,7 @@ impl Watched {
     /// Calls for each volume that shows the file of an event, with its key
     /// there; reports whether it is known who it is.
     pub fn each(&self, file: &File, call: &mut dyn FnMut(&Volume, Key)) -> bool {
-        let state = read(&self.0);
+        let state = self.now();
         let Some(volumes) = state.by_fs.get(&file.fs) else { return false };
         let subvolume = file.handle.subvolume();
         let mut known = true;

@@ -69,6 +69,28 @@ fn what_does_not_matter_is_let_gather() {
     assert!(start.elapsed() >= Duration::from_millis(1));
 }
 
+/// The one who is told looks, and so meets what was not known yet.
+#[test]
+fn whoever_is_told_may_ask() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::tmpfs();
+    fs::create_dir(fixture.at("m")).unwrap();
+    tmpfs_at(&fixture.at("m"));
+    let ear = Ear::new(fixture.path());
+    outside(|| fs::write(fixture.at("f"), "").unwrap());
+    let mut volumes = Vec::new();
+    let look = &mut |_: &Happened| {
+        let volume = ear.key("m").volume;
+        volumes.push((volume, ear.watch.covers(volume)));
+        true
+    };
+    ear.watch.wait(look).unwrap();
+    let covers = volumes.first().unwrap().1;
+    assert_eq!(covers, Covers::Everything);
+}
+
 #[test]
 fn whoever_waits_can_be_called() {
     if !is_root() {
