@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use nix::sys::statfs::statfs;
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
@@ -79,8 +78,9 @@ fn disk(place: &Place, args: &Args) -> String {
     if args.dir.is_none() {
         return "ext4 on a loop device".to_owned();
     }
-    let name = statfs(&place.disk).map(|status| format!("{:?}", status.filesystem_type()));
-    name.unwrap_or_else(|_| "a given directory".to_owned())
+    let output = Command::new("findmnt").args(["-no", "FSTYPE", "-T"]).arg(&place.disk).output();
+    let name = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    format!("{} of a given directory", name.unwrap_or_default())
 }
 
 /// What the programs say of their versions, one line each.

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -104,27 +104,35 @@ fn check(kind: &Kind, place: &Place) -> io::Result<()> {
 fn measure(work: &Work, kinds: &[&'static Kind], place: &Place, args: &Args, report: &mut Report) {
     let rounds = match work.how {
         How::Child(..) | How::Start => args.rounds,
-        How::Visible => args.rounds.min(3),
-        How::Memory => 1,
+        How::Visible | How::Memory => 1,
     };
+    eprintln!("peers: {}", work.name);
     let mut done = vec![Vec::new(); kinds.len()];
     for round in 0..rounds {
         for turn in 0..kinds.len() {
             let at = (turn + round) % kinds.len();
             let Some((kind, values)) = kinds.get(at).zip(done.get_mut(at)) else { continue };
-            eprint!("\r\x1b[Kpeers: {}, round {} of {rounds}: {}", work.name, round + 1, kind.name);
+            at_work(&format!("{}, round {} of {rounds}, {}", work.name, round + 1, kind.name));
             let value = sample(work, kind, place, &format!("{}.{}.{round}", kind.name, work.name));
             if let Err(error) = &value {
-                eprintln!("\r\x1b[Kpeers: {} on {}: {error}", work.name, kind.name);
+                at_work("");
+                eprintln!("peers: {} on {}: {error}", work.name, kind.name);
             }
             values.push(value.ok());
         }
     }
-    eprint!("\r\x1b[K");
+    at_work("");
     for (at, row) in work.rows.iter().enumerate() {
         let one = |value: &Option<Vec<f64>>| value.as_ref()?.get(at).copied();
         let all = done.iter().map(|values| values.iter().map(one).collect()).collect();
         report.add(work, row, all);
+    }
+}
+
+/// Says on a terminal what is being done, in place of what was said before.
+fn at_work(what: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{what}");
     }
 }
 

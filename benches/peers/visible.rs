@@ -18,9 +18,9 @@ use crate::place::Place;
 pub const TASK: &str = "look";
 
 /// Changes of one measurement, if there is time for them.
-const CHANGES: usize = 400;
+const CHANGES: usize = 1000;
 /// Time for them all.
-const BUDGET: Duration = Duration::from_secs(6);
+const BUDGET: Duration = Duration::from_secs(8);
 /// A change that takes longer is not waited for.
 const NEVER: Duration = Duration::from_millis(1500);
 
