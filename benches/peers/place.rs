@@ -9,6 +9,7 @@ use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, SFlag, mknod};
 
 use crate::About as _;
@@ -38,6 +39,8 @@ impl Place {
     /// # Errors
     /// Whatever fails of it.
     pub fn new(scratch: &Path, args: &Args) -> io::Result<Self> {
+        // Those that the process outside waits for are blocked, here and in servers.
+        SigSet::empty().thread_set_mask()?;
         end_with_parent();
         enter()?;
         let disk = scratch.join("disk");
