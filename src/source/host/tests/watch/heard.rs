@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::source::{Change, NewKind};
+use crate::source::{Change, NewKind, RenameFlags};
 
 /// All that a shell can do to a file and a name.
 fn every_change(fixture: &Fixture) {
@@ -96,6 +96,34 @@ fn what_this_process_does_is_its_own() {
         assert!(heard.contains(&what), "{what:?}: {heard:?}");
     }
     assert_eq!(ear.shell("chmod 644 g"), [What::Attributes(found.key)]);
+}
+
+#[test]
+fn names_that_change_hands_are_heard_of_at_both_ends() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::tmpfs();
+    for file in ["a", "b", "c"] {
+        fs::write(fixture.at(file), "").unwrap();
+    }
+    fs::create_dir(fixture.at("d")).unwrap();
+    let ear = Ear::new(fixture.path());
+    let (root, d) = (ear.root(), ear.key("d"));
+    let (a, b, c) = (ear.key("a"), ear.key("b"), ear.key("c"));
+    let replaced = ear.shell("mv a c");
+    for what in [named(&root, "a", &a), named(&root, "c", &a), What::Attributes(c)] {
+        assert!(replaced.contains(&what), "{what:?}: {replaced:?}");
+    }
+    ear.shell("mv b d/b");
+    let flags = RenameFlags { exchange: true, ..RenameFlags::default() };
+    let (top, dir) = (super::root(&ear.host), walk(&ear.host, "d").0);
+    ear.host.rename((&top, name("c")), (&dir, name("b")), flags, None, PLAIN).unwrap();
+    let heard: Vec<_> = ear.heard().into_iter().map(|happened| happened.what).collect();
+    for (file, other) in [(&a, &b), (&b, &a)] {
+        assert!(heard.contains(&named(&root, "c", file)), "{heard:?}");
+        assert!(heard.contains(&named(&d, "b", other)), "{heard:?}");
+    }
 }
 
 /// A number that comes back for another file has another key.
