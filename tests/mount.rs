@@ -42,4 +42,5 @@ mod mount {
     mod systemd;
     mod user;
     mod verify;
+    mod watch;
 }

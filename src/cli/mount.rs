@@ -16,7 +16,7 @@ use crate::sys::mountinfo;
 use crate::text::shown;
 
 /// What the kernel caches unless told otherwise.
-const DEFAULT_CACHE: Cache = Cache::Ttl(Duration::from_secs(1));
+const DEFAULT_CACHE: Cache = Cache::Watch;
 
 /// How long a server that has mounted may need to make its mount known.
 const PUBLISHING: Duration = Duration::from_secs(2);
@@ -85,9 +85,6 @@ pub fn options(
 
 /// Checks what can be checked without mounting.
 fn fake(request: &Mount, spec: &Spec) -> Result<(), Fault> {
-    if request.settings.cache == Some(Cache::Watch) {
-        return Err(MountError::Watch.into());
-    }
     let (source, target) = (Path::new(&request.source), Path::new(&request.target));
     let _policy = spec.build(&server()?)?;
     mount::callers(&options(&request.settings, spec.clone(), source, target, true)?)?;
@@ -246,7 +243,7 @@ mod tests {
             (dir, dir, "ro", None),
             (dir, file, "ro", Some((32, "mount point "))),
             ("/nonexistent", dir, "ro", Some((32, "source /nonexistent: No such file"))),
-            (dir, dir, "cache=watch", Some((1, "cache=watch"))),
+            (dir, dir, "cache=watch", None),
             (dir, dir, "mirror=7", None),
             (dir, dir, "mirror=7,suid", Some((1, "option suid: not beside a policy that depends"))),
             (

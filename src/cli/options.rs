@@ -145,7 +145,7 @@ pub const OPTIONS: &[Opt] = &[
         Server,
         "cache",
         "HOW",
-        "What the kernel may cache: watch, ttl=SECONDS, exclusive or none (default ttl=1)",
+        "What the kernel may cache: watch (default), ttl=SECONDS, exclusive or none",
     ),
     value(
         Server,

@@ -56,6 +56,7 @@ impl Fs {
         let node = self.node(number)?;
         self.may_open(caller, (number, &node), libc::O_RDONLY)?;
         self.lets_reach(number, &node)?;
+        self.listen(number, &node);
         let dir = self.tree.with_room(|| self.source.opendir(&node))?;
         Ok(self.dirs.insert(Arc::new(OpenDir { number, node, dir, _share: share })))
     }

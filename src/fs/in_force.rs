@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use super::{Fs, Ttl};
+use super::Fs;
 use crate::acl::StandIn;
 use crate::error::{Error, Result};
 use crate::policy::Policy;
@@ -43,42 +43,31 @@ impl Fs {
         self.in_force.both().0
     }
 
-    /// Puts another policy in force, for every request that begins from now on;
-    /// returns whether other names may be seen than before.
+    /// Puts another policy in force, for every request that begins from now on.
     ///
     /// What the kernel was told is not taken back here.
     ///
     /// # Errors
     /// `Unsupported` if one of the two policies depends on the caller and the
     /// other one does not: the kernel was promised otherwise at the mount.
-    pub fn replace(&self, policy: Arc<dyn Policy>, stand_in: StandIn) -> Result<bool> {
-        let new = policy.inputs();
+    pub fn replace(&self, policy: Arc<dyn Policy>, stand_in: StandIn) -> Result<()> {
         let mut both = write(&self.in_force.both);
-        let old = both.0.inputs();
-        if old.caller != new.caller {
+        if both.0.inputs().caller != policy.inputs().caller {
             return Err(Error::Unsupported);
         }
-        // A rule may hide by what the files are, and not by their paths.
-        let hides = both.0.rules().hide_anything() || policy.rules().hide_anything();
-        let names = old.or(new).path || hides;
         let before = std::mem::replace(&mut *both, (policy, stand_in));
         self.in_force.replaced.fetch_add(1, Ordering::Release);
+        // What was answered by the old one is not to be believed.
+        self.fresh.note_all();
         // A large one is taken apart without the lock.
         drop(both);
         drop(before);
-        Ok(names)
+        Ok(())
     }
 
     /// Returns how often the policy was replaced.
-    pub fn replaced(&self) -> u64 {
+    pub(super) fn replaced(&self) -> u64 {
         self.in_force.replaced.load(Ordering::Acquire)
-    }
-
-    /// Returns how long the kernel may believe an answer: not at all, if the
-    /// policy was replaced since it had been replaced `since` times, which was
-    /// before the answer was sought.
-    pub fn ttl_since(&self, since: u64) -> Ttl {
-        if self.replaced() == since { self.ttl() } else { Ttl::NONE }
     }
 
     /// Returns the number of the root.

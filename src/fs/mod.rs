@@ -18,7 +18,9 @@
 //! | `access` | access; whether the others are permitted, where we decide |
 //! | `locks` | getlk, setlk; `owners` holds the locks, `waits` who waits |
 //!
-//! `in_force` is the policy, which can be replaced while all of this goes on.
+//! `in_force` is the policy, which can be replaced while all of this goes on. What
+//! the kernel may believe, and what it is told when that has changed, is in
+//! `fresh`, `heard` and `negative`.
 
 mod access;
 mod attrs;
@@ -26,10 +28,13 @@ mod budget;
 mod changes;
 mod dirs;
 mod files;
+mod fresh;
+mod heard;
 mod in_force;
 mod ioctl;
 mod locks;
 mod names;
+mod negative;
 mod opens;
 mod owners;
 mod rename;
@@ -43,7 +48,6 @@ mod xattrs;
 use std::ffi::OsStr;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::attr::{Attr, Name};
 use crate::error::{Error, Result};
@@ -53,27 +57,16 @@ use crate::source::{Found, Lock, Node, SetTime, Source};
 use crate::tree::{Handles, Tree};
 
 pub use crate::acl::StandIn;
+pub use fresh::{Moment, SHORT, Teller, Trust};
+pub use heard::Notice;
 
 use budget::Budget;
 use dirs::OpenDir;
+use fresh::Fresh;
 use in_force::InForce;
 use opens::Opens;
 use rules::Seen;
 use waits::Waits;
-
-/// How long the kernel may believe what it was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ttl {
-    /// For attributes and for names that exist.
-    pub positive: Duration,
-    /// For names that do not exist.
-    pub negative: Duration,
-}
-
-impl Ttl {
-    /// Nothing may be believed.
-    pub const NONE: Self = Self { positive: Duration::ZERO, negative: Duration::ZERO };
-}
 
 /// A capability that a decision of ours depends on: capabilities(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +121,8 @@ pub trait Processes: Send + Sync + fmt::Debug {
 /// What a mount needs to know besides its policy and source.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How long the kernel may cache.
-    pub ttl: Ttl,
+    /// What the kernel may believe, and for how long.
+    pub trust: Trust,
     /// How many nodes may be held open that nothing else needs.
     pub nodes: usize,
     /// How many descriptors the server may have; each caller gets a part.
@@ -202,6 +195,7 @@ pub struct Fs {
     /// here; the same for as long as the mount lives.
     checks: bool,
     config: Config,
+    fresh: Fresh,
     budget: Arc<Budget>,
     opens: Arc<Opens>,
     dirs: Handles<OpenDir>,
@@ -225,12 +219,19 @@ impl Fs {
         let checks = policy.inputs().caller;
         let in_force = InForce::new(policy, config.stand_in);
         let (opens, dirs) = (Arc::new(Opens::new(Arc::clone(&budget))), Handles::new());
-        Ok(Self { source, in_force, processes, tree, checks, config, budget, opens, dirs, waits })
-    }
-
-    /// Returns how long the kernel may cache.
-    pub const fn ttl(&self) -> Ttl {
-        self.config.ttl
+        Ok(Self {
+            source,
+            in_force,
+            processes,
+            tree,
+            checks,
+            config,
+            fresh: Fresh::new(config.trust),
+            budget,
+            opens,
+            dirs,
+            waits,
+        })
     }
 
     /// Returns the root; it is never forgotten, so lookups of it do not count.

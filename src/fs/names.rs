@@ -39,6 +39,7 @@ impl Fs {
         self.may_search(caller, (parent, &dir))?;
         let name = Name::new(name)?;
         self.lets_look(parent, name)?;
+        self.listen(parent, &dir);
         let found = self.tree.with_room(|| self.source.lookup(&dir, name))?;
         let seen = self.visible(parent, name, found.attr)?;
         self.may_see(caller, &dir, name, (&found, &seen))?;
@@ -151,6 +152,7 @@ impl Fs {
             if spot.state == seen.state { Ok(()) } else { Err(ELSEWHERE) }
         })?;
         let rights = Self::rights(caller, false);
+        self.listen(parent, &dir);
         let found = self.tree.with_room(|| self.source.link(&file, &dir, name, rights))?;
         self.entry(caller, parent, name, &found)
     }
@@ -181,6 +183,7 @@ impl Fs {
         });
         let (mode, reserve) = (own, Self::rights(caller, false).reserve);
         let new = New { what: wanted.what, owner, mode, umask, reserve };
+        self.listen(parent, &dir);
         let created = self.tree.with_room(|| self.source.create(&dir, name, &new))?;
         Ok((self.entry(caller, parent, name, &created.found)?, created.file))
     }

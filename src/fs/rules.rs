@@ -338,6 +338,12 @@ impl Fs {
         }
     }
 
+    /// Reports whether a known directory stands in these rules where a name would
+    /// put it.
+    pub(super) fn stays(&self, rules: &Rules, (dir, name): (u64, Name<'_>), number: u64) -> bool {
+        step(rules, &self.state(rules, dir), name, FileKind::Directory) == self.state(rules, number)
+    }
+
     /// Makes sure that the number of a file with several names stands for the
     /// name that it stood for before a reload, not for the one looked up first.
     pub(super) fn settle_names(&self, found: &Found, seen: &Seen) {

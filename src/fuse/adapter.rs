@@ -1,14 +1,13 @@
 //! The file system as the transport holds it, and the requests that take more
 //! than handing over.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{AccessFlags, INodeNo, Notifier, ReplyEmpty, Request};
+use fuser::{AccessFlags, INodeNo, ReplyEmpty, Request};
 
 use super::answer::{attempt, empty};
-use super::{SessionOptions, convert};
+use super::{Notifier, SessionOptions, convert};
 use crate::attr::Attr;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -32,21 +31,14 @@ pub(super) struct Adapter {
     pub(super) options: SessionOptions,
     /// The number of the root, for requests about node 1.
     pub(super) root: u64,
-    /// What the kernel is told things by; there once the session has started.
-    notifier: Arc<OnceLock<Notifier>>,
-    /// Whether the kernel can let names expire; known once it has greeted.
-    pub(super) can_expire: Arc<AtomicBool>,
+    /// What the kernel is told things by.
+    pub(super) notifier: Notifier,
 }
 
 impl Adapter {
     /// Wraps a file system.
-    pub(super) fn new(
-        fs: Arc<Fs>,
-        options: SessionOptions,
-        notifier: Arc<OnceLock<Notifier>>,
-        can_expire: Arc<AtomicBool>,
-    ) -> Self {
-        Self { fs, options, root: ANCHOR, notifier, can_expire }
+    pub(super) const fn new(fs: Arc<Fs>, options: SessionOptions, notifier: Notifier) -> Self {
+        Self { fs, options, root: ANCHOR, notifier }
     }
 
     /// Returns the number of the file that the kernel calls by this node id.
@@ -62,19 +54,6 @@ impl Adapter {
     pub(super) fn anchor(&self, ino: INodeNo) -> Option<Attr<View>> {
         (self.options.anchored && ino.0 == ANCHOR)
             .then(|| convert::private_directory(ANCHOR, ANCHOR_MODE, NOBODY))
-    }
-
-    /// Makes the kernel ask for the attributes of a file again.
-    ///
-    /// Unlike other notifications this one waits for no lock of the kernel, so
-    /// that it may be sent from within a request.
-    pub(super) fn forget_attributes(&self, ino: INodeNo) {
-        // An offset below 0 spares the pages.
-        if let Some(Err(error)) =
-            self.notifier.get().map(|notifier| notifier.inval_inode(ino, -1, 0))
-        {
-            log::debug!("attributes of node {ino}: {error}");
-        }
     }
 
     /// Answers access(2), and chdir(2), where the kernel does not decide.

@@ -1,7 +1,6 @@
 //! What is agreed with the kernel when a session starts.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuser::{InitFlags, KernelConfig};
 
@@ -53,15 +52,11 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     // security.capability before every write.
     .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
 
-/// Agrees with the kernel, and notes whether it can let a name expire.
+/// Agrees with the kernel; reports whether it can let a name expire.
 ///
 /// # Errors
 /// `Unsupported` if the kernel lacks what is needed.
-pub(super) fn negotiate(
-    config: &mut KernelConfig,
-    options: &SessionOptions,
-    can_expire: &AtomicBool,
-) -> io::Result<()> {
+pub(super) fn negotiate(config: &mut KernelConfig, options: &SessionOptions) -> io::Result<bool> {
     let acl = if options.acl { InitFlags::FUSE_POSIX_ACL } else { InitFlags::empty() };
     config.add_capabilities(NEEDED | acl).map_err(|missing| {
         io::Error::new(
@@ -75,8 +70,7 @@ pub(super) fn negotiate(
     config.set_max_write(MAX_IO).map_err(|limit| refusal(&limit))?;
     config.set_max_background(MAX_BACKGROUND).map_err(|limit| refusal(&limit))?;
     // Nothing is to be agreed: the kernel only says that it has this.
-    can_expire.store(offered.contains(InitFlags::FUSE_HAS_EXPIRE_ONLY), Ordering::Relaxed);
-    Ok(())
+    Ok(offered.contains(InitFlags::FUSE_HAS_EXPIRE_ONLY))
 }
 
 fn refusal(what: &dyn std::fmt::Debug) -> io::Error {

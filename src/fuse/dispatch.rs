@@ -10,11 +10,11 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags,
+    ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::adapter::{Adapter, FOREVER};
@@ -36,7 +36,12 @@ const IOC_WRITE: u32 = 1 << 30;
 
 impl Filesystem for Adapter {
     fn init(&mut self, req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        capabilities::negotiate(config, &self.options, &self.can_expire)?;
+        if capabilities::negotiate(config, &self.options)? {
+            self.notifier.can_expire();
+        } else {
+            // What cannot be taken back is not told for long.
+            self.fs.is_deaf_now();
+        }
         // The count of this lookup is never taken back: the root stays.
         let root = self
             .fs
@@ -64,10 +69,11 @@ impl Filesystem for Adapter {
         if let Some(anchor) = self.anchor(ino) {
             return reply.attr(&FOREVER, &convert::attr(&anchor));
         }
+        let moment = self.fs.moment();
         let answer = attempt("getattr", req, || {
             self.fs.getattr(&convert::caller(req), self.node(ino)?, fh.map(u64::from))
         });
-        self.attr(reply, answer);
+        self.attr(reply, moment, answer);
     }
 
     fn setattr(
@@ -120,11 +126,12 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let moment = self.fs.moment();
         let answer = attempt("mknod", req, || {
             let (caller, rdev) = (convert::caller(req), convert::decode_device(rdev));
             self.fs.mknod(&caller, self.node(parent)?, name, mode, umask, rdev)
         });
-        self.entry(reply, answer);
+        self.entry(reply, (moment, parent), answer);
     }
 
     fn mkdir(
@@ -136,10 +143,11 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        let moment = self.fs.moment();
         let answer = attempt("mkdir", req, || {
             self.fs.mkdir(&convert::caller(req), self.node(parent)?, name, mode, umask)
         });
-        self.entry(reply, answer);
+        self.entry(reply, (moment, parent), answer);
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -168,11 +176,12 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        let moment = self.fs.moment();
         let answer = attempt("symlink", req, || {
             let caller = convert::caller(req);
             self.fs.symlink(&caller, self.node(parent)?, name, target.as_os_str())
         });
-        self.entry(reply, answer);
+        self.entry(reply, (moment, parent), answer);
     }
 
     fn rename(
@@ -192,17 +201,18 @@ impl Filesystem for Adapter {
         });
         if answer.is_err() {
             // A whiteout that was made and taken back has moved times.
-            self.forget_attributes(parent);
+            self.notifier.forget_attributes(parent.0);
         }
         empty(reply, answer);
     }
 
     fn link(&self, req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let moment = self.fs.moment();
         let answer = attempt("link", req, || {
             let (node, parent) = (self.node(ino)?, self.node(parent)?);
             self.fs.link(&convert::caller(req), node, parent, name)
         });
-        self.entry(reply, answer);
+        self.entry(reply, (moment, parent), answer);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -289,9 +299,7 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         match attempt("opendir", req, || self.fs.opendir(&convert::caller(req), self.node(ino)?)) {
-            // No CACHE_DIR: a cached listing is good until the directory's
-            // mtime changes, and nothing tells of a change on the host.
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Ok(handle) => reply.opened(FileHandle(handle), self.dir_flags(ino)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -305,12 +313,12 @@ impl Filesystem for Adapter {
     fn readdirplus(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.list(req, fh.0, offset, reply);
+        self.list(req, (ino, fh.0), offset, reply);
     }
 
     fn releasedir(
@@ -477,7 +485,7 @@ impl Filesystem for Adapter {
                 // The flags may show in the attributes, and ctime does; the
                 // kernel keeps what it has cached.
                 if command & IOC_WRITE != 0 {
-                    self.forget_attributes(ino);
+                    self.notifier.forget_attributes(ino.0);
                 }
                 reply.ioctl(0, &output);
             }

@@ -4,35 +4,53 @@
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
-use fuser::{Generation, INodeNo, ReplyAttr, ReplyDirectoryPlus, ReplyEntry, Request};
+use fuser::{FopenFlags, Generation, INodeNo, ReplyAttr, ReplyDirectoryPlus, ReplyEntry, Request};
 
 use super::adapter::{Adapter, FOREVER, NOBODY};
 use super::answer::{Answer, attempt, hand_over, later};
 use super::{VIEW, convert};
 use crate::attr::Attr;
 use crate::error::Error;
-use crate::fs::{Entry, SetAttr};
+use crate::fs::{Entry, Moment, SetAttr};
 use crate::id::View;
 
 impl Adapter {
-    /// Answers with the file of a name.
-    pub(super) fn entry(&self, reply: ReplyEntry, answer: Answer<Entry>) {
+    /// Answers with the file of a name in a directory, asked for at a moment.
+    pub(super) fn entry(
+        &self,
+        reply: ReplyEntry,
+        (moment, dir): (Moment, INodeNo),
+        answer: Answer<Entry>,
+    ) {
         match answer {
-            Ok(entry) => reply.entry(
-                &self.fs.ttl().positive,
-                &convert::attr(&entry.attr),
-                Generation(entry.generation),
-            ),
+            Ok(entry) => {
+                let ttl = self.fs.entry_at(moment, self.node(dir).unwrap_or(0), &entry);
+                let attr = convert::attr(&entry.attr);
+                let generation = Generation(entry.generation);
+                reply.entry_with_ttls(&ttl.attributes, &ttl.names, &attr, generation);
+            }
             Err(errno) => reply.error(errno),
         }
     }
 
-    /// Answers with attributes.
-    pub(super) fn attr(&self, reply: ReplyAttr, answer: Answer<Attr<View>>) {
+    /// Answers with attributes that were asked for at a moment.
+    pub(super) fn attr(&self, reply: ReplyAttr, moment: Moment, answer: Answer<Attr<View>>) {
         match answer {
-            Ok(attr) => reply.attr(&self.fs.ttl().positive, &convert::attr(&attr)),
+            Ok(attr) => {
+                reply.attr(&self.fs.attributes_at(moment, attr.ino), &convert::attr(&attr));
+            }
             Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// Returns how the kernel is to treat an open directory.
+    pub(super) fn dir_flags(&self, ino: INodeNo) -> FopenFlags {
+        if self.node(ino).is_ok_and(|node| self.fs.keeps_listing(node)) {
+            FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
+        } else {
+            FopenFlags::empty()
         }
     }
 
@@ -48,9 +66,9 @@ impl Adapter {
             Ok(change) => change,
             Err(errno) => return reply.error(errno),
         };
-        let (fs, since) = (Arc::clone(&self.fs), self.fs.replaced());
+        let (fs, moment) = (Arc::clone(&self.fs), self.fs.moment());
         let done = later("setattr", req.pid(), move |answer| match answer {
-            Ok(attr) => reply.attr(&fs.ttl_since(since).positive, &convert::attr(&attr)),
+            Ok(attr) => reply.attr(&fs.attributes_at(moment, node), &convert::attr(&attr)),
             Err(errno) => reply.error(errno),
         });
         hand_over("setattr", req, || {
@@ -60,12 +78,13 @@ impl Adapter {
 
     /// Answers with the root, the one child of node 1.
     pub(super) fn look_up_in_anchor(&self, req: &Request, name: &OsStr, reply: ReplyEntry) {
+        let moment = self.fs.moment();
         let answer = attempt("lookup of the root", req, || {
             if name == VIEW { self.fs.root(&convert::caller(req)) } else { Err(Error::Denied) }
         });
         match answer {
             Ok(root) => reply.entry_with_ttls(
-                &self.fs.ttl().positive,
+                &self.fs.attributes_at(moment, root.node),
                 &FOREVER,
                 &convert::attr(&root.attr),
                 Generation(root.generation),
@@ -76,30 +95,32 @@ impl Adapter {
 
     /// Looks a name up in any directory but node 1 of an anchored session.
     pub(super) fn look_up(&self, req: &Request, parent: u64, name: &OsStr, reply: ReplyEntry) {
-        let since = self.fs.replaced();
-        let negative = self.fs.ttl().negative;
+        let moment = self.fs.moment();
+        let mut missing = Duration::ZERO;
         let answer =
             attempt("lookup", req, || match self.fs.lookup(&convert::caller(req), parent, name) {
                 Ok(entry) => Ok(Some(entry)),
-                Err(error)
-                    if error.is(libc::ENOENT) && error != Error::Hidden && !negative.is_zero() =>
-                {
-                    Ok(None)
+                Err(error) if error.is(libc::ENOENT) && error != Error::Hidden => {
+                    let (time, gone) = self.fs.missing_at(moment, parent, name);
+                    gone.into_iter().for_each(|gone| self.notifier.later(gone));
+                    missing = time;
+                    if time.is_zero() { Err(error) } else { Ok(None) }
                 }
                 Err(error) => Err(error),
             });
         match answer {
             // The kernel may use a name that it knows already without any lock, so
             // that what comes late is not to be believed.
-            Ok(Some(entry)) => reply.entry(
-                &self.fs.ttl_since(since).positive,
-                &convert::attr(&entry.attr),
-                Generation(entry.generation),
-            ),
+            Ok(Some(entry)) => {
+                let ttl = self.fs.entry_at(moment, parent, &entry);
+                let attr = convert::attr(&entry.attr);
+                let generation = Generation(entry.generation);
+                reply.entry_with_ttls(&ttl.attributes, &ttl.names, &attr, generation);
+            }
             // Node id 0 is "no such file, and remember that".
             Ok(None) => {
                 let nothing = convert::private_directory(0, 0, NOBODY);
-                reply.entry(&negative, &convert::attr(&nothing), Generation(0));
+                reply.entry(&missing, &convert::attr(&nothing), Generation(0));
             }
             Err(errno) => reply.error(errno),
         }
@@ -109,11 +130,11 @@ impl Adapter {
     pub(super) fn list(
         &self,
         req: &Request,
-        handle: u64,
+        (ino, handle): (INodeNo, u64),
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let ttl = self.fs.ttl().positive;
+        let (moment, dir) = (self.fs.moment(), self.node(ino).unwrap_or(0));
         let mut listed = false;
         let answer = attempt("readdirplus", req, || {
             self.fs.readdirplus(&convert::caller(req), handle, offset, &mut |line, entry| {
@@ -121,7 +142,7 @@ impl Adapter {
                     INodeNo(entry.node),
                     line.next,
                     line.name,
-                    &ttl,
+                    &self.fs.entry_at(moment, dir, entry).both(),
                     &convert::attr(&entry.attr),
                     Generation(entry.generation),
                 );

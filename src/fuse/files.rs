@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use fuser::{
     FileHandle, FopenFlags, Generation, INodeNo, ReplyCreate, ReplyData, ReplyOpen, ReplyWrite,
@@ -12,6 +13,7 @@ use super::adapter::Adapter;
 use super::answer::{attempt, hand_over, later, narrow, written};
 use super::convert;
 use crate::error::Error;
+use crate::fs::Fs;
 
 thread_local! {
     /// Where each thread reads files into, so that no read allocates.
@@ -29,11 +31,17 @@ pub(super) struct Wanted {
     pub(super) flags: i32,
 }
 
+/// Returns how the kernel is to treat an open file; `keep` says that nothing can
+/// change its pages.
+fn open_flags(fs: &Fs, keep: bool, handle: u64) -> FopenFlags {
+    // Never DIRECT_IO: it takes shared memory maps away.
+    if keep || fs.keeps_pages(handle) { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
+}
+
 impl Adapter {
     /// Returns how the kernel is to treat an open file.
-    pub(super) const fn open_flags(&self) -> FopenFlags {
-        // Never DIRECT_IO: it takes shared memory maps away.
-        if self.options.keep_pages { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
+    pub(super) fn open_flags(&self, handle: u64) -> FopenFlags {
+        open_flags(&self.fs, self.options.keep_pages, handle)
     }
 
     /// Reads a file into the thread's buffer, and answers from there.
@@ -68,9 +76,9 @@ impl Adapter {
             Ok(node) => node,
             Err(errno) => return reply.error(errno),
         };
-        let cache = self.open_flags();
+        let (fs, keep) = (Arc::clone(&self.fs), self.options.keep_pages);
         let done = later("open", req.pid(), move |answer| match answer {
-            Ok(handle) => reply.opened(FileHandle(handle), cache),
+            Ok(handle) => reply.opened(FileHandle(handle), open_flags(&fs, keep, handle)),
             Err(errno) => reply.error(errno),
         });
         hand_over("open", req, || {
@@ -87,6 +95,7 @@ impl Adapter {
         wanted: Wanted,
         reply: ReplyCreate,
     ) {
+        let moment = self.fs.moment();
         let answer = attempt("create", req, || {
             let caller = convert::caller(req);
             let Wanted { mode, umask, flags } = wanted;
@@ -94,11 +103,11 @@ impl Adapter {
         });
         match answer {
             Ok((entry, handle)) => reply.created(
-                &self.fs.ttl().positive,
+                &self.fs.entry_at(moment, self.node(parent).unwrap_or(0), &entry).both(),
                 &convert::attr(&entry.attr),
                 Generation(entry.generation),
                 FileHandle(handle),
-                self.open_flags(),
+                self.open_flags(handle),
             ),
             Err(errno) => reply.error(errno),
         }

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::fs::Fs;
 
@@ -16,9 +16,9 @@ mod dispatch;
 mod entries;
 mod files;
 mod notices;
-mod refresh;
+mod notifier;
 
-pub use refresh::{Refresh, Refreshed};
+pub use notifier::{Notifier, Refreshed};
 
 /// The name under which an anchored session shows the file system: the one
 /// child of the directory that the kernel takes for the root.
@@ -54,7 +54,7 @@ pub struct SessionOptions {
 #[derive(Debug)]
 pub struct Session {
     workers: fuser::BackgroundSession,
-    refresh: Refresh,
+    notifier: Notifier,
 }
 
 impl Session {
@@ -69,20 +69,17 @@ impl Session {
         let mut config = fuser::Config::default();
         config.n_threads = Some(options.threads.max(1));
         config.clone_fd = options.clone_device;
-        let notifier = Arc::new(OnceLock::new());
-        let can_expire = Arc::new(AtomicBool::new(false));
         let own = device.try_clone()?;
-        let refresh = Refresh::new(own, &fs, options.anchored, Arc::clone(&can_expire));
-        let adapter = adapter::Adapter::new(fs, options, Arc::clone(&notifier), can_expire);
+        let notifier = Notifier::new(own, &fs, options.anchored);
+        let adapter = adapter::Adapter::new(fs, options, notifier.clone());
         // Who may use the mount is the kernel's decision (allow_other).
         let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)?;
-        notifier.get_or_init(|| session.notifier());
-        Ok(Self { workers: session.spawn()?, refresh })
+        Ok(Self { workers: session.spawn()?, notifier })
     }
 
     /// Returns what makes the kernel ask again for what it was told.
-    pub fn refresh(&self) -> Refresh {
-        self.refresh.clone()
+    pub fn notifier(&self) -> Notifier {
+        self.notifier.clone()
     }
 
     /// Waits for the end: an unmount of the last copy of the mount, or an
@@ -91,7 +88,10 @@ impl Session {
     /// # Errors
     /// If a thread ended before that.
     pub fn wait(self) -> io::Result<()> {
-        match self.workers.join() {
+        let ended = self.workers.join();
+        // There is nobody to be told any more.
+        self.notifier.end(Duration::ZERO);
+        match ended {
             // So ends a worker that had just taken a request (fuse_dev_do_read); the
             // library knows of ENODEV alone.
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),

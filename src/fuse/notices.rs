@@ -30,29 +30,35 @@ pub(super) enum Told {
     NotNow,
 }
 
-/// Lays out attributes and ACLs of a node that are to be asked for again.
+/// What of a file is to be asked for again: an offset below 0 spares the pages.
+#[derive(Clone, Copy)]
+enum Inode {
+    Attributes = -1,
+    Pages = 0,
+}
+
+/// Lays out what is to be asked for again of a node.
 ///
 /// `struct fuse_out_header` (length, code, 0) and then
-/// `struct fuse_notify_inval_inode_out`: node id, offset, length. An offset
-/// below 0 spares the pages.
-fn attributes(node: u64) -> Vec<u8> {
+/// `struct fuse_notify_inval_inode_out`: node id, offset, length (0: to the end).
+fn inode(node: u64, what: Inode) -> Vec<u8> {
     let mut body = Vec::with_capacity(24);
     body.extend_from_slice(&node.to_ne_bytes());
-    body.extend_from_slice(&(-1_i64).to_ne_bytes());
+    body.extend_from_slice(&(what as i64).to_ne_bytes());
     body.extend_from_slice(&0_i64.to_ne_bytes());
     message(INVAL_INODE, &body)
 }
 
-/// Lays out a name that expires; `None` if it is none that the kernel can know.
+/// Lays out a name; `None` if it is none that the kernel can know.
 ///
 /// The header and then `struct fuse_notify_inval_entry_out`: the node id of the
 /// directory, the length of the name, flags; then the name and a NUL.
-fn expiry(directory: u64, name: &OsStr) -> Option<Vec<u8>> {
+fn entry(directory: u64, name: &OsStr, flags: u32) -> Option<Vec<u8>> {
     let length = u32::try_from(name.len()).ok().filter(|length| *length > 0)?;
     let mut body = Vec::with_capacity(name.len().saturating_add(17));
     body.extend_from_slice(&directory.to_ne_bytes());
     body.extend_from_slice(&length.to_ne_bytes());
-    body.extend_from_slice(&EXPIRE_ONLY.to_ne_bytes());
+    body.extend_from_slice(&flags.to_ne_bytes());
     body.extend_from_slice(name.as_bytes());
     body.push(0);
     Some(message(INVAL_ENTRY, &body))
@@ -76,7 +82,19 @@ fn message(code: i32, body: &[u8]) -> Vec<u8> {
 /// # Errors
 /// `ENODEV` and the like once the connection has ended.
 pub(super) fn forget_attributes(device: &File, node: u64) -> io::Result<Told> {
-    tell(device, &attributes(node))
+    tell(device, &inode(node, Inode::Attributes))
+}
+
+/// Has the kernel ask for contents and attributes of a node again, or for the
+/// listing of a directory.
+///
+/// The kernel waits for pages that a caller has locked while it waits for us:
+/// never from a thread that answers requests.
+///
+/// # Errors
+/// As [`forget_attributes`].
+pub(super) fn forget_pages(device: &File, node: u64) -> io::Result<Told> {
+    tell(device, &inode(node, Inode::Pages))
 }
 
 /// Has the kernel ask for a name again.
@@ -87,7 +105,18 @@ pub(super) fn forget_attributes(device: &File, node: u64) -> io::Result<Told> {
 /// # Errors
 /// As [`forget_attributes`].
 pub(super) fn expire(device: &File, directory: u64, name: &OsStr) -> io::Result<Told> {
-    expiry(directory, name).map_or(Ok(Told::NotKnown), |message| tell(device, &message))
+    entry(directory, name, EXPIRE_ONLY).map_or(Ok(Told::NotKnown), |message| tell(device, &message))
+}
+
+/// Has the kernel forget a name that is gone, with whatever is mounted there or
+/// below, as the host's kernel does with the name itself.
+///
+/// It waits as [`expire`] does.
+///
+/// # Errors
+/// As [`forget_attributes`].
+pub(super) fn forget_name(device: &File, directory: u64, name: &OsStr) -> io::Result<Told> {
+    entry(directory, name, 0).map_or(Ok(Told::NotKnown), |message| tell(device, &message))
 }
 
 fn tell(mut device: &File, message: &[u8]) -> io::Result<Told> {
@@ -121,7 +150,9 @@ mod tests {
             &[0xff; 8],
             &[0; 8],
         ]);
-        assert_eq!(attributes(7), of_inode);
+        assert_eq!(inode(7, Inode::Attributes), of_inode);
+        let pages = inode(7, Inode::Pages);
+        assert_eq!((&pages[..24], &pages[24..]), (&of_inode[..24], &[0; 16][..]));
         let of_name = bytes(&[
             &36_u32.to_ne_bytes(),
             &3_u32.to_ne_bytes(),
@@ -131,7 +162,7 @@ mod tests {
             &1_u32.to_ne_bytes(),
             b"a\xffb\0",
         ]);
-        assert_eq!(expiry(9, OsStr::from_bytes(b"a\xffb")), Some(of_name));
-        assert_eq!(expiry(9, OsStr::new("")), None);
+        assert_eq!(entry(9, OsStr::from_bytes(b"a\xffb"), EXPIRE_ONLY), Some(of_name));
+        assert_eq!(entry(9, OsStr::new(""), EXPIRE_ONLY), None);
     }
 }

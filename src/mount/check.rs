@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::attach::clear_dead;
 use super::error::MountError;
-use super::options::{Cache, Options};
+use super::options::Options;
 
 /// Where everything is, by paths that stay right in another directory.
 #[derive(Clone, Debug)]
@@ -23,9 +23,6 @@ pub(super) struct Paths {
 /// # Errors
 /// Whatever would make the mount fail for the options given.
 pub(super) fn check(options: &Options) -> Result<Paths, MountError> {
-    if options.cache == Cache::Watch {
-        return Err(MountError::Watch);
-    }
     callers(options)?;
     let target = resolve(&options.target)
         .map_err(|why| MountError::Target { path: options.target.clone(), why })?;

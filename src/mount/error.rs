@@ -69,9 +69,6 @@ pub enum MountError {
          owner of each file for all callers, and decides that by whoever was shown it last"
     )]
     Callers(&'static str),
-    /// Something does not exist yet.
-    #[error("cache=watch comes later; use cache=ttl=SECONDS or cache=none")]
-    Watch,
     /// Talking to the kernel failed.
     #[error("FUSE session: {}", plain(.0))]
     Session(io::Error),
@@ -93,7 +90,7 @@ impl MountError {
     /// use, 32 for a mount that failed.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Watch | Self::Policy(_) | Self::Callers(_) => 1,
+            Self::Policy(_) | Self::Callers(_) => 1,
             Self::Source { .. }
             | Self::Open(_)
             | Self::Target { .. }

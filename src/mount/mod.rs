@@ -16,6 +16,7 @@ mod stand_in;
 mod start;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use check::{callers, is_target, source};
 pub use error::MountError;

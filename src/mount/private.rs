@@ -14,6 +14,7 @@ use super::check::callers;
 use super::error::MountError;
 use super::options::Options;
 use super::serve::{file_system, keep_tidy, open_source};
+use super::watch::Watching;
 use crate::fuse::{Session, SessionOptions};
 use crate::id::{Ids, View};
 use crate::source::Source;
@@ -27,6 +28,14 @@ pub struct Detached {
     pub device: OwnedFd,
     /// The mount.
     pub parent: OwnedFd,
+}
+
+/// A mount that is being served; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Served {
+    // In this order: nothing is heard any more before nobody is told.
+    _watching: Option<Watching>,
+    _session: Session,
 }
 
 /// Makes a mount in the namespaces of this process; `ids` are its owner there,
@@ -68,7 +77,7 @@ pub fn serve(
     source: Arc<dyn Source>,
     device: OwnedFd,
     process: u32,
-) -> Result<Session, MountError> {
+) -> Result<Served, MountError> {
     daemon::leave_groups();
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
     let (fs, serving) = file_system(options, source, descriptors, &process.to_string())?;
@@ -76,5 +85,7 @@ pub fn serve(
     let serving = SessionOptions { clone_device: false, ..serving };
     let fs = Arc::new(fs);
     keep_tidy(&fs)?;
-    Session::start(device, fs, serving).map_err(MountError::Session)
+    let session = Session::start(device, Arc::clone(&fs), serving).map_err(MountError::Session)?;
+    let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"))?;
+    Ok(Served { _session: session, _watching: watching })
 }

@@ -12,7 +12,7 @@ use super::options::Renew;
 use super::stand_in;
 use crate::control::{self, Outcome, Published, Record};
 use crate::fs::{Fs, StandIn};
-use crate::fuse::{Refresh, Refreshed};
+use crate::fuse::{Notifier, Refreshed};
 use crate::policy::{Pipeline, Server, Spec};
 use crate::sync::lock;
 use crate::sys::cred::own_ids;
@@ -52,7 +52,7 @@ pub(super) struct Reloader {
     renew: Renew,
     any_owner: bool,
     fs: Arc<Fs>,
-    refresh: Refresh,
+    notifier: Notifier,
     /// Held for as long as a policy is replaced, so that the one that is read
     /// last is in force, and known to be.
     published: Mutex<Option<Published>>,
@@ -60,8 +60,8 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// Makes one for a file system and the session that serves it.
-    pub(super) fn new(renew: Renew, any_owner: bool, fs: Arc<Fs>, refresh: Refresh) -> Arc<Self> {
-        Arc::new(Self { renew, any_owner, fs, refresh, published: Mutex::new(None) })
+    pub(super) fn new(renew: Renew, any_owner: bool, fs: Arc<Fs>, notifier: Notifier) -> Arc<Self> {
+        Arc::new(Self { renew, any_owner, fs, notifier, published: Mutex::new(None) })
     }
 
     /// Makes the mount known, for as long as this is there, with a socket on which
@@ -107,8 +107,8 @@ impl Reloader {
                 log::error!("reload: {error}; the policy stays as it was");
                 Err(error)
             }
-            Ok((policy, names)) => {
-                let said = match self.refresh.all(names, PATIENCE) {
+            Ok(policy) => {
+                let said = match self.notifier.all(PATIENCE) {
                     Ok(Refreshed::All) => None,
                     Ok(Refreshed::GoesOn) => Some(GOES_ON.to_owned()),
                     Err(error) => Some(format!("{GOES_ON}: thread: {error}")),
@@ -122,14 +122,13 @@ impl Reloader {
         }
     }
 
-    /// Puts the policy in force as it is written now; returns its words, and
-    /// whether names may have changed.
-    fn replace(&self) -> Result<(String, bool), String> {
+    /// Puts the policy in force as it is written now; returns its words.
+    fn replace(&self) -> Result<String, String> {
         let published = lock(&self.published);
         let spec = self.renew.read()?;
         let (policy, stand_in) =
             decide(&spec, self.any_owner, "self").map_err(|error| error.to_string())?;
-        let names = self.fs.replace(Arc::new(policy), stand_in).map_err(|_unsupported| {
+        self.fs.replace(Arc::new(policy), stand_in).map_err(|_unsupported| {
             "this policy makes the view depend on the caller, or no longer: that takes another \
              mount; umount, and mount with it"
                 .to_owned()
@@ -138,11 +137,11 @@ impl Reloader {
         if let Some(Err(error)) = published.as_ref().map(|published| published.describe(&words)) {
             log::warn!("control: {error}");
         }
-        Ok((words, names))
+        Ok(words)
     }
 
     /// Ends what the kernel is being told: the server is about to end.
     pub(super) fn end(&self) {
-        self.refresh.end(GRACE);
+        self.notifier.end(GRACE);
     }
 }

@@ -13,8 +13,9 @@ use super::error::MountError;
 use super::options::{Cache, Options, Passthrough};
 use super::processes::Proc;
 use super::reload::{Reloader, decide};
+use super::watch::{self, Watching};
 use crate::control::Record;
-use crate::fs::{Config, Fs, Ttl};
+use crate::fs::{Config, Fs};
 use crate::fuse::{Session, SessionOptions};
 use crate::policy::Policy as _;
 use crate::source::Source;
@@ -22,9 +23,6 @@ use crate::source::host::{Host, HostOptions};
 use crate::sys::signal::{Asked, Signals};
 use crate::sys::{daemon, memory};
 use crate::text::shown;
-
-/// How long the kernel may believe what only this mount can change.
-const UNBOUNDED: Duration = Duration::from_secs(3600);
 
 /// How often nodes are let go that nobody has used for long.
 const TIDY: Duration = Duration::from_secs(5);
@@ -65,14 +63,18 @@ pub(super) fn serve(
     keep_tidy(&fs)?;
     let (session, place) =
         attach::mount(options, &paths.target, &paths.name, Arc::clone(&fs), serving)?;
-    let reloader = Reloader::new(options.renew.clone(), any_owner, fs, session.refresh());
+    let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"));
+    let watching = watching.inspect_err(|_| undo(&place))?;
+    let reloader = Reloader::new(options.renew.clone(), any_owner, fs, session.notifier());
     let policy = options.spec.describe();
     reloader.publish(Record::new(&paths.source, &place.target, place.device, policy));
     if let Err(why) = attached(place.device) {
         undo(&place);
         return Err(MountError::System { what: "telling that the mount is there", why });
     }
-    until_the_end(session, signals, &place, &reloader)
+    let ended = until_the_end(session, signals, &place, &reloader);
+    drop(watching);
+    ended
 }
 
 /// Opens the source, before anything is mounted over it or below it.
@@ -133,25 +135,18 @@ pub(super) fn file_system(
         keep_pages: facts.immutable || options.cache == Cache::Exclusive,
         passthrough: options.passthrough == Passthrough::Auto,
     };
-    let time = match options.cache {
-        // What depends on the caller is not to be shared between callers.
-        _ if policy.inputs().caller => Duration::ZERO,
-        Cache::Ttl(time) => time,
-        Cache::Exclusive => UNBOUNDED,
-        Cache::Off | Cache::Watch => Duration::ZERO,
-    };
+    // What depends on the caller is not to be shared between callers.
+    let cache = if policy.inputs().caller { Cache::Off } else { options.cache };
+    let (trust, watch) = watch::begin(cache, source.as_ref());
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let config = Config {
-        ttl: Ttl { positive: time, negative: time },
-        nodes: descriptors / 2,
-        descriptors,
-        stand_in,
-    };
+    let config = Config { trust, nodes: descriptors / 2, descriptors, stand_in };
     let fs = Fs::new(source, Arc::new(policy), Arc::new(Proc::open(process)), config);
-    fs.map(|fs| (fs, serving)).map_err(|error| MountError::System {
+    let fs = fs.map_err(|error| MountError::System {
         what: "root of the source",
         why: io::Error::from_raw_os_error(error.errno().0),
-    })
+    })?;
+    watch.into_iter().for_each(|watch| fs.trust_watch(watch));
+    Ok((fs, serving))
 }
 
 /// Returns how many threads serve: more than the processors only take memory.
@@ -178,7 +173,7 @@ fn until_the_end(
 ) -> Result<(), MountError> {
     let (sender, events) = channel();
     let started =
-        reloader.listen().and_then(|reload| watch(session, signals, sender.clone(), reload));
+        reloader.listen().and_then(|reload| observe(session, signals, sender.clone(), reload));
     let ended = match started {
         Ok(()) => wait(&events, &sender, place),
         Err(error) => Err(error),
@@ -208,7 +203,7 @@ fn undo(place: &Place) {
 
 /// Starts the threads that wait for what happens; `reload` takes what is to be
 /// reloaded.
-fn watch(
+fn observe(
     session: Session,
     signals: Signals,
     sender: Sender<Event>,

@@ -1,6 +1,6 @@
 //! Real mounts of a source in memory, each in a mount namespace of its own.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileTimes};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use nix::mount::{MntFlags, MsFlags, mount as mount2, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -21,12 +21,13 @@ use super::attach::{self, Place};
 use super::options::{Cache, Flags, Options, Passthrough, Renew, Submounts};
 use super::processes::Proc;
 use super::reload::decide;
-use crate::fs::{Config, Fs, Ttl};
+use super::watch::Watching;
+use crate::fs::{Config, Fs, Notice, Trust};
 use crate::fuse::{Refreshed, Session, SessionOptions, VIEW};
 use crate::id::{Caller, Id, Ids};
 use crate::policy::{NoNames, Spec, options};
-use crate::source::RenameFlags;
-use crate::source::memory::{self, Memory};
+use crate::source::memory::{self, Memory, Script};
+use crate::source::{Covers, RenameFlags, What};
 use crate::sys::mount::{self as kernel, Context};
 use crate::sys::mountinfo;
 
@@ -59,8 +60,7 @@ fn file_system() -> Fs {
 
 fn file_system_of(source: Arc<Memory>, time: Duration) -> Fs {
     let (policy, stand_in) = decide(&Spec::default(), true, "self").unwrap();
-    let ttl = Ttl { positive: time, negative: time };
-    let config = Config { ttl, nodes: 64, descriptors: 1024, stand_in };
+    let config = Config { trust: Trust::For(time), nodes: 64, descriptors: 1024, stand_in };
     Fs::new(source, Arc::new(policy), Arc::new(Proc::open("self")), config).unwrap()
 }
 
@@ -313,10 +313,10 @@ fn what_the_kernel_knows_is_asked_for_again() {
             assert!(given.set("present-as", Some("7:8")).unwrap());
             let spec = Spec::from_options(&given, &NoNames).unwrap();
             let (policy, stand_in) = decide(&spec, true, "self").unwrap();
-            assert_eq!(fs.replace(Arc::new(policy), stand_in), Ok(false));
+            assert_eq!(fs.replace(Arc::new(policy), stand_in), Ok(()));
             assert_eq!(fs::metadata(&file).unwrap().uid(), 0);
             let patience = Duration::from_secs(20);
-            assert_eq!(session.refresh().all(false, patience).unwrap(), Refreshed::All);
+            assert_eq!(session.notifier().all(patience).unwrap(), Refreshed::All);
             for path in [dir, &sub, &file] {
                 let shown = fs::metadata(path).unwrap();
                 assert_eq!((shown.uid(), shown.gid()), (7, 8), "{}", path.display());
@@ -329,7 +329,7 @@ fn what_the_kernel_knows_is_asked_for_again() {
             let [old, new] = ["file", "moved"].map(OsStr::new);
             host.rename(&caller, (parent, old), (root, new), RenameFlags::default()).unwrap();
             fs::metadata(&file).unwrap();
-            assert_eq!(session.refresh().all(true, patience).unwrap(), Refreshed::All);
+            assert_eq!(session.notifier().all(patience).unwrap(), Refreshed::All);
             assert_eq!(fs::metadata(&file).unwrap_err().raw_os_error(), Some(libc::ENOENT));
             assert_eq!(content(&dir.join("moved")), "x");
             let below = mountinfo::mount_at(&dir.join("below")).unwrap().unwrap();
@@ -343,11 +343,75 @@ fn what_the_kernel_knows_is_asked_for_again() {
     });
 }
 
+/// Starts a mount that believes a watch; returns another one of the same source,
+/// which stands for the host, and what is said of it.
+fn start_watched(target: &Path) -> (Session, Watching, Arc<Fs>, Fs, Arc<Script>) {
+    let source = Arc::new(Memory::new(memory::Options::new(Ids::new(0, 0).unwrap())));
+    let (policy, stand_in) = decide(&Spec::default(), true, "self").unwrap();
+    let config = Config { trust: Trust::Watch, nodes: 64, descriptors: 1024, stand_in };
+    let known = Arc::new(Proc::open("self"));
+    let fs = Arc::new(Fs::new(source.clone(), Arc::new(policy), known, config).unwrap());
+    let script = Script::new(Covers::Everything);
+    fs.trust_watch(script.clone());
+    let context = Context::open(c"fuse").unwrap();
+    let (options, name) = (options_of(target), OsStr::new(NAME));
+    let (device, mount) =
+        attach::make(&options, target, name, &context, (geteuid(), getegid())).unwrap();
+    let session = Session::start(device, Arc::clone(&fs), SERVING).unwrap();
+    let watching = Watching::start(&fs, session.notifier()).unwrap().unwrap();
+    attach::attach(mount, target).unwrap();
+    (session, watching, fs, file_system_of(source, Duration::ZERO), script)
+}
+
+/// After events were lost everything is asked for again, missing names too, and
+/// what is mounted below stays.
+#[test]
+fn what_was_lost_is_asked_for_again() {
+    in_private_namespace(|dir| {
+        let (session, watching, fs, host, script) = start_watched(dir);
+        for name in ["below", "d"] {
+            fs::create_dir(dir.join(name)).unwrap();
+        }
+        fs::write(dir.join("d/old"), "x").unwrap();
+        let none: Option<&str> = None;
+        mount2(Some("tmpfs"), &dir.join("below"), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        let there = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok();
+        let listed = || fs::read_dir(dir.join("d")).unwrap().count();
+        assert!(there("d/old") && !there("d/new") && listed() == 1);
+
+        let caller = Caller { uid: Id::new(0), gid: Id::new(0), pid: 1 };
+        let at = host.lookup(&caller, host.root_number(), OsStr::new("d")).unwrap().node;
+        let [old, new] = ["old", "new"].map(OsStr::new);
+        host.rename(&caller, (at, old), (at, new), RenameFlags::default()).unwrap();
+        host.mknod(&caller, at, OsStr::new("more"), libc::S_IFREG, 0, 0).unwrap();
+        assert!(there("d/old") && !there("d/new"), "nobody has said so");
+        script.say(What::Lost);
+        let end = Instant::now() + Duration::from_secs(20);
+        while there("d/old") || !there("d/new") || listed() != 2 {
+            assert!(Instant::now() < end, "not within 20 s");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let below = mountinfo::mount_at(&dir.join("below")).unwrap().unwrap();
+        assert_eq!(below.fstype, "tmpfs", "what is mounted below stays");
+
+        // What is said to be gone, and is not, leaves it too.
+        let name = OsString::from("below");
+        let root = fs.watch().map(|_| fs.root_number()).unwrap();
+        session.notifier().later(Notice::Name(root, name));
+        thread::sleep(Duration::from_millis(300));
+        assert!(mountinfo::mount_at(&dir.join("below")).unwrap().is_some());
+        umount2(&dir.join("below"), MntFlags::empty()).unwrap();
+        drop(watching);
+        umount2(dir, MntFlags::empty()).unwrap();
+        session.wait().unwrap();
+    });
+}
+
 #[test]
 fn callers_who_lock_directories_do_not_stop_it() {
     in_private_namespace(|dir| {
         let (session, _fs, _host) = start_long(dir, true);
-        let refresh = session.refresh();
+        let refresh = session.notifier();
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             for number in 0..4 {
@@ -364,7 +428,7 @@ fn callers_who_lock_directories_do_not_stop_it() {
                 });
             }
             for _ in 0..50 {
-                let done = refresh.all(true, Duration::from_secs(20)).unwrap();
+                let done = refresh.all(Duration::from_secs(20)).unwrap();
                 assert_eq!(done, Refreshed::All);
             }
             over.store(true, Ordering::Relaxed);
@@ -372,7 +436,7 @@ fn callers_who_lock_directories_do_not_stop_it() {
         umount2(dir, MntFlags::empty()).unwrap();
         session.wait().unwrap();
         // Nobody is there any more, and that is no failure.
-        assert_eq!(refresh.all(true, Duration::from_secs(20)).unwrap(), Refreshed::All);
+        assert_eq!(refresh.all(Duration::from_secs(20)).unwrap(), Refreshed::All);
         refresh.end(Duration::from_secs(20));
     });
 }

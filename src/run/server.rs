@@ -15,8 +15,8 @@ use super::child::word;
 use super::error::RunError;
 use super::maps;
 use super::plan::Space;
-use crate::fuse::Session;
 use crate::mount;
+use crate::mount::private::Served;
 use crate::source::Source;
 use crate::sys::process::{receive, send};
 
@@ -71,7 +71,7 @@ fn prepare(
     socket: BorrowedFd<'_>,
     private: &Private<'_>,
     source: Arc<dyn Source>,
-) -> Result<Session, RunError> {
+) -> Result<Served, RunError> {
     let hear = || receive(socket).map_err(|_| RunError::Alone);
     let tell = |word| send(socket, word, None).map_err(|_| RunError::Alone);
     hear()?;

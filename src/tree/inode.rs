@@ -9,8 +9,13 @@ use crate::source::{FileHandle, Found, Key};
 /// The longest handle that the kernel makes (`MAX_HANDLE_SZ`).
 const HANDLE_MAX: usize = 128;
 
-/// Whether it is a directory; a handle, as its type and its bytes; a name.
-type Rest<'a> = (bool, Option<(i32, &'a [u8])>, &'a [u8]);
+/// Flags; a handle, as its type and its bytes; a name.
+type Rest<'a> = (u8, Option<(i32, &'a [u8])>, &'a [u8]);
+
+/// The flag of a directory.
+const DIRECTORY: u8 = 1;
+/// The flag of a directory whose names are watched.
+const HEARD: u8 = 2;
 
 /// A file that the kernel knows.
 #[derive(Debug)]
@@ -22,8 +27,8 @@ pub(super) struct Inode {
     pub(super) count: u64,
     /// The number of the directory where the file was last found.
     parent: u64,
-    /// The rest in one allocation, since a million are kept: 1 for a directory,
-    /// else 0 (one byte); the handle's length plus 1 (one byte; 0 without a handle, and then the
+    /// The rest in one allocation, since a million are kept: flags (one byte);
+    /// the handle's length plus 1 (one byte; 0 without a handle, and then the
     /// name follows at once), its type (four bytes, little-endian), its bytes,
     /// and then the name.
     rest: Box<[u8]>,
@@ -33,7 +38,8 @@ impl Inode {
     /// Makes an inode that no lookup is counted of yet.
     pub(super) fn new(found: &Found, state: State, parent: u64, name: &OsStr) -> Self {
         let handle = found.handle.as_ref().map(|handle| (handle.kind, &*handle.bytes));
-        let rest = pack(found.attr.kind.is_dir(), handle, name.as_bytes());
+        let flags = if found.attr.kind.is_dir() { DIRECTORY } else { 0 };
+        let rest = pack(flags, handle, name.as_bytes());
         Self { key: found.key.clone(), state, count: 0, parent, rest }
     }
 
@@ -44,7 +50,19 @@ impl Inode {
 
     /// Reports whether it is a directory.
     pub(super) fn is_dir(&self) -> bool {
-        self.unpack().0
+        self.unpack().0 & DIRECTORY != 0
+    }
+
+    /// Reports whether its names are watched.
+    pub(super) fn is_heard(&self) -> bool {
+        self.unpack().0 & HEARD != 0
+    }
+
+    /// Records whether its names are watched.
+    pub(super) fn set_heard(&mut self, heard: bool) {
+        if let Some(flags) = self.rest.first_mut() {
+            *flags = if heard { *flags | HEARD } else { *flags & !HEARD };
+        }
     }
 
     /// Returns the handle, where there is one.
@@ -54,24 +72,24 @@ impl Inode {
 
     /// Records where the file is now, and its handle where that is new.
     pub(super) fn update(&mut self, handle: Option<&FileHandle>, parent: u64, name: &OsStr) {
-        let (directory, old_handle, old_name) = self.unpack();
+        let (flags, old_handle, old_name) = self.unpack();
         let handle = handle.map(|handle| (handle.kind, &*handle.bytes)).or(old_handle);
         if handle != old_handle || name.as_bytes() != old_name {
-            self.rest = pack(directory, handle, name.as_bytes());
+            self.rest = pack(flags, handle, name.as_bytes());
         }
         self.parent = parent;
     }
 
     fn unpack(&self) -> Rest<'_> {
-        unpack(&self.rest).unwrap_or((false, None, &[]))
+        unpack(&self.rest).unwrap_or((0, None, &[]))
     }
 }
 
-fn pack(directory: bool, handle: Option<(i32, &[u8])>, name: &[u8]) -> Box<[u8]> {
+fn pack(flags: u8, handle: Option<(i32, &[u8])>, name: &[u8]) -> Box<[u8]> {
     let handle = handle.filter(|(_, bytes)| bytes.len() <= HANDLE_MAX);
     let length = handle.map_or(0, |(_, bytes)| bytes.len().saturating_add(1));
     let mut rest = Vec::with_capacity(length.saturating_add(name.len()).saturating_add(6));
-    rest.push(u8::from(directory));
+    rest.push(flags);
     rest.push(u8::try_from(length).unwrap_or(0));
     if let Some((kind, bytes)) = handle {
         rest.extend_from_slice(&kind.to_le_bytes());
@@ -82,15 +100,14 @@ fn pack(directory: bool, handle: Option<(i32, &[u8])>, name: &[u8]) -> Box<[u8]>
 }
 
 fn unpack(rest: &[u8]) -> Option<Rest<'_>> {
-    let (directory, rest) = rest.split_first()?;
-    let directory = *directory != 0;
+    let (flags, rest) = rest.split_first()?;
     let (length, rest) = rest.split_first()?;
     let Some(length) = usize::from(*length).checked_sub(1) else {
-        return Some((directory, None, rest));
+        return Some((*flags, None, rest));
     };
     let (kind, rest) = rest.split_first_chunk()?;
     let (bytes, name) = rest.split_at_checked(length)?;
-    Some((directory, Some((i32::from_le_bytes(*kind), bytes)), name))
+    Some((*flags, Some((i32::from_le_bytes(*kind), bytes)), name))
 }
 
 #[cfg(test)]
@@ -137,7 +154,12 @@ mod tests {
                 inode.update(Some(&other), 4, OsStr::new("b"));
                 assert_eq!(inode.handle(), Some(other));
                 assert_eq!(inode.place(), (4, OsStr::new("b")));
-                assert!(inode.is_dir());
+                assert!(inode.is_dir() && !inode.is_heard());
+                inode.set_heard(true);
+                inode.update(None, 5, OsStr::new("c"));
+                assert!(inode.is_dir() && inode.is_heard());
+                inode.set_heard(false);
+                assert!(inode.is_dir() && !inode.is_heard());
             }
         }
     }

@@ -156,6 +156,57 @@ impl Tree {
         self.table.read(number, |inode, _| inode.key == *key)?.then_some(number)
     }
 
+    /// Returns every number that may stand for a file, or for an earlier one of the
+    /// same volume and inode number; whether any is known is not said.
+    pub fn all_numbers(&self, key: &Key) -> Vec<u64> {
+        self.numbers.all(key)
+    }
+
+    /// Reports whether there are files with several numbers.
+    pub fn any_moved(&self) -> bool {
+        self.numbers.any_moved()
+    }
+
+    /// Reports whether a number was given out.
+    pub fn knows(&self, number: u64) -> bool {
+        self.table.read(number, |_, _| ()).is_some()
+    }
+
+    /// Returns the volume and the inode number behind a number.
+    ///
+    /// # Errors
+    /// `Unknown` for a number that was not given out, unless it says so by itself.
+    pub fn file(&self, number: u64) -> Result<(u64, u64)> {
+        match Numbers::of_root_volume(number) {
+            Some(ino) => Ok((0, ino)),
+            None => self
+                .table
+                .read(number, |inode, _| (inode.key.volume, inode.key.ino))
+                .ok_or(Error::Unknown),
+        }
+    }
+
+    /// Reports whether there is room to remember one more name of a file than
+    /// those by which the kernel may know it.
+    pub fn keeps_names(&self, number: u64) -> bool {
+        self.table.keeps_names(number)
+    }
+
+    /// Reports whether the names of a directory were said to be watched.
+    pub fn is_heard(&self, number: u64) -> bool {
+        self.table.read(number, |inode, _| inode.is_heard()).unwrap_or(false)
+    }
+
+    /// Records that the names of a directory are watched.
+    pub fn set_heard(&self, number: u64) {
+        self.table.set_heard(number);
+    }
+
+    /// Forgets which directories are watched.
+    pub fn unhear(&self) {
+        self.table.unhear();
+    }
+
     /// Returns the state that a file has where it was last found.
     ///
     /// # Errors

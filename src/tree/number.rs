@@ -43,6 +43,11 @@ impl Numbers {
         number & REMAPPED == REMAPPED
     }
 
+    /// Returns the inode number that a number is, if it is one of volume 0.
+    pub(super) const fn of_root_volume(number: u64) -> Option<u64> {
+        if number < OTHER_VOLUME { Some(number) } else { None }
+    }
+
     /// Returns the number that follows from the file alone; `None` if it has
     /// to be remapped.
     pub(super) fn direct(&self, key: &Key) -> Option<u64> {
@@ -68,16 +73,35 @@ impl Numbers {
 
     /// Returns the number that a file has because its own was taken, if any.
     pub(super) fn moved(&self, key: &Key, state: &State) -> Option<u64> {
-        if self.moved.load(Ordering::Relaxed) == 0 {
+        if !self.any_moved() {
             return None;
         }
         self.remapped().moved(key, state)
+    }
+
+    /// Returns every number that a file of this volume and inode number may have,
+    /// whichever of them there has been.
+    pub(super) fn all(&self, key: &Key) -> Vec<u64> {
+        let direct = self.direct(key);
+        if direct.is_some() && !self.any_moved() {
+            return direct.into_iter().collect();
+        }
+        let remapped = self.remapped();
+        let first = direct.unwrap_or_else(|| remapped.number(key));
+        let others = remapped.others.get(&(key.volume, key.ino));
+        std::iter::once(first).chain(others.into_iter().flatten().copied()).collect()
+    }
+
+    /// Reports whether there are files with several numbers.
+    pub(super) fn any_moved(&self) -> bool {
+        self.moved.load(Ordering::Relaxed) > 0
     }
 
     /// Gives a file whose number is taken another one, until it is released.
     pub(super) fn claim_moved(&self, remapped: &mut Remapped, key: &Key, state: &State) -> u64 {
         let (number, new) = remapped.claim_slot(Slot::of(key, Some(state)));
         if new {
+            remapped.others.entry((key.volume, key.ino)).or_default().push(number);
             self.moved.fetch_add(1, Ordering::Relaxed);
         }
         number
@@ -134,6 +158,9 @@ impl Slot {
 pub(super) struct Remapped {
     numbers: HashMap<Slot, u64>,
     taken: HashMap<u64, Slot>,
+    /// The numbers that files have because their own was taken, by volume and
+    /// inode number.
+    others: HashMap<(u64, u64), Vec<u64>>,
 }
 
 impl Remapped {
@@ -165,7 +192,7 @@ impl Remapped {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.taken.is_empty() && self.numbers.is_empty()
+        self.taken.is_empty() && self.numbers.is_empty() && self.others.is_empty()
     }
 
     fn slot(&self, slot: Slot) -> u64 {
@@ -191,6 +218,13 @@ impl Remapped {
         let slot = self.taken.remove(&number)?;
         if self.numbers.get(&slot) == Some(&number) {
             self.numbers.remove(&slot);
+        }
+        let file = (slot.volume, slot.ino);
+        if let Some(others) = self.others.get_mut(&file) {
+            others.retain(|other| *other != number);
+            if others.is_empty() {
+                self.others.remove(&file);
+            }
         }
         Some(slot)
     }

@@ -135,6 +135,28 @@ impl Table {
         names.unwrap_or_default().into_iter().map(|(at, name)| (at, name.into())).collect()
     }
 
+    /// Reports whether one more name of a file would be kept.
+    pub(super) fn keeps_names(&self, number: u64) -> bool {
+        let Some(shard) = self.shard(number) else { return false };
+        shard.names.get(&number).is_none_or(|names| names.len() < NAMES_MAX)
+    }
+
+    /// Records that the names of a directory are watched.
+    pub(super) fn set_heard(&self, number: u64) {
+        if let Some(mut shard) = self.shard(number)
+            && let Some(inode) = shard.inodes.get_mut(&number)
+        {
+            inode.set_heard(true);
+        }
+    }
+
+    /// Forgets which directories are watched.
+    pub(super) fn unhear(&self) {
+        for mut shard in self.shards.iter().map(lock) {
+            shard.inodes.values_mut().for_each(|inode| inode.set_heard(false));
+        }
+    }
+
     /// Records where a file is now that was `from` there.
     pub(super) fn moved(&self, number: u64, from: Option<(u64, &OsStr)>, to: (u64, &OsStr)) {
         if let Some(mut guard) = self.shard(number)

@@ -17,6 +17,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::path::Path;
+use std::time::Duration;
 
 use self::actor::{Actor, CALLERS};
 use self::generate::Generator;
@@ -49,9 +50,13 @@ struct Run {
     engines: [Engine; 2],
     /// Changes on the disk behind the mounts, now and then.
     host_changes: bool,
+    /// How long the host then waits before it looks at a mount.
+    settle: Duration,
     /// Permission is decided by us, not by the client.
     we_decide: bool,
 }
+
+const NONE: Duration = Duration::ZERO;
 
 /// The state of a run.
 struct Session<'a> {
@@ -245,6 +250,7 @@ impl Session<'_> {
                 _ => raw::mkdir(&dir.join("hostdir"), 0o777),
             };
         }
+        std::thread::sleep(self.run.settle);
         self.last.push_back(format!("on disk: change {what} of {file} or {dir}, id {id}"));
     }
 }
@@ -353,7 +359,7 @@ fn kernel_equals_itself() {
     require!(Root, Ext4Loop, Idmap);
     hold(
         "itself",
-        &Run { engines: [kernel(), kernel()], host_changes: true, we_decide: false },
+        &Run { engines: [kernel(), kernel()], host_changes: true, settle: NONE, we_decide: false },
         100..104,
         2500,
     );
@@ -365,8 +371,12 @@ fn a_wrong_map_is_seen() {
     require!(Root, Ext4Loop, Idmap);
     let mut wrong = world::map();
     wrong.groups[0] = "0:200001:1000".into();
-    let run =
-        Run { engines: [kernel(), Engine::Kernel(wrong)], host_changes: false, we_decide: false };
+    let run = Run {
+        engines: [kernel(), Engine::Kernel(wrong)],
+        host_changes: false,
+        settle: NONE,
+        we_decide: false,
+    };
     let (_, faults) = episodes(&run, 1..2, 200);
     assert!(!faults.is_empty(), "a map that is wrong for groups went unseen");
 }
@@ -377,8 +387,12 @@ fn a_missing_extent_is_seen() {
     require!(Root, Ext4Loop, Idmap);
     let mut wrong = world::map();
     wrong.users.truncate(1);
-    let run =
-        Run { engines: [kernel(), Engine::Kernel(wrong)], host_changes: false, we_decide: false };
+    let run = Run {
+        engines: [kernel(), Engine::Kernel(wrong)],
+        host_changes: false,
+        settle: NONE,
+        we_decide: false,
+    };
     let (_, faults) = episodes(&run, 1..2, 500);
     assert!(!faults.is_empty(), "a missing single id went unseen");
 }
@@ -390,9 +404,23 @@ fn ours_equals_the_kernel_uncached() {
     let run = Run {
         engines: [kernel(), ours(&["--cache", "none"])],
         host_changes: true,
+        settle: NONE,
         we_decide: false,
     };
     hold("uncached", &run, 1..5, 2500);
+}
+
+/// Our mount that believes all for an hour, unless the host tells of a change.
+#[test]
+fn ours_equals_the_kernel_watched() {
+    require!(Root, Fuse, Ext4Loop, Idmap);
+    let run = Run {
+        engines: [kernel(), ours(&["--cache", "watch"])],
+        host_changes: true,
+        settle: Duration::from_millis(50),
+        we_decide: false,
+    };
+    hold("watched", &run, 51..55, 2500);
 }
 
 /// Our mount where permission is decided by us: a mirror, and nobody in it who
@@ -403,6 +431,7 @@ fn ours_equals_the_kernel_when_we_decide() {
     let run = Run {
         engines: [kernel(), ours(&["--mirror", "9999"])],
         host_changes: true,
+        settle: NONE,
         we_decide: true,
     };
     hold("mirror", &run, 31..35, 2500);
@@ -415,6 +444,7 @@ fn ours_equals_the_kernel_with_no_ttl() {
     let run = Run {
         engines: [kernel(), ours(&["--cache", "ttl=0"])],
         host_changes: false,
+        settle: NONE,
         we_decide: false,
     };
     hold("ttl=0", &run, 11..15, 2500);
@@ -424,6 +454,7 @@ fn ours_equals_the_kernel_with_no_ttl() {
 #[test]
 fn ours_equals_the_kernel_by_default() {
     require!(Root, Fuse, Ext4Loop, Idmap);
-    let run = Run { engines: [kernel(), ours(&[])], host_changes: false, we_decide: false };
+    let run =
+        Run { engines: [kernel(), ours(&[])], host_changes: false, settle: NONE, we_decide: false };
     hold("default", &run, 21..25, 2500);
 }

@@ -8,6 +8,7 @@ mod attrs;
 mod changes;
 mod dirs;
 mod files;
+mod fresh;
 mod locks;
 mod names;
 mod property;
@@ -103,9 +104,8 @@ const MAP: &[(&str, &str)] = &[("map", "u:0:100000:1000"), ("map", "g:0:200000:1
 const COLLAPSE: &[(&str, &str)] = &[("present-as", "1000:1000"), ("store-as", "5000:5000")];
 
 fn config() -> Config {
-    let zero = Duration::ZERO;
     Config {
-        ttl: Ttl { positive: zero, negative: zero },
+        trust: Trust::For(Duration::ZERO),
         nodes: 8,
         descriptors: 1024,
         stand_in: (Id::new(STAND_IN), Id::new(STAND_IN)),

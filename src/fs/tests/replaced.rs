@@ -10,7 +10,7 @@ fn another_policy_is_in_force_at_once() {
     let since = world.fs.replaced();
 
     let other = (Id::new(9), Id::new(9));
-    assert_eq!(world.fs.replace(policy(COLLAPSE), other), Ok(false));
+    assert_eq!(world.fs.replace(policy(COLLAPSE), other), Ok(()));
     let shown = world.fs.getattr(&caller(0, 0), file.node, None).unwrap();
     assert_eq!(numbers(&shown), (Some(1000), Some(1000)));
     assert_eq!(world.fs.replaced(), since + 1);
@@ -20,14 +20,15 @@ fn another_policy_is_in_force_at_once() {
 fn an_answer_from_before_is_not_to_be_believed() {
     let memory = Arc::new(Memory::new(MemoryOptions::new(Ids::new(0, 0).unwrap())));
     let second = Duration::from_secs(1);
-    let ttl = Ttl { positive: second, negative: second };
     let known = Arc::new(FakeProcesses::default());
-    let fs = Fs::new(memory, policy(MAP), known, Config { ttl, ..config() }).unwrap();
-    let since = fs.replaced();
-    assert_eq!(fs.ttl_since(since), ttl);
-    fs.replace(policy(COLLAPSE), config().stand_in).unwrap();
-    assert_eq!(fs.ttl_since(since), Ttl::NONE);
-    assert_eq!(fs.ttl_since(fs.replaced()), ttl);
+    let config = Config { trust: Trust::For(second), ..config() };
+    let fs = Fs::new(memory, policy(MAP), known, config).unwrap();
+    let (root, before) = (fs.root_number(), fs.moment());
+    assert_eq!((fs.attributes_at(before, root), fs.names_at(before, root)), (second, second));
+    fs.replace(policy(COLLAPSE), config.stand_in).unwrap();
+    assert_eq!(fs.attributes_at(before, root), Duration::ZERO);
+    assert_eq!(fs.names_at(before, root), Duration::ZERO);
+    assert_eq!(fs.names_at(fs.moment(), root), second);
 }
 
 #[test]
@@ -38,12 +39,6 @@ fn a_policy_that_needs_another_mount_is_refused() {
     assert_eq!(world.fs.replace(mirror, stand_in), Err(Error::Unsupported));
     let file = world.file("f", (5, 6), 0o644);
     assert_eq!(numbers(&file.attr), (Some(100_005), Some(200_006)), "the old one stays");
-    // Names may be others with the first policy that asks for paths, and with the
-    // first one that does not any more.
-    for (path, names) in [(false, false), (true, true), (true, true), (false, true)] {
-        let options = if path { &[("hide", "x")][..] } else { MAP };
-        assert_eq!(world.fs.replace(policy(options), stand_in), Ok(names));
-    }
 }
 
 #[test]

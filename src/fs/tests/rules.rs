@@ -16,7 +16,7 @@ fn world(rules: &str) -> World {
     world
 }
 
-fn with_rules(rules: &str) -> Arc<dyn Policy> {
+pub(super) fn with_rules(rules: &str) -> Arc<dyn Policy> {
     let text = format!("version = 1\n{rules}");
     let spec = file::parse("p.toml", &text, &NoNames).unwrap();
     let server = Server { ids: Ids::new(0, 0).unwrap(), privileged: true };
@@ -31,7 +31,7 @@ impl World {
     }
 
     /// Makes files and, where a path ends in `/`, directories on disk.
-    fn fill(&self, paths: &[&str]) {
+    pub(super) fn fill(&self, paths: &[&str]) {
         let by = caller(0, 0);
         for path in paths {
             let mut at = self.disk.root(&by).unwrap().node;

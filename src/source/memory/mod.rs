@@ -11,6 +11,7 @@ mod locks;
 mod names;
 mod open;
 mod state;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use self::open::{MemoryDir, MemoryFile};
 use self::state::{Serial, State};
+pub use self::watch::Script;
 use super::{
     Change, Created, Dir, Facts, File, FileHandle, Found, Key, New, NewKind, Node, RenameFlags,
     Rights, Source, Statfs, XattrSet,

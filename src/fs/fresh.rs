@@ -1,0 +1,393 @@
+//! For how long the kernel may believe what it was told.
+//!
+//! A request begins at a [`Moment`]. Whoever hears of a change counts it, and
+//! notes that count in the cell of the file; so an answer that was sought before
+//! that is known by its moment, and goes out as one that is not to be believed.
+//! What was believed already is taken back by a notice, see
+//! [`Fs::heard`](super::Fs::heard). Nothing here takes a lock.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::negative::Negative;
+use super::{Entry, Fs, Notice};
+use crate::attr::{Attr, Time};
+use crate::id::Disk;
+use crate::source::{Covers, Node, Watch};
+
+/// How many cells there are for files; files share them by hash.
+const CELLS: usize = 4096;
+/// How many files are remembered as they were when they were last opened.
+const OPENED: usize = 1 << 16;
+
+/// How long the kernel may believe what is heard of as soon as it changes. Not for
+/// ever: stores of the host to shared mappings, and times of access, are not
+/// heard of.
+const LONG: Duration = Duration::from_secs(3600);
+/// How long it may believe what is not heard of.
+pub const SHORT: Duration = Duration::from_secs(1);
+
+/// How long the kernel may take a notice to be read by it. Then it may hang, for
+/// as long as the source does, and what is answered until it goes on is not
+/// for long.
+const STUCK: u64 = 1000;
+/// How long ago a directory has been asked for something, for the answer to be
+/// still under way perhaps; in milliseconds.
+const UNDER_WAY: u64 = 1000;
+/// For how long a file may change twice at one time of its file system.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What the kernel may believe, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// All, for this long.
+    For(Duration),
+    /// What the watch of the source hears of, until it does; for a moment what
+    /// it does not.
+    Watch,
+}
+
+/// When a request began, in changes that had been heard of by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment(u64);
+
+/// How long the kernel may believe an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl {
+    /// The attributes.
+    pub attributes: Duration,
+    /// That the name leads to this file.
+    pub names: Duration,
+}
+
+impl Ttl {
+    /// Returns the smaller of both, for replies that have one time only.
+    pub fn both(self) -> Duration {
+        self.attributes.min(self.names)
+    }
+}
+
+/// Who tells the kernel something just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Teller {
+    /// The thread that hears of changes.
+    Watch,
+    /// The thread that tells what may have to wait.
+    Notifier,
+}
+
+/// What is known of changes.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    pub(super) trust: Trust,
+    watch: OnceLock<Arc<dyn Watch>>,
+    /// Whether nothing is heard any more, for good.
+    deaf: AtomicBool,
+    /// How many changes have been heard of.
+    now: AtomicU64,
+    /// The last of them, by file.
+    changed: Box<[AtomicU64]>,
+    /// The last that may have changed anything.
+    all: AtomicU64,
+    /// When names of a directory were last told for long, in milliseconds.
+    answered: Box<[AtomicU64]>,
+    /// A hash of what files were like when they were last opened, by file.
+    opened: Box<[AtomicU64]>,
+    /// Since when somebody tells the kernel something, in milliseconds; 0: they
+    /// do not.
+    telling: [AtomicU64; 2],
+    start: Instant,
+    pub(super) negative: Negative,
+}
+
+impl Fresh {
+    pub(super) fn new(trust: Trust) -> Self {
+        let cells = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            trust,
+            watch: OnceLock::new(),
+            deaf: AtomicBool::new(false),
+            now: AtomicU64::new(0),
+            changed: cells(CELLS),
+            all: AtomicU64::new(0),
+            answered: cells(CELLS),
+            opened: cells(if trust == Trust::Watch { OPENED } else { 1 }),
+            telling: [AtomicU64::new(0), AtomicU64::new(0)],
+            start: Instant::now(),
+            negative: Negative::default(),
+        }
+    }
+
+    /// Notes a change of a file.
+    pub(super) fn note(&self, file: (u64, u64)) {
+        let now = self.now.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+        if let Some(cell) = cell(&self.changed, file) {
+            cell.fetch_max(now, Ordering::SeqCst);
+        }
+    }
+
+    /// Notes that anything may have changed.
+    pub(super) fn note_all(&self) {
+        let now = self.now.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+        self.all.fetch_max(now, Ordering::SeqCst);
+    }
+
+    /// Notes a change of contents: pages from before are not to be kept.
+    pub(super) fn note_contents(&self, file: (u64, u64)) {
+        if let Some(cell) = cell(&self.opened, file) {
+            cell.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Reports whether nothing has been heard of since that moment.
+    fn holds(&self, moment: Moment, file: (u64, u64)) -> bool {
+        let changed = cell(&self.changed, file).map_or(u64::MAX, |c| c.load(Ordering::SeqCst));
+        changed <= moment.0 && self.all.load(Ordering::SeqCst) <= moment.0
+    }
+
+    fn covers(&self, volume: u64) -> Covers {
+        match self.watch.get() {
+            Some(watch) if !self.deaf.load(Ordering::SeqCst) => watch.covers(volume),
+            Some(_) | None => Covers::Nothing,
+        }
+    }
+
+    /// Returns the milliseconds since this was made, and 1.
+    fn clock(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Reports whether a file is as it was when it was last opened, as which it
+    /// counts from now on.
+    fn is_as_last_opened(&self, file: (u64, u64), attr: &Attr<Disk>) -> bool {
+        let Some(cell) = cell(&self.opened, file) else { return false };
+        let new = stamp(file, attr);
+        // Where another change would leave no trace it is as good as changed.
+        let next = if is_settled(attr) { new } else { 0 };
+        let old = cell.load(Ordering::SeqCst);
+        if old != next {
+            cell.store(next, Ordering::SeqCst);
+        }
+        old == new
+    }
+
+    /// Returns how long what is heard of may be believed.
+    fn long(&self) -> Duration {
+        let stuck = self.telling.iter().any(|since| match since.load(Ordering::SeqCst) {
+            0 => false,
+            since => self.clock().saturating_sub(since) > STUCK,
+        });
+        if stuck { SHORT } else { LONG }
+    }
+
+    fn answered(&self, dir: (u64, u64)) {
+        if let Some(cell) = cell(&self.answered, dir) {
+            cell.store(self.clock(), Ordering::SeqCst);
+        }
+    }
+}
+
+/// Returns the cell of a file, by volume and inode number.
+fn cell(cells: &[AtomicU64], (volume, ino): (u64, u64)) -> Option<&AtomicU64> {
+    let hash = mix(volume.rotate_left(32) ^ ino);
+    usize::try_from(hash)
+        .ok()
+        .and_then(|hash| hash.checked_rem(cells.len()))
+        .and_then(|at| cells.get(at))
+}
+
+/// Spreads a number over all 64 bits.
+const fn mix(n: u64) -> u64 {
+    let n = (n ^ (n >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    n ^ (n >> 29)
+}
+
+/// Returns what tells one state of a file from another one; never 0.
+fn stamp(file: (u64, u64), attr: &Attr<Disk>) -> u64 {
+    let time = |time: Time| [time.sec.cast_unsigned(), u64::from(time.nsec)];
+    let ([mtime, mtime_nsec], [ctime, ctime_nsec]) = (time(attr.mtime), time(attr.ctime));
+    let parts = [file.0, file.1, mtime, mtime_nsec, ctime, ctime_nsec, attr.size];
+    parts.into_iter().fold(1, |hash: u64, part| mix(hash.rotate_left(5) ^ mix(part))) | 1
+}
+
+/// Reports whether a change now would move the times of a file.
+fn is_settled(attr: &Attr<Disk>) -> bool {
+    let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
+    let Some(then) = now.checked_sub(TICK) else { return false };
+    let then = Time { sec: i64::try_from(then.as_secs()).unwrap_or(0), nsec: then.subsec_nanos() };
+    attr.mtime < then && attr.ctime < then
+}
+
+impl Fs {
+    /// Believes what the watch of the source hears of; `watch` is what passes it
+    /// on to [`Fs::heard`].
+    pub fn trust_watch(&self, watch: Arc<dyn Watch>) {
+        // It can be done once.
+        let (Ok(()) | Err(_)) = self.fresh.watch.set(watch);
+    }
+
+    /// Returns what hears of changes in the source.
+    pub fn watch(&self) -> Option<&Arc<dyn Watch>> {
+        self.fresh.watch.get()
+    }
+
+    /// Notes that nothing is heard any more; everything has to be told again then.
+    pub fn is_deaf_now(&self) {
+        self.fresh.deaf.store(true, Ordering::SeqCst);
+        self.lose();
+    }
+
+    /// Returns the moment at which a request begins.
+    pub fn moment(&self) -> Moment {
+        Moment(self.fresh.now.load(Ordering::SeqCst))
+    }
+
+    /// Reports whether nothing of a file has been heard of since a moment: if it
+    /// has, what was read of it then is not to be handed out.
+    #[cfg_attr(not(test), expect(dead_code, reason = "listings read ahead ask it"))]
+    pub fn is_since(&self, moment: Moment, number: u64) -> bool {
+        self.tree.file(number).is_ok_and(|file| self.fresh.holds(moment, file))
+    }
+
+    /// Returns how long the kernel may believe attributes of a file that were
+    /// asked for at a moment.
+    pub fn attributes_at(&self, moment: Moment, number: u64) -> Duration {
+        let Ok(file) = self.tree.file(number) else { return Duration::ZERO };
+        let time = match self.fresh.trust {
+            Trust::For(time) => time,
+            Trust::Watch => match self.fresh.covers(file.0) {
+                Covers::Everything => self.fresh.long(),
+                Covers::Directories | Covers::Nothing => SHORT,
+            },
+        };
+        if self.fresh.holds(moment, file) { time } else { Duration::ZERO }
+    }
+
+    /// Returns how long the kernel may believe where names in a directory lead
+    /// that were asked for at a moment.
+    pub fn names_at(&self, moment: Moment, dir: u64) -> Duration {
+        let Ok(file) = self.tree.file(dir) else { return Duration::ZERO };
+        let time = match self.fresh.trust {
+            Trust::For(time) => time,
+            Trust::Watch if self.hears_names(file.0, dir) => {
+                self.fresh.answered(file);
+                self.fresh.long()
+            }
+            Trust::Watch => SHORT,
+        };
+        if self.fresh.holds(moment, file) { time } else { Duration::ZERO }
+    }
+
+    /// Returns how long the kernel may believe what a name in a directory led to.
+    pub fn entry_at(&self, moment: Moment, dir: u64, entry: &Entry) -> Ttl {
+        let (attributes, names) =
+            (self.attributes_at(moment, entry.node), self.names_at(moment, dir));
+        // What cannot be remembered cannot be taken back.
+        let most = if self.tree.keeps_names(entry.node) { LONG.max(names) } else { SHORT };
+        // With attributes that have expired the kernel still decides who may remove or
+        // change a file, unless it looks the name up again.
+        Ttl { attributes, names: names.min(most).min(attributes) }
+    }
+
+    /// Returns how long the kernel may believe that there is no such name; what
+    /// it has to be told then, so that all it knows for long is remembered.
+    pub fn missing_at(
+        &self,
+        moment: Moment,
+        dir: u64,
+        name: &std::ffi::OsStr,
+    ) -> (Duration, Option<Notice>) {
+        let watched = self.fresh.trust == Trust::Watch;
+        let gone = match self.tree.file(dir) {
+            Ok((volume, _)) if watched && self.hears_names(volume, dir) => {
+                self.fresh.negative.add(dir, name)
+            }
+            Ok(_) | Err(_) => None,
+        };
+        let gone = gone.map(|(dir, name)| Notice::Name(dir, name));
+        (self.names_at(moment, dir), gone)
+    }
+
+    /// Reports whether a listing of a directory may be kept by the kernel.
+    pub fn keeps_listing(&self, number: u64) -> bool {
+        let Ok((volume, _)) = self.tree.file(number) else { return false };
+        // What hides by its owner or mode comes and goes without the directory.
+        if self.checks() || self.hides_names(number) {
+            return false;
+        }
+        match self.fresh.trust {
+            Trust::For(time) if time <= Duration::ZERO => false,
+            // The kernel compares times, so that these have to tell.
+            Trust::For(_) => self
+                .node(number)
+                .and_then(|node| self.source.getattr(&node))
+                .is_ok_and(|attr| is_settled(&attr)),
+            Trust::Watch => self.hears_names(volume, number),
+        }
+    }
+
+    /// Reports whether pages of an open file are still what it has: it is as it was
+    /// when it was last opened, and no other change of its contents has been heard
+    /// of.
+    pub fn keeps_pages(&self, handle: u64) -> bool {
+        if self.fresh.trust != Trust::Watch {
+            return false;
+        }
+        let Ok(open) = self.opens.get(handle) else { return false };
+        let Ok(file) = self.tree.file(open.number) else { return false };
+        if self.fresh.covers(file.0) != Covers::Everything {
+            return false;
+        }
+        open.file.getattr().is_ok_and(|attr| self.fresh.is_as_last_opened(file, &attr))
+    }
+
+    /// Has the names of a directory watched, before any of them is looked up, if
+    /// that is to be asked for directory by directory.
+    pub(super) fn listen(&self, number: u64, dir: &Node) {
+        let Some(watch) = self.fresh.watch.get() else { return };
+        let Ok((volume, _)) = self.tree.file(number) else { return };
+        if self.fresh.covers(volume) != Covers::Directories || self.tree.is_heard(number) {
+            return;
+        }
+        let moment = self.moment();
+        if watch.add(dir).is_some() {
+            self.tree.set_heard(number);
+            // All that was added may have been given up meanwhile.
+            if self.fresh.all.load(Ordering::SeqCst) > moment.0 {
+                self.tree.unhear();
+            }
+        }
+    }
+
+    fn hears_names(&self, volume: u64, dir: u64) -> bool {
+        match self.fresh.covers(volume) {
+            Covers::Everything => true,
+            Covers::Directories => self.tree.is_heard(dir),
+            Covers::Nothing => false,
+        }
+    }
+
+    /// Reports whether names of a directory were told for long so short a time
+    /// ago that the kernel may not have read the answer yet.
+    pub fn is_being_asked(&self, dir: u64) -> bool {
+        let Ok(file) = self.tree.file(dir) else { return false };
+        let Some(cell) = cell(&self.fresh.answered, file) else { return true };
+        let then = cell.load(Ordering::SeqCst);
+        then != 0 && self.fresh.clock().saturating_sub(then) < UNDER_WAY
+    }
+
+    /// Runs what tells the kernel something, which may have to wait: after a while
+    /// nothing is answered for long.
+    pub fn telling<T>(&self, who: Teller, tell: impl FnOnce() -> T) -> T {
+        let [watch, notifier] = &self.fresh.telling;
+        let since = match who {
+            Teller::Watch => watch,
+            Teller::Notifier => notifier,
+        };
+        since.store(self.fresh.clock(), Ordering::SeqCst);
+        let told = tell();
+        since.store(0, Ordering::SeqCst);
+        told
+    }
+}

@@ -1,0 +1,92 @@
+//! Hearing of what others change in the source, for as long as a mount is served.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::options::Cache;
+use crate::fs::{Fs, Notice, SHORT, Trust};
+use crate::fuse::Notifier;
+use crate::source::{Happened, Source, Watch};
+
+/// How long the kernel may believe what only this mount can change.
+const UNBOUNDED: Duration = Duration::from_secs(3600);
+
+/// Begins to watch a source where that is asked for; returns what the kernel may
+/// believe, and what watches.
+pub(super) fn begin(cache: Cache, source: &dyn Source) -> (Trust, Option<Arc<dyn Watch>>) {
+    match cache {
+        Cache::Ttl(time) => (Trust::For(time), None),
+        Cache::Exclusive => (Trust::For(UNBOUNDED), None),
+        Cache::Off => (Trust::For(Duration::ZERO), None),
+        Cache::Watch if source.facts().immutable => (Trust::For(UNBOUNDED), None),
+        Cache::Watch => match source.watch() {
+            Ok(watch) => {
+                log::info!("source: watched: {}", watch.describe());
+                (Trust::Watch, Some(watch))
+            }
+            Err(why) => {
+                log::info!(
+                    "source: not watched ({}): what others change in it may be seen up to {} s late",
+                    why.0,
+                    SHORT.as_secs()
+                );
+                (Trust::For(SHORT), None)
+            }
+        },
+    }
+}
+
+/// The thread that hears of changes; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Watching {
+    watch: Arc<dyn Watch>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Watching {
+    /// Starts it for a file system that trusts a watch.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub(super) fn start(fs: &Arc<Fs>, notifier: Notifier) -> io::Result<Option<Self>> {
+        let Some(watch) = fs.watch().cloned() else { return Ok(None) };
+        let this = Self { watch, ended: Arc::default() };
+        let (watch, ended) = (Arc::clone(&this.watch), Arc::clone(&this.ended));
+        let fs = Arc::downgrade(fs);
+        thread::Builder::new().name("watch".to_owned()).spawn(move || {
+            while let Some(fs) = fs.upgrade().filter(|_| !ended.load(Ordering::SeqCst)) {
+                let waited = watch.wait(&mut |happened| tell(&fs, &notifier, happened));
+                if let Err(error) = waited {
+                    log::error!("source: no longer watched: {error}");
+                    fs.is_deaf_now();
+                    notifier.later(Notice::All);
+                    return;
+                }
+            }
+        })?;
+        Ok(Some(this))
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.watch.wake();
+    }
+}
+
+/// Has the kernel told of a change; reports whether it mattered.
+fn tell(fs: &Fs, notifier: &Notifier, happened: &Happened) -> bool {
+    let mut told = false;
+    fs.heard(happened, &mut |notice| {
+        told = true;
+        if notice == Notice::All {
+            log::info!("source: changes were lost; the kernel is to ask for everything again");
+        }
+        notifier.tell(notice);
+    });
+    told
+}

@@ -1,0 +1,353 @@
+//! Caches that are true: what the host changes is seen, and nothing stays behind.
+//!
+//! `IDMAPFS_CHANGES=N` has the long test make that many changes.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::require;
+use crate::support::ours::{Ours, program_for_users};
+use crate::support::rng::Rng;
+use crate::support::{holds_within, mount_at, raw, run, sandbox, sh, str, text, try_sh_as};
+
+/// How long the host waits before it looks at a mount.
+const QUIET: Duration = Duration::from_millis(50);
+
+const USER: u32 = 34;
+
+/// Returns what is to be compared of a file, with its name.
+fn shown(dir: &Path, name: &str) -> Option<(u64, u32, u32, u32, u64)> {
+    let meta = fs::symlink_metadata(dir.join(name)).ok()?;
+    Some((meta.nlink(), meta.mode(), meta.uid(), meta.gid(), meta.len()))
+}
+
+/// Returns the names in a directory, in order.
+fn names(dir: &Path) -> Vec<String> {
+    let list = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> =
+        list.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Compares what a mount without a map shows with what is there.
+fn is_true(source: &Path, point: &Path, names_of: &[String]) -> Result<(), String> {
+    let (disk, seen) = (names(source), names(point));
+    if disk != seen {
+        return Err(format!("listing: {seen:?} instead of {disk:?}"));
+    }
+    for name in names_of {
+        let (disk, seen) = (shown(source, name), shown(point, name));
+        if disk != seen {
+            return Err(format!("{name}: {seen:?} instead of {disk:?}"));
+        }
+        if disk.is_some_and(|disk| disk.1 & libc::S_IFMT == libc::S_IFREG)
+            && fs::read(source.join(name)).unwrap() != fs::read(point.join(name)).unwrap()
+        {
+            return Err(format!("{name}: other contents"));
+        }
+    }
+    Ok(())
+}
+
+/// Owners that files have in these tests: those that a change knows of.
+const OWNERS: [u32; 3] = [3, 40_000, 70_000];
+
+/// Makes one change on the host, of one of these names.
+fn change(rng: &mut Rng, source: &Path, all: &[String]) {
+    let [one, two] = [0, 1].map(|_| source.join(rng.pick(all)));
+    let owner = rng.pick(&OWNERS);
+    let _ = match rng.below(9) {
+        0 => raw::chmod(&one, rng.pick(&[0o600, 0o644, 0o755])).is_ok(),
+        1 | 2 => raw::chown(&one, owner, owner, false).is_ok(),
+        3 => raw::rename(&one, &two, 0).is_ok(),
+        4 => raw::rename(&one, &two, libc::RENAME_EXCHANGE).is_ok(),
+        5 => fs::remove_file(&one).is_ok(),
+        6 => raw::link(&one, &two).is_ok(),
+        7 => fs::write(&one, format!("{}", rng.below(1 << 20)))
+            .is_ok_and(|()| raw::chown(&one, owner, owner, false).is_ok()),
+        _ => {
+            let new = source.with_extension("new");
+            fs::write(&new, "replaced").unwrap();
+            raw::chown(&new, owner, owner, false).unwrap();
+            raw::rename(&new, &one, 0).is_ok()
+        }
+    };
+}
+
+fn planted(source: &Path, count: usize) -> Vec<String> {
+    let all: Vec<String> = (0..count).map(|i| format!("f{i}")).collect();
+    for name in &all {
+        fs::write(source.join(name), name).unwrap();
+        raw::chown(&source.join(name), OWNERS[0], OWNERS[0], false).unwrap();
+    }
+    all
+}
+
+/// Runs readers until what is given has been done; no reader may see an owner that
+/// was never one.
+fn with_readers(point: &Path, all: &[String], act: impl FnOnce()) -> u64 {
+    let (over, looks) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for seed in 0..2 {
+            let (over, looks) = (&over, &looks);
+            scope.spawn(move || {
+                let mut rng = Rng::new(seed);
+                while !over.load(Ordering::Relaxed) {
+                    let path = point.join(rng.pick(all));
+                    if let Ok(meta) = fs::symlink_metadata(&path) {
+                        // A file is born as root's on the host, and given away then.
+                        let owners = [&OWNERS[..], &[0]].concat();
+                        assert!(owners.contains(&meta.uid()), "{}", meta.uid());
+                    }
+                    match rng.below(20) {
+                        0 => drop(names(point)),
+                        1 => drop(File::open(&path)),
+                        _ => {}
+                    }
+                    looks.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        act();
+        over.store(true, Ordering::Relaxed);
+    });
+    looks.into_inner()
+}
+
+/// What the server takes of memory, in KiB.
+fn resident(ours: &Ours) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", ours.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_storm_of_host_changes_leaves_nothing_stale_and_no_growth() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let changes: Option<u64> =
+            std::env::var("IDMAPFS_CHANGES").ok().map(|n| n.parse().unwrap());
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch"]);
+        let all = planted(&source, 40);
+        let (mut rng, mut done, started) = (Rng::new(7), 0, Instant::now());
+        let mut first = 0;
+        let mut rounds = 0;
+        let goes_on = |done: u64| match changes {
+            Some(changes) => done < changes,
+            None => started.elapsed() < Duration::from_secs(12),
+        };
+        let mut looks = 0;
+        while goes_on(done) {
+            looks += with_readers(&ours.point, &all, || {
+                for _ in 0..2000 {
+                    change(&mut rng, &source, &all);
+                }
+            });
+            done += 2000;
+            rounds += 1;
+            std::thread::sleep(QUIET);
+            is_true(&source, &ours.point, &all).unwrap_or_else(|stale| panic!("{stale}"));
+            if rounds == 2 {
+                first = resident(&ours);
+            }
+        }
+        let last = resident(&ours);
+        println!("{done} host changes, {looks} looks, {first} KiB, then {last} KiB");
+        assert!(last < first + 16 * 1024, "{first} KiB, then {last} KiB");
+    });
+}
+
+/// Names come and go that are never used again: neither side keeps them.
+#[test]
+fn what_is_gone_is_forgotten_on_both_sides() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch"]);
+        let inodes = || {
+            let text = fs::read_to_string("/proc/slabinfo").unwrap();
+            let line = text.lines().find(|line| line.starts_with("fuse_inode")).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        };
+        let rounds = |range: std::ops::Range<u32>| {
+            for i in range {
+                let name = format!("file {i}");
+                fs::write(source.join(&name), "").unwrap();
+                assert!(holds_within(QUIET, || fs::metadata(ours.at(&name)).is_ok()));
+                fs::remove_file(source.join(&name)).unwrap();
+            }
+            std::thread::sleep(QUIET);
+        };
+        rounds(0..500);
+        let (server, kernel) = (resident(&ours), inodes());
+        rounds(500..8000);
+        // Others use FUSE, too.
+        let (server, kernel) =
+            (resident(&ours).saturating_sub(server), inodes().saturating_sub(kernel));
+        assert!(server < 2048 && kernel < 4000, "{server} KiB and {kernel} inodes more");
+    });
+}
+
+/// Everybody looks names up while the host moves them around.
+#[test]
+fn lookups_in_flight_are_not_left_behind_by_renames() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch"]);
+        let all = planted(&source, 4);
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(6) {
+            with_readers(&ours.point, &all, || {
+                for i in 0..60_u32 {
+                    let [one, two] = [0, 1].map(|n| source.join(&all[(i as usize + n) % 4]));
+                    raw::rename(&one, &two, libc::RENAME_EXCHANGE).unwrap();
+                    raw::chown(&one, OWNERS[(i % 3) as usize], 3, false).unwrap();
+                }
+            });
+            std::thread::sleep(QUIET);
+            is_true(&source, &ours.point, &all).unwrap_or_else(|stale| panic!("{stale}"));
+        }
+    });
+}
+
+#[test]
+fn a_right_taken_away_on_the_host_ends_at_once() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch"]);
+        sh(&format!("cd {}; mkdir -p d/e; echo secret > d/e/f", str(&source)));
+        let (_, point) = (ours.at("d/e/f"), str(&ours.point).to_owned());
+        let read = format!("cat {point}/d/e/f");
+        let may = || try_sh_as(5, 5, &[], &read).status.success();
+        for path in ["d", "d/e", "d/e/f"] {
+            assert!(may());
+            raw::chmod(&source.join(path), 0o700).unwrap();
+            assert!(holds_within(QUIET, || !may()), "{path}");
+            raw::chmod(&source.join(path), 0o755).unwrap();
+            assert!(holds_within(QUIET, may), "{path}");
+        }
+        // Another directory in its place.
+        sh(&format!("cd {}; mv d gone; mkdir -p d/e; chmod 700 d", str(&source)));
+        assert!(holds_within(QUIET, || !may()));
+    });
+}
+
+#[test]
+fn what_is_mounted_inside_survives_what_the_host_does_to_its_place() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch"]);
+        sh(&format!("mkdir -p {}/d/e", str(&source)));
+        run("mount", &["-t", "tmpfs", "none", str(&ours.at("d/e"))]);
+        let is_there = || mount_at(&ours.at("d/e")).is_some_and(|mount| mount.kind == "tmpfs");
+        for path in ["d/e", "d", "."] {
+            raw::chmod(&source.join(path), 0o711).unwrap();
+            raw::chown(&source.join(path), 7, 7, false).unwrap();
+            sh(&format!("touch {}/{path}/new; rm {0}/{path}/new", str(&source)));
+            std::thread::sleep(QUIET);
+            assert!(is_there(), "{path}");
+        }
+        ours.signal(Signal::SIGHUP);
+        assert!(
+            holds_within(Duration::from_secs(5), || ours.log().contains("reloaded") || is_there())
+        );
+        std::thread::sleep(QUIET);
+        assert!(is_there() && fs::metadata(ours.at("d")).unwrap().uid() == 7);
+        // As on the host itself: with its place a mount goes.
+        sh(&format!("rmdir {}/d/e", str(&source)));
+        assert!(holds_within(Duration::from_secs(2), || !is_there()));
+    });
+}
+
+/// Pages that were read stay true, and so do listings.
+#[test]
+fn pages_and_listings_are_those_of_the_host() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch"]);
+        fs::write(source.join("f"), "0000").unwrap();
+        let mut open = File::open(ours.at("f")).unwrap();
+        let mapped = raw::Page::map(std::os::fd::AsFd::as_fd(&open), false);
+        let _mapped = mapped.unwrap();
+        for i in 0..300_u32 {
+            use std::io::{Read, Seek};
+            let want = format!("{i:04}");
+            // The same size, and maybe the same time.
+            fs::write(source.join("f"), &want).unwrap();
+            fs::write(source.join(format!("n{i}")), "").unwrap();
+            let seen = |open: &mut File| {
+                let mut text = String::new();
+                open.rewind().unwrap();
+                open.read_to_string(&mut text).unwrap();
+                text
+            };
+            if !holds_within(QUIET, || seen(&mut open) == want) {
+                let late = Instant::now();
+                let end = holds_within(Duration::from_secs(3), || seen(&mut open) == want);
+                panic!("{i}: {:?} {end} {:?}", seen(&mut open), late.elapsed());
+            }
+            assert_eq!(fs::read_to_string(ours.at("f")).unwrap(), want);
+            assert!(
+                holds_within(QUIET, || names(&ours.point).len() == names(&source).len()),
+                "{i}"
+            );
+            // Of our own making, between.
+            fs::write(ours.at(&format!("o{i}")), "").unwrap();
+            assert_eq!(names(&ours.point), names(&source));
+        }
+    });
+}
+
+/// An ordinary user has directories watched, one by one.
+#[test]
+fn an_ordinary_users_mount_hears_of_names() {
+    require!(Root, Fuse, UserNamespaces);
+    sandbox(|sandbox| {
+        let (source, program) = (sandbox.dir("src"), program_for_users(sandbox));
+        sh(&format!("cd {}; mkdir d; touch d/f; chown -R {USER}:{USER} .", str(&source)));
+        let script = "cd d; cat missing 2>&-; ls > /dev/null; touch ../go; \\
+                      for i in $(seq 200); do [ -e missing ] && break; sleep .02; done; cat missing; \\
+                      ! cat f 2>&-; ls | sort | tr '\\n' ' '";
+        let run = format!(
+            "{} run --present-as 1000:1000 --cache watch {} -- bash -c \"{script}\"",
+            str(&program),
+            str(&source)
+        );
+        let host: PathBuf = source.join("d");
+        let go = source.join("go");
+        let waits = std::thread::spawn(move || {
+            assert!(holds_within(Duration::from_secs(20), || go.exists()));
+            fs::remove_file(host.join("f")).unwrap();
+            fs::write(host.join("missing"), "here").unwrap();
+        });
+        let done = try_sh_as(USER, USER, &[], &run);
+        assert!(waits.join().is_ok(), "{}", text(&done));
+        let out = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(out.contains("here") && out.ends_with("missing "), "{}", text(&done));
+    });
+}
+
+/// What is stored through a mapping raises no event, and moves the times once.
+#[test]
+fn stores_of_the_host_to_a_mapping_are_seen_with_the_next_change() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch"]);
+        fs::write(source.join("f"), "0000").unwrap();
+        assert_eq!(fs::read_to_string(ours.at("f")).unwrap(), "0000");
+        let disk = File::options().read(true).write(true).open(source.join("f")).unwrap();
+        let mut mapped = raw::Page::map(std::os::fd::AsFd::as_fd(&disk), true).unwrap();
+        std::thread::sleep(QUIET);
+        mapped.set(0, b'1');
+        // The next open sees that the times have moved.
+        assert_eq!(fs::read_to_string(ours.at("f")).unwrap(), "1000");
+        mapped.set(1, b'1');
+        raw::chmod(&source.join("f"), 0o600).unwrap();
+        assert!(holds_within(QUIET, || fs::read_to_string(ours.at("f")).unwrap() == "1100"));
+    });
+}
