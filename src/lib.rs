@@ -19,6 +19,7 @@ pub mod acl;
 pub mod attr;
 pub mod cli;
 mod control;
+pub mod count;
 pub mod error;
 mod fs;
 mod fuse;

@@ -9,6 +9,7 @@ use fuser::{AccessFlags, INodeNo, ReplyEmpty, Request};
 use super::answer::{attempt, empty};
 use super::{Notifier, SessionOptions, convert};
 use crate::attr::Attr;
+use crate::count::Kind;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::id::{Owner, View};
@@ -69,7 +70,7 @@ impl Adapter {
             // for good.
             return reply.error(fuser::Errno::ENOSYS);
         }
-        let answer = attempt("access", req, || {
+        let answer = attempt(Kind::Access, req, || {
             self.fs.access(&convert::caller(req), self.node(ino)?, convert::access(mask))
         });
         empty(reply, answer);

@@ -4,22 +4,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fuser::{ReplyEmpty, ReplyWrite, ReplyXattr, Request};
 
+use crate::count::{self, Count, Kind};
 use crate::error::{Error, Result};
 use crate::fs::Done;
 
 /// What a request comes to: a value, or the error number of the reply.
 pub(super) type Answer<T> = std::result::Result<T, fuser::Errno>;
 
-/// Runs the work of one request: a failure is logged once, here, and a
-/// panic ends neither the thread nor the mount.
+/// Runs the work of one request, and counts it: a failure is logged once, here,
+/// and a panic ends neither the thread nor the mount.
 pub(super) fn attempt<T>(
-    what: &'static str,
+    what: Kind,
     request: &Request,
     work: impl FnOnce() -> Result<T>,
 ) -> Answer<T> {
+    count::request(what);
+    guarded(what, request, work)
+}
+
+fn guarded<T>(what: Kind, request: &Request, work: impl FnOnce() -> Result<T>) -> Answer<T> {
     let pid = request.pid();
     catch_unwind(AssertUnwindSafe(work)).map_or_else(
         |_panic| {
+            count::add(Count::Fault);
+            let what = what.word();
             log::error!("{what} for process {pid}: a fault of the server, answered EIO");
             Err(fuser::Errno::EIO)
         },
@@ -27,10 +35,11 @@ pub(super) fn attempt<T>(
     )
 }
 
-/// Runs the work of one request that answers by itself, now or later.
-pub(super) fn hand_over(what: &'static str, request: &Request, work: impl FnOnce()) {
+/// Runs the work of one request that answers by itself, now or later; whoever
+/// took it apart has counted it.
+pub(super) fn hand_over(what: Kind, request: &Request, work: impl FnOnce()) {
     // A reply that is dropped on the way answers EIO, so all is said.
-    let (Ok(()) | Err(_)) = attempt(what, request, || {
+    let (Ok(()) | Err(_)) = guarded(what, request, || {
         work();
         Ok(())
     });
@@ -41,21 +50,22 @@ pub(super) fn hand_over(what: &'static str, request: &Request, work: impl FnOnce
 ///
 /// `ENOSYS` of the source goes out as `EOPNOTSUPP`: the kernel would take it
 /// for every file and for good.
-pub(super) fn failed(what: &str, pid: u32, error: Error) -> fuser::Errno {
+pub(super) fn failed(what: Kind, pid: u32, error: Error) -> fuser::Errno {
     let errno = error.errno().0;
-    let level = match errno {
+    let (level, counted) = match errno {
         libc::EIO | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSYS | libc::EBADF => {
-            log::Level::Warn
+            (log::Level::Warn, Count::Failed)
         }
-        _ => log::Level::Debug,
+        _ => (log::Level::Debug, Count::Refused),
     };
-    log::log!(level, "{what} for process {pid}: {error}");
+    count::add(counted);
+    log::log!(level, "{} for process {pid}: {error}", what.word());
     fuser::Errno::from_i32(if errno == libc::ENOSYS { libc::EOPNOTSUPP } else { errno })
 }
 
 /// Returns what answers a request from wherever its result comes to be.
 pub(super) fn later<T: 'static>(
-    what: &'static str,
+    what: Kind,
     pid: u32,
     reply: impl FnOnce(Answer<T>) + Send + 'static,
 ) -> Done<T> {
@@ -92,4 +102,31 @@ pub(super) fn xattr(reply: ReplyXattr, room: u32, answer: Answer<Vec<u8>>) {
 /// A result of the source that a reply has 32 bits for.
 pub(super) fn narrow(size: usize) -> Result<u32> {
     u32::try_from(size).map_err(|_too_large| Error::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_request_is_counted_by_its_handler() {
+        let sources = [
+            include_str!("dispatch.rs"),
+            include_str!("entries.rs"),
+            include_str!("files.rs"),
+            include_str!("adapter.rs"),
+        ]
+        .concat();
+        for kind in Kind::ALL {
+            let handler = format!("    fn {}(", kind.word());
+            assert!(include_str!("dispatch.rs").contains(&handler), "{handler}");
+            let counted = ["attempt(", "request("]
+                .iter()
+                .any(|by| sources.contains(&format!("{by}Kind::{kind:?}")));
+            assert!(counted, "{kind:?}");
+        }
+        let handlers = include_str!("dispatch.rs").matches("\n    fn ").count();
+        // `init` is no request that a caller can bring about.
+        assert_eq!(handlers, Kind::ALL.len() + 1);
+    }
 }

@@ -21,6 +21,7 @@ use super::adapter::{Adapter, FOREVER};
 use super::answer::{attempt, empty, failed, hand_over, later, narrow, written, xattr};
 use super::files::Wanted;
 use super::{capabilities, convert};
+use crate::count::{self, Kind};
 use crate::error::{Errno, Error};
 use crate::fs::{LockRequest, SetAttr};
 use crate::source::{Lock, LockKind};
@@ -60,8 +61,9 @@ impl Filesystem for Adapter {
 
     fn forget(&self, req: &Request, ino: INodeNo, count: u64) {
         // Node 1 is not counted. There is no reply to a forget.
+        count::request(Kind::Forget);
         if ino.0 != ANCHOR {
-            hand_over("forget", req, || self.fs.forget(ino.0, count));
+            hand_over(Kind::Forget, req, || self.fs.forget(ino.0, count));
         }
     }
 
@@ -70,7 +72,7 @@ impl Filesystem for Adapter {
             return reply.attr(&FOREVER, &convert::attr(&anchor));
         }
         let moment = self.fs.moment();
-        let answer = attempt("getattr", req, || {
+        let answer = attempt(Kind::Getattr, req, || {
             self.fs.getattr(&convert::caller(req), self.node(ino)?, fh.map(u64::from))
         });
         self.attr(reply, moment, answer);
@@ -95,7 +97,7 @@ impl Filesystem for Adapter {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let change = attempt("setattr", req, || {
+        let change = attempt(Kind::Setattr, req, || {
             let change = SetAttr {
                 mode,
                 uid: convert::new_owner(uid)?,
@@ -110,7 +112,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        match attempt("readlink", req, || self.fs.readlink(self.node(ino)?)) {
+        match attempt(Kind::Readlink, req, || self.fs.readlink(self.node(ino)?)) {
             Ok(target) => reply.data(target.as_encoded_bytes()),
             Err(errno) => reply.error(errno),
         }
@@ -127,7 +129,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let moment = self.fs.moment();
-        let answer = attempt("mknod", req, || {
+        let answer = attempt(Kind::Mknod, req, || {
             let (caller, rdev) = (convert::caller(req), convert::decode_device(rdev));
             self.fs.mknod(&caller, self.node(parent)?, name, mode, umask, rdev)
         });
@@ -144,7 +146,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let moment = self.fs.moment();
-        let answer = attempt("mkdir", req, || {
+        let answer = attempt(Kind::Mkdir, req, || {
             self.fs.mkdir(&convert::caller(req), self.node(parent)?, name, mode, umask)
         });
         self.entry(reply, (moment, parent), answer);
@@ -153,7 +155,7 @@ impl Filesystem for Adapter {
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         empty(
             reply,
-            attempt("unlink", req, || {
+            attempt(Kind::Unlink, req, || {
                 self.fs.unlink(&convert::caller(req), self.node(parent)?, name)
             }),
         );
@@ -162,7 +164,7 @@ impl Filesystem for Adapter {
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         empty(
             reply,
-            attempt("rmdir", req, || {
+            attempt(Kind::Rmdir, req, || {
                 self.fs.rmdir(&convert::caller(req), self.node(parent)?, name)
             }),
         );
@@ -177,7 +179,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let moment = self.fs.moment();
-        let answer = attempt("symlink", req, || {
+        let answer = attempt(Kind::Symlink, req, || {
             let caller = convert::caller(req);
             self.fs.symlink(&caller, self.node(parent)?, name, target.as_os_str())
         });
@@ -194,7 +196,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let answer = attempt("rename", req, || {
+        let answer = attempt(Kind::Rename, req, || {
             let (from, to) = (self.node(parent)?, self.node(new_parent)?);
             let flags = convert::rename_flags(flags)?;
             self.fs.rename(&convert::caller(req), (from, name), (to, new_name), flags)
@@ -208,7 +210,7 @@ impl Filesystem for Adapter {
 
     fn link(&self, req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let moment = self.fs.moment();
-        let answer = attempt("link", req, || {
+        let answer = attempt(Kind::Link, req, || {
             let (node, parent) = (self.node(ino)?, self.node(parent)?);
             self.fs.link(&convert::caller(req), node, parent, name)
         });
@@ -270,7 +272,7 @@ impl Filesystem for Adapter {
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        empty(reply, attempt("flush", req, || self.fs.flush(fh.0, lock_owner.0)));
+        empty(reply, attempt(Kind::Flush, req, || self.fs.flush(fh.0, lock_owner.0)));
     }
 
     fn release(
@@ -286,7 +288,7 @@ impl Filesystem for Adapter {
         let owner = lock_owner.map(|owner| owner.0);
         empty(
             reply,
-            attempt("release", req, || {
+            attempt(Kind::Release, req, || {
                 self.fs.release(fh.0, owner);
                 Ok(())
             }),
@@ -294,20 +296,23 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, req: &Request, _: INodeNo, fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        empty(reply, attempt("fsync", req, || self.fs.fsync(fh.0, data_only)));
+        empty(reply, attempt(Kind::Fsync, req, || self.fs.fsync(fh.0, data_only)));
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match attempt("opendir", req, || self.fs.opendir(&convert::caller(req), self.node(ino)?)) {
+        match attempt(Kind::Opendir, req, || {
+            self.fs.opendir(&convert::caller(req), self.node(ino)?)
+        }) {
             Ok(handle) => reply.opened(FileHandle(handle), self.dir_flags(ino)),
             Err(errno) => reply.error(errno),
         }
     }
 
     fn readdir(&self, req: &Request, _: INodeNo, _: FileHandle, _: u64, reply: ReplyDirectory) {
+        count::request(Kind::Readdir);
         // Never asked: readdirplus is agreed on, and always used. A plain
         // listing would need kinds that the host may not tell.
-        reply.error(failed("readdir", req.pid(), Error::Unsupported));
+        reply.error(failed(Kind::Readdir, req.pid(), Error::Unsupported));
     }
 
     fn readdirplus(
@@ -331,7 +336,7 @@ impl Filesystem for Adapter {
     ) {
         empty(
             reply,
-            attempt("releasedir", req, || {
+            attempt(Kind::Releasedir, req, || {
                 self.fs.releasedir(fh.0);
                 Ok(())
             }),
@@ -346,12 +351,12 @@ impl Filesystem for Adapter {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, attempt("fsyncdir", req, || self.fs.fsyncdir(fh.0, data_only)));
+        empty(reply, attempt(Kind::Fsyncdir, req, || self.fs.fsyncdir(fh.0, data_only)));
     }
 
     fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
         let node = if ino.0 == ANCHOR { self.root } else { ino.0 };
-        match attempt("statfs", req, || self.fs.statfs(node)) {
+        match attempt(Kind::Statfs, req, || self.fs.statfs(node)) {
             Ok(s) => reply.statfs(
                 s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
             ),
@@ -372,14 +377,14 @@ impl Filesystem for Adapter {
     ) {
         empty(
             reply,
-            attempt("setxattr", req, || {
+            attempt(Kind::Setxattr, req, || {
                 self.fs.setxattr(&convert::caller(req), self.node(ino)?, name, value, flags)
             }),
         );
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let answer = attempt("getxattr", req, || match self.anchor(ino) {
+        let answer = attempt(Kind::Getxattr, req, || match self.anchor(ino) {
             None => self.fs.getxattr(&convert::caller(req), self.node(ino)?, name),
             Some(_) => Err(Error::Os(Errno(libc::ENODATA))),
         });
@@ -387,15 +392,16 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let answer =
-            attempt("listxattr", req, || self.fs.listxattr(&convert::caller(req), self.node(ino)?));
+        let answer = attempt(Kind::Listxattr, req, || {
+            self.fs.listxattr(&convert::caller(req), self.node(ino)?)
+        });
         xattr(reply, size, answer);
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         empty(
             reply,
-            attempt("removexattr", req, || {
+            attempt(Kind::Removexattr, req, || {
                 self.fs.removexattr(&convert::caller(req), self.node(ino)?, name)
             }),
         );
@@ -417,7 +423,7 @@ impl Filesystem for Adapter {
         pid: u32,
         reply: ReplyLock,
     ) {
-        let answer = attempt("getlk", req, || {
+        let answer = attempt(Kind::Getlk, req, || {
             let lock = Lock { kind: convert::lock_kind(typ)?, start, end, pid };
             let caller = convert::caller(req);
             self.fs.getlk(&LockRequest { caller, handle: fh.0, owner: lock_owner.0, lock })
@@ -444,7 +450,7 @@ impl Filesystem for Adapter {
         sleep: bool,
         reply: ReplyEmpty,
     ) {
-        let kind = match attempt("setlk", req, || convert::lock_kind(typ)) {
+        let kind = match attempt(Kind::Setlk, req, || convert::lock_kind(typ)) {
             Ok(kind) => kind,
             Err(errno) => return reply.error(errno),
         };
@@ -454,11 +460,12 @@ impl Filesystem for Adapter {
             owner: lock_owner.0,
             lock: Lock { kind, start, end, pid },
         };
-        let done = later("setlk", req.pid(), move |answer| empty(reply, answer));
-        hand_over("setlk", req, || self.fs.setlk(lock, sleep, done));
+        let done = later(Kind::Setlk, req.pid(), move |answer| empty(reply, answer));
+        hand_over(Kind::Setlk, req, || self.fs.setlk(lock, sleep, done));
     }
 
     fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
+        count::request(Kind::Bmap);
         // Only for mounts of a block device (fuseblk); FIBMAP is then EINVAL.
         reply.error(fuser::Errno::ENOSYS);
     }
@@ -475,7 +482,7 @@ impl Filesystem for Adapter {
         reply: ReplyIoctl,
     ) {
         let directory = flags.contains(IoctlFlags::FUSE_IOCTL_DIR);
-        let answer = attempt("ioctl", req, || {
+        let answer = attempt(Kind::Ioctl, req, || {
             let caller = convert::caller(req);
             let output = self.fs.ioctl(&caller, fh.0, directory, command, input)?;
             if narrow(output.len())? <= room { Ok(output) } else { Err(Error::Invalid) }
@@ -503,6 +510,7 @@ impl Filesystem for Adapter {
         _: PollFlags,
         reply: ReplyPoll,
     ) {
+        count::request(Kind::Poll);
         // Regular files are always ready; the kernel says so by itself after
         // this. Fifos and sockets never come here.
         reply.error(fuser::Errno::ENOSYS);
@@ -520,7 +528,7 @@ impl Filesystem for Adapter {
     ) {
         empty(
             reply,
-            attempt("fallocate", req, || {
+            attempt(Kind::Fallocate, req, || {
                 self.fs.fallocate(&convert::caller(req), fh.0, mode, offset, length)
             }),
         );
@@ -535,7 +543,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let answer = attempt("lseek", req, || {
+        let answer = attempt(Kind::Lseek, req, || {
             let found = self.fs.lseek(fh.0, offset, whence)?;
             i64::try_from(found).map_err(|_too_large| Error::Internal)
         });
@@ -561,7 +569,7 @@ impl Filesystem for Adapter {
     ) {
         written(
             reply,
-            attempt("copy_file_range", req, || {
+            attempt(Kind::CopyFileRange, req, || {
                 let (from, to) = ((handle_in.0, offset_in), (handle_out.0, offset_out));
                 let caller = convert::caller(req);
                 self.fs.copy_file_range(&caller, from, to, length.min(MAX_COPY)).and_then(narrow)

@@ -12,6 +12,7 @@ use super::adapter::{Adapter, FOREVER, NOBODY};
 use super::answer::{Answer, attempt, hand_over, later};
 use super::{VIEW, convert};
 use crate::attr::Attr;
+use crate::count::{self, Count, Kind};
 use crate::error::Error;
 use crate::fs::{Entry, Moment, SetAttr};
 use crate::id::View;
@@ -67,11 +68,11 @@ impl Adapter {
             Err(errno) => return reply.error(errno),
         };
         let (fs, moment) = (Arc::clone(&self.fs), self.fs.moment());
-        let done = later("setattr", req.pid(), move |answer| match answer {
+        let done = later(Kind::Setattr, req.pid(), move |answer| match answer {
             Ok(attr) => reply.attr(&fs.attributes_at(moment, node), &convert::attr(&attr)),
             Err(errno) => reply.error(errno),
         });
-        hand_over("setattr", req, || {
+        hand_over(Kind::Setattr, req, || {
             self.fs.setattr_when_free(convert::caller(req), node, handle, change, done);
         });
     }
@@ -79,7 +80,7 @@ impl Adapter {
     /// Answers with the root, the one child of node 1.
     pub(super) fn look_up_in_anchor(&self, req: &Request, name: &OsStr, reply: ReplyEntry) {
         let moment = self.fs.moment();
-        let answer = attempt("lookup of the root", req, || {
+        let answer = attempt(Kind::Lookup, req, || {
             if name == VIEW { self.fs.root(&convert::caller(req)) } else { Err(Error::Denied) }
         });
         match answer {
@@ -97,8 +98,8 @@ impl Adapter {
     pub(super) fn look_up(&self, req: &Request, parent: u64, name: &OsStr, reply: ReplyEntry) {
         let moment = self.fs.moment();
         let mut missing = Duration::ZERO;
-        let answer =
-            attempt("lookup", req, || match self.fs.lookup(&convert::caller(req), parent, name) {
+        let answer = attempt(Kind::Lookup, req, || {
+            match self.fs.lookup(&convert::caller(req), parent, name) {
                 Ok(entry) => Ok(Some(entry)),
                 Err(error) if error.is(libc::ENOENT) && error != Error::Hidden => {
                     let (time, gone) = self.fs.missing_at(moment, parent, name);
@@ -107,7 +108,8 @@ impl Adapter {
                     if time.is_zero() { Err(error) } else { Ok(None) }
                 }
                 Err(error) => Err(error),
-            });
+            }
+        });
         match answer {
             // The kernel may use a name that it knows already without any lock, so
             // that what comes late is not to be believed.
@@ -119,6 +121,7 @@ impl Adapter {
             }
             // Node id 0 is "no such file, and remember that".
             Ok(None) => {
+                count::add(Count::NoSuchName);
                 let nothing = convert::private_directory(0, 0, NOBODY);
                 reply.entry(&missing, &convert::attr(&nothing), Generation(0));
             }
@@ -136,7 +139,7 @@ impl Adapter {
     ) {
         let (moment, dir) = (self.fs.moment(), self.node(ino).unwrap_or(0));
         let mut listed = false;
-        let answer = attempt("readdirplus", req, || {
+        let answer = attempt(Kind::Readdirplus, req, || {
             self.fs.readdirplus(&convert::caller(req), handle, offset, &mut |line, entry| {
                 let full = reply.add(
                     INodeNo(entry.node),

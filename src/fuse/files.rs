@@ -12,6 +12,7 @@ use fuser::{
 use super::adapter::Adapter;
 use super::answer::{attempt, hand_over, later, narrow, written};
 use super::convert;
+use crate::count::{self, Count, Kind};
 use crate::error::Error;
 use crate::fs::Fs;
 
@@ -34,6 +35,7 @@ pub(super) struct Wanted {
 /// Returns how the kernel is to treat an open file; `keep` says that nothing can
 /// change its pages.
 fn open_flags(fs: &Fs, keep: bool, handle: u64) -> FopenFlags {
+    count::add(Count::OpenCached);
     // Never DIRECT_IO: it takes shared memory maps away.
     if keep || fs.keeps_pages(handle) { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
 }
@@ -54,7 +56,7 @@ impl Adapter {
         reply: ReplyData,
     ) {
         BUFFER.with_borrow_mut(|buffer| {
-            let answer = attempt("read", req, || {
+            let answer = attempt(Kind::Read, req, || {
                 let size = usize::try_from(size).map_err(|_too_large| Error::Invalid)?;
                 if buffer.len() < size {
                     buffer.resize(size, 0);
@@ -72,16 +74,16 @@ impl Adapter {
 
     /// Opens a file, and answers now or later.
     pub(super) fn open_file(&self, req: &Request, ino: INodeNo, flags: i32, reply: ReplyOpen) {
-        let node = match attempt("open", req, || self.node(ino)) {
+        let node = match attempt(Kind::Open, req, || self.node(ino)) {
             Ok(node) => node,
             Err(errno) => return reply.error(errno),
         };
         let (fs, keep) = (Arc::clone(&self.fs), self.options.keep_pages);
-        let done = later("open", req.pid(), move |answer| match answer {
+        let done = later(Kind::Open, req.pid(), move |answer| match answer {
             Ok(handle) => reply.opened(FileHandle(handle), open_flags(&fs, keep, handle)),
             Err(errno) => reply.error(errno),
         });
-        hand_over("open", req, || {
+        hand_over(Kind::Open, req, || {
             self.fs.open(&convert::caller(req), node, flags, done);
         });
     }
@@ -96,7 +98,7 @@ impl Adapter {
         reply: ReplyCreate,
     ) {
         let moment = self.fs.moment();
-        let answer = attempt("create", req, || {
+        let answer = attempt(Kind::Create, req, || {
             let caller = convert::caller(req);
             let Wanted { mode, umask, flags } = wanted;
             self.fs.create(&caller, self.node(parent)?, name, mode, umask, flags)
@@ -123,7 +125,7 @@ impl Adapter {
         flags: WriteFlags,
         reply: ReplyWrite,
     ) {
-        let answer = attempt("write", req, || {
+        let answer = attempt(Kind::Write, req, || {
             // Pages of shared mappings: whose they are is not known.
             let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
                 self.fs.write_back(handle, offset, data)

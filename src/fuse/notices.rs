@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 
+use crate::count::{self, Count};
+
 /// `FUSE_NOTIFY_INVAL_INODE` of linux/fuse.h.
 const INVAL_INODE: i32 = 2;
 /// `FUSE_NOTIFY_INVAL_ENTRY` of linux/fuse.h.
@@ -82,6 +84,7 @@ fn message(code: i32, body: &[u8]) -> Vec<u8> {
 /// # Errors
 /// `ENODEV` and the like once the connection has ended.
 pub(super) fn forget_attributes(device: &File, node: u64) -> io::Result<Told> {
+    count::add(Count::ToldAttributes);
     tell(device, &inode(node, Inode::Attributes))
 }
 
@@ -94,6 +97,7 @@ pub(super) fn forget_attributes(device: &File, node: u64) -> io::Result<Told> {
 /// # Errors
 /// As [`forget_attributes`].
 pub(super) fn forget_pages(device: &File, node: u64) -> io::Result<Told> {
+    count::add(Count::ToldPages);
     tell(device, &inode(node, Inode::Pages))
 }
 
@@ -105,6 +109,7 @@ pub(super) fn forget_pages(device: &File, node: u64) -> io::Result<Told> {
 /// # Errors
 /// As [`forget_attributes`].
 pub(super) fn expire(device: &File, directory: u64, name: &OsStr) -> io::Result<Told> {
+    count::add(Count::ToldName);
     entry(directory, name, EXPIRE_ONLY).map_or(Ok(Told::NotKnown), |message| tell(device, &message))
 }
 
@@ -116,6 +121,7 @@ pub(super) fn expire(device: &File, directory: u64, name: &OsStr) -> io::Result<
 /// # Errors
 /// As [`forget_attributes`].
 pub(super) fn forget_name(device: &File, directory: u64, name: &OsStr) -> io::Result<Told> {
+    count::add(Count::ToldName);
     entry(directory, name, 0).map_or(Ok(Told::NotKnown), |message| tell(device, &message))
 }
 

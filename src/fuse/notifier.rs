@@ -14,12 +14,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::notices::{Told, expire, forget_attributes, forget_name, forget_pages};
+use crate::count::{self, Count};
 use crate::fs::{Fs, Notice, Teller};
 use crate::sync::lock;
 use crate::tree::ANCHOR;
@@ -43,19 +44,6 @@ const ROUNDS: usize = 3;
 
 /// How much may wait to be told; if it is more, all is told again instead.
 const MOST: usize = 1 << 16;
-
-/// What has been told, since the start.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Notices that were taken by the kernel.
-    pub sent: AtomicU64,
-    /// Notices that were told again.
-    pub again: AtomicU64,
-    /// How often everything was told again.
-    pub all: AtomicU64,
-    /// How often there was too much to be told.
-    pub overflows: AtomicU64,
-}
 
 /// Everything, to be told again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -161,7 +149,6 @@ struct Shared {
     changed: Condvar,
     /// Whether there is no use any more.
     ended: AtomicBool,
-    counts: Counts,
 }
 
 /// Makes the kernel ask again.
@@ -189,7 +176,6 @@ impl Notifier {
             work: Mutex::default(),
             changed: Condvar::new(),
             ended: AtomicBool::new(false),
-            counts: Counts::default(),
         }))
     }
 
@@ -206,12 +192,6 @@ impl Notifier {
         if let Err(error) = forget_attributes(&self.0.device, node) {
             log::debug!("attributes of node {node}: {error}");
         }
-    }
-
-    /// Returns what has been told.
-    #[expect(dead_code, reason = "for the statistics")]
-    pub fn counts(&self) -> &Counts {
-        &self.0.counts
     }
 
     /// Has the kernel told what has changed, by the thread that hears of it: of
@@ -245,7 +225,6 @@ impl Notifier {
             Notice::All => work.want_all(true),
         }
         if work.len() > MOST {
-            shared.counts.overflows.fetch_add(1, Ordering::Relaxed);
             (work.names, work.files) = Default::default();
             work.want_all(true);
         }
@@ -350,7 +329,6 @@ impl Shared {
     /// Tells everything that there is to tell now.
     fn round(&self, work: Work, later: &mut Later) -> io::Result<()> {
         if later.by_time.len() > MOST {
-            self.counts.overflows.fetch_add(1, Ordering::Relaxed);
             *later = Later::default();
             self.tell_all(All { wanted: true, pages: true }, later)?;
         }
@@ -366,7 +344,7 @@ impl Shared {
             self.tell_file(number, pages, Duration::ZERO, later)?;
         }
         while let Some(again) = later.due() {
-            self.counts.again.fetch_add(1, Ordering::Relaxed);
+            count::add(Count::ToldAgain);
             match again {
                 Again::File(number, pages, pause) => self.tell_file(number, pages, pause, later)?,
                 Again::Name(dir, name, times) => self.tell_name(dir, name, times, later)?,
@@ -398,7 +376,7 @@ impl Shared {
             };
             (gone, told)
         });
-        let told = self.count(told?);
+        let told = told?;
         // A name that is not known now, when nobody looks it up, is not cached. One
         // that is may have been asked for before, and the answer be read later.
         let next = match told {
@@ -431,14 +409,7 @@ impl Shared {
     }
 
     fn tell_attributes(&self, number: u64) -> io::Result<Told> {
-        Ok(self.count(forget_attributes(&self.device, self.node_id(number))?))
-    }
-
-    fn count(&self, told: Told) -> Told {
-        if told == Told::Taken {
-            self.counts.sent.fetch_add(1, Ordering::Relaxed);
-        }
-        told
+        forget_attributes(&self.device, self.node_id(number))
     }
 
     /// Tells the kernel of everything that it knows.
@@ -446,7 +417,7 @@ impl Shared {
     /// Whatever was answered before the policy was replaced has been remembered
     /// in the tree before, so that it is met here.
     fn tell_all(&self, all: All, later: &mut Later) -> io::Result<()> {
-        self.counts.all.fetch_add(1, Ordering::Relaxed);
+        count::add(Count::ToldAll);
         // For replies that were under way when the policy was replaced.
         thread::sleep(PAUSE);
         let mut unknown = Vec::new();
@@ -518,7 +489,7 @@ impl Shared {
             if !pages || told != Told::Taken {
                 return Ok(told);
             }
-            Ok(self.count(forget_pages(&self.device, self.node_id(number))?))
+            forget_pages(&self.device, self.node_id(number))
         })
     }
 

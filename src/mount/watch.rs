@@ -7,9 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::options::Cache;
+use crate::count::{self, Count};
 use crate::fs::{Fs, Notice, SHORT, Trust};
 use crate::fuse::Notifier;
-use crate::source::{Happened, Source, Watch};
+use crate::source::{Happened, Source, Watch, What};
 
 /// How long the kernel may believe what only this mount can change.
 const UNBOUNDED: Duration = Duration::from_secs(3600);
@@ -80,6 +81,10 @@ impl Drop for Watching {
 
 /// Has the kernel told of a change; reports whether it mattered.
 fn tell(fs: &Fs, notifier: &Notifier, happened: &Happened) -> bool {
+    count::add(if happened.own { Count::HeardOwn } else { Count::Heard });
+    if happened.what == What::Lost {
+        count::add(Count::HeardLost);
+    }
     let mut told = false;
     fs.heard(happened, &mut |notice| {
         told = true;

@@ -61,6 +61,16 @@ impl<T> Handles<T> {
         self.shard(handle)?.remove(&handle)
     }
 
+    /// Returns how many there are.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).fold(0, usize::saturating_add)
+    }
+
+    /// Reports whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Returns everything in the table, in no order.
     #[cfg(test)]
     fn all(&self) -> Vec<(u64, Arc<T>)> {
@@ -94,6 +104,7 @@ mod tests {
         assert_eq!(handles.remove(first).as_deref(), Some(&"a"));
         assert_eq!(handles.remove(first), None);
         assert_eq!(handles.all(), [(second, Arc::new("b"))]);
+        assert!(handles.len() == 1 && !handles.is_empty());
     }
 
     #[test]

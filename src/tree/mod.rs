@@ -18,6 +18,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use crate::attr::Name;
+use crate::count::{self, Count};
 use crate::error::{Error, Result};
 use crate::policy::State;
 use crate::source::{Found, Key, Node, Source};
@@ -245,10 +246,12 @@ impl Tree {
     /// no longer where it was and cannot be found; `EMFILE` and `ENFILE` if
     /// closing other nodes did not help.
     pub fn node(&self, number: u64) -> Result<Node> {
-        match self.held(number)? {
-            Some(node) => Ok(node),
-            None => self.reopen(number),
+        if let Some(node) = self.held(number)? {
+            count::add(Count::NodeHeld);
+            return Ok(node);
         }
+        count::add(Count::NodeReopened);
+        self.reopen(number)
     }
 
     /// Returns where a number was last found: its parent's number and its
