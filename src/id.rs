@@ -334,6 +334,17 @@ impl<K: Kind> Extent<K> {
         }
     }
 
+    /// Returns the one extent that is this one and another that follows at once
+    /// on both sides.
+    pub fn joined(self, next: Self) -> Option<Self> {
+        let follows =
+            |first: u32, after: u32| first.checked_add(self.count).is_some_and(|end| end == after);
+        if !follows(self.disk.raw, next.disk.raw) || !follows(self.view.raw, next.view.raw) {
+            return None;
+        }
+        Self::new(self.disk, self.view, self.count.checked_add(next.count)?).ok()
+    }
+
     /// Moves a number from the range at `near` to the range at `far`.
     const fn across(self, raw: u32, near: u32, far: u32) -> Option<u32> {
         match raw.checked_sub(near) {
@@ -429,6 +440,20 @@ mod tests {
         }
         assert_eq!(extent.store(Id::new(99).unwrap()), None);
         assert_eq!(extent.store(Id::new(105).unwrap()), None);
+    }
+
+    #[test]
+    fn extents_that_touch_on_both_sides_are_one() {
+        for (first, next, joined) in [
+            ("0:100:5", "5:105:2", Some("u:0:100:7")),
+            ("0:100:5", "5:106:2", None),
+            ("0:100:5", "6:105:2", None),
+            ("5:105:2", "0:100:5", None),
+            ("0:0:4294967294", "4294967294:4294967294:1", Some("u:0:0:4294967295")),
+        ] {
+            let got = extent(first).unwrap().joined(extent(next).unwrap());
+            assert_eq!(got.map(|e| e.to_string()).as_deref(), joined, "{first} {next}");
+        }
     }
 
     #[test]

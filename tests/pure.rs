@@ -20,6 +20,7 @@ mod pure {
     mod policy_laws;
     mod policy_names;
     mod policy_words;
+    mod ranges;
     mod rules;
     mod rules_laws;
     mod rules_words;

@@ -172,6 +172,16 @@ impl<K: Kind> Part<K> {
         }
     }
 
+    /// Returns all that it translates, by disk id.
+    pub(super) fn extents(&self) -> Vec<Extent<K>> {
+        match &self.lookup {
+            Lookup::Map(map) => map.by_disk.to_vec(),
+            Lookup::Table(table) => {
+                table.by_disk.iter().map(|e| Extent::single(e.disk, e.view)).collect()
+            }
+        }
+    }
+
     /// Returns the view ids, as ranges: first number and length.
     pub(super) fn views(&self) -> Vec<(u32, u64)> {
         match &self.lookup {
