@@ -24,6 +24,7 @@ mod mount {
     mod collapse;
     mod confine;
     mod directories;
+    mod engine;
     mod explain;
     mod files;
     mod hidden;

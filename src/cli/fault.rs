@@ -110,6 +110,7 @@ impl From<ControlError> for Fault {
             | ControlError::Unsafe(_)
             | ControlError::File { .. }
             | ControlError::Unknown(_)
+            | ControlError::Kernel(_)
             | ControlError::Ask { .. }
             | ControlError::Abort { .. } => Self::mount(error.to_string()),
         }

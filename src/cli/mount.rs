@@ -10,7 +10,9 @@ use super::parse::{How, Mount};
 use super::policy::{renew, server, spec};
 use super::settings::Settings;
 use crate::control::{self, Record};
-use crate::mount::{self, Cache, Flags, MountError, Options, Passthrough, Submounts};
+use crate::mount::{
+    self, Cache, Engine, Flags, IdMapped, MountError, Options, Passthrough, Submounts,
+};
 use crate::policy::Spec;
 use crate::sys::mountinfo;
 use crate::text::shown;
@@ -34,7 +36,7 @@ pub fn run(request: &Mount) -> Result<(), Fault> {
     if request.how == How::Fake {
         return fake(request, &spec);
     }
-    if request.helper && is_mounted(source, target, &spec)? {
+    if request.helper && is_mounted(source, target, &spec, engine(&request.settings))? {
         if request.verbose {
             say(&format!("{} is mounted already", shown(target)));
         }
@@ -79,16 +81,22 @@ pub fn options(
         cache: settings.cache.unwrap_or(DEFAULT_CACHE),
         passthrough: settings.passthrough.unwrap_or(Passthrough::Auto),
         submounts: settings.submounts.unwrap_or(Submounts::Follow),
+        engine: engine(settings),
         foreground,
     })
+}
+
+fn engine(settings: &Settings) -> Engine {
+    settings.engine.unwrap_or(Engine::Fuse)
 }
 
 /// Checks what can be checked without mounting.
 fn fake(request: &Mount, spec: &Spec) -> Result<(), Fault> {
     let (source, target) = (Path::new(&request.source), Path::new(&request.target));
     let _policy = spec.build(&server()?)?;
-    mount::callers(&options(&request.settings, spec.clone(), source, target, true)?)?;
-    mount::source(source)?;
+    let options = options(&request.settings, spec.clone(), source, target, false)?;
+    mount::callers(&options)?;
+    mount::check_engine(&options)?;
     mount::is_target(target)?;
     Ok(())
 }
@@ -100,19 +108,40 @@ fn fake(request: &Mount, spec: &Spec) -> Result<(), Fault> {
 ///
 /// # Errors
 /// Something else of ours is mounted there.
-fn is_mounted(source: &Path, target: &Path, spec: &Spec) -> Result<bool, Fault> {
-    let Some(record) = live_at(target)? else { return Ok(false) };
-    let there = shown(target);
-    let same_source = source.canonicalize().is_ok_and(|source| shows(&record, &source));
-    if same_source && record.policy == spec.describe() {
-        return Ok(true);
+fn is_mounted(source: &Path, target: &Path, spec: &Spec, engine: Engine) -> Result<bool, Fault> {
+    if let Some(there) = idmapped_at(target)?.filter(|there| there.shows(source)) {
+        return match (engine, there.is_by(spec)) {
+            (Engine::Fuse, _) => Err(already(target, "the kernel's idmapped mount", REMAKE)),
+            (_, Some(false)) => Err(already(target, "another policy", REMAKE)),
+            // Where the kernel does not tell its map, it is taken to be this one.
+            (Engine::Kernel | Engine::Auto, Some(true) | None) => Ok(true),
+        };
     }
-    let (what, hint) = if same_source {
-        ("another policy", "idmapfs reload has it read its policy file again; else umount it first")
-    } else {
-        ("another source", "umount it first")
-    };
-    Err(Fault::mount(format!("{there}: {what} is mounted there already")).hint(hint))
+    let Some(record) = live_at(target)? else { return Ok(false) };
+    let same_source = source.canonicalize().is_ok_and(|source| shows(&record, &source));
+    if !same_source {
+        return Err(already(target, "another source", REMAKE));
+    }
+    if record.policy != spec.describe() {
+        let hint = "idmapfs reload has it read its policy file again; else umount it first";
+        return Err(already(target, "another policy", hint));
+    }
+    match engine {
+        Engine::Kernel => Err(already(target, "a server's mount", REMAKE)),
+        Engine::Fuse | Engine::Auto => Ok(true),
+    }
+}
+
+const REMAKE: &str = "umount it first";
+const RELOAD: &str = "idmapfs reload has the mount read its policy file again";
+
+fn already(target: &Path, what: &str, hint: &str) -> Fault {
+    Fault::mount(format!("{}: {what} is mounted there already", shown(target))).hint(hint)
+}
+
+/// Returns the kernel's idmapped mount at a path, if one is there.
+fn idmapped_at(target: &Path) -> Result<Option<IdMapped>, Fault> {
+    IdMapped::at(target).map_err(|error| Fault::mount(format!("mount table: {error}")))
 }
 
 fn shows(record: &Record, source: &Path) -> bool {
@@ -160,10 +189,16 @@ fn remount(request: &Mount, target: &Path, spec: &Spec) -> Result<(), Fault> {
     };
     if let Some(name) = given {
         // mount(8) adds what fstab says; no change is no offence.
-        let same = known_at(target)?.is_some_and(|record| record.policy == spec.describe());
+        let (same, hint) = match idmapped_at(target)? {
+            Some(there) => (there.is_by(spec) != Some(false), REMAKE),
+            None => {
+                (known_at(target)?.is_some_and(|record| record.policy == spec.describe()), RELOAD)
+            }
+        };
         if !same {
-            return Err(Fault::usage(format!("option {name}: a remount changes flags only"))
-                .hint("idmapfs reload has the mount read its policy file again"));
+            return Err(
+                Fault::usage(format!("option {name}: a remount changes flags only")).hint(hint)
+            );
         }
     }
     if !request.helper
@@ -245,6 +280,9 @@ mod tests {
             ("/nonexistent", dir, "ro", Some((32, "source /nonexistent: No such file"))),
             (dir, dir, "cache=watch", None),
             (dir, dir, "mirror=7", None),
+            (dir, dir, "engine=auto,mirror=7", None),
+            (dir, dir, "engine=kernel,mirror=7", Some((1, "kernel: the policy depends on the"))),
+            (dir, dir, "engine=kernel,fsname=x", Some((1, "engine: kernel: option fsname"))),
             (dir, dir, "mirror=7,suid", Some((1, "option suid: not beside a policy that depends"))),
             (
                 dir,
@@ -273,6 +311,7 @@ mod tests {
             (&["idmapfs", "/s", "/nonexistent", "-o", "remount,map=1:2:3"][..], "option map: "),
             (&["idmapfs", "/s", "/nonexistent", "-o", "remount,cache=none"], "option cache: "),
             (&["idmapfs", "/s", "/nonexistent", "-o", "remount,fsname=x"], "option fsname: "),
+            (&["idmapfs", "/s", "/nonexistent", "-o", "remount,engine=auto"], "option engine: "),
         ] {
             let fault = run(&request(words)).unwrap_err();
             assert_eq!(fault.exit.code(), 1, "{fault}");

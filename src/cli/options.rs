@@ -153,6 +153,12 @@ pub const OPTIONS: &[Opt] = &[
         "HOW",
         "Whether the kernel reads and writes by itself: auto (default) or off",
     ),
+    value(
+        Server,
+        "engine",
+        "WHAT",
+        "What translates: fuse (default), kernel (its idmapped mount), or auto",
+    ),
     value(Server, "submounts", "HOW", "What is mounted below the source: follow (default) or hide"),
     value(Server, "log", "LEVEL", "error, warn, info, debug or trace; then ,file=PATH"),
 ];

@@ -280,6 +280,7 @@ mod tests {
                 "subtype" => "idmapfs",
                 "cache" => "ttl=3",
                 "passthrough" => "off",
+                "engine" => "auto",
                 "submounts" => "hide",
                 "log" => "debug,file=/l",
                 _ => "v:w",

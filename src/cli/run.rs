@@ -7,7 +7,7 @@ use super::logging;
 use super::mount::options;
 use super::parse::Run;
 use super::policy::{caller, server, spec};
-use crate::mount;
+use crate::mount::{self, Engine};
 use crate::run::{self, Private};
 
 /// Where a source is shown over which nothing can be mounted.
@@ -18,6 +18,10 @@ const INSTEAD: &str = "/mnt";
 /// # Errors
 /// The policy is wrong, the mount cannot be made, or the command not started.
 pub fn run(request: &Run) -> Result<u8, Fault> {
+    if request.settings.engine == Some(Engine::Kernel) {
+        return Err(Fault::usage("option engine: kernel: a private mount is always served")
+            .hint("leave it out, or mount with it and run the command there"));
+    }
     let source = mount::source(&request.source)?;
     let spec = spec(&request.settings, &source)?;
     let wanted = request.run_as.as_deref().map(caller).transpose()?;
@@ -27,6 +31,7 @@ pub fn run(request: &Run) -> Result<u8, Fault> {
     // To mount over the root would leave the root of every process below.
     let place = if source == Path::new("/") { Path::new(INSTEAD) } else { source.as_path() };
     let mut options = options(&request.settings, spec, &source, place, true)?;
+    options.engine = Engine::Fuse;
     // The command may run as others than the user who mounts.
     options.allow_other = Some(true);
     let private = Private {

@@ -9,7 +9,7 @@ use log::LevelFilter;
 
 use super::fault::Fault;
 use super::options::{Area, OPTIONS, Opt};
-use crate::mount::{Atime, Cache, Flags, Passthrough, Submounts};
+use crate::mount::{Atime, Cache, Engine, Flags, Passthrough, Submounts};
 use crate::policy;
 use crate::text::{nearest, shown};
 
@@ -44,6 +44,8 @@ pub struct Settings {
     pub cache: Option<Cache>,
     /// Whether the kernel may read and write files by itself.
     pub passthrough: Option<Passthrough>,
+    /// What is to translate.
+    pub engine: Option<Engine>,
     /// What is shown of submounts.
     pub submounts: Option<Submounts>,
     /// What is logged.
@@ -107,6 +109,7 @@ impl Settings {
             "subtype" => subtype(value)?,
             "cache" => self.cache = Some(cache(text("cache", value)?)?),
             "passthrough" => self.passthrough = Some(passthrough(text("passthrough", value)?)?),
+            "engine" => self.engine = Some(engine(text("engine", value)?)?),
             "submounts" => self.submounts = Some(submounts(text("submounts", value)?)?),
             "log" => self.log = Some(log(value)?),
             "policy" => self.policy_file = Some(PathBuf::from(value)),
@@ -115,9 +118,7 @@ impl Settings {
                 self.policy.set("names", Some(&value))?;
             }
             name @ ("map-passwd" | "map-group" | "map-passwd-rev" | "map-group-rev") => {
-                // A path alone is the first of two.
-                let value = from_here(name, &format!("disk={}", text(name, value)?))?;
-                self.policy.set(name, value.strip_prefix("disk="))?;
+                self.policy.set(name, Some(&list_from_here(name, value)?))?;
             }
             name => {
                 let value = opt.value.map(|_| text(name, value)).transpose()?;
@@ -137,6 +138,7 @@ impl Settings {
             (self.fsname.is_some(), "fsname"),
             (self.cache.is_some(), "cache"),
             (self.passthrough.is_some(), "passthrough"),
+            (self.engine.is_some(), "engine"),
             (self.submounts.is_some(), "submounts"),
             (self.log.is_some(), "log"),
         ];
@@ -157,6 +159,12 @@ fn from_here(name: &str, value: &str) -> Result<String, Fault> {
             .hint("write the paths in full")
     })?;
     Ok(policy::options::absolute(value, here))
+}
+
+/// Does the same for a value that is one path, or two with a comma between.
+fn list_from_here(name: &str, value: &OsStr) -> Result<String, Fault> {
+    let value = from_here(name, &format!("disk={}", text(name, value)?))?;
+    Ok(value.strip_prefix("disk=").unwrap_or_default().to_owned())
 }
 
 fn fsname(value: &OsStr) -> Result<OsString, Fault> {
@@ -206,6 +214,15 @@ fn passthrough(value: &str) -> Result<Passthrough, Fault> {
         "auto" => Ok(Passthrough::Auto),
         "off" => Ok(Passthrough::Off),
         _ => Err(Fault::usage(format!("option passthrough: {value}")).hint("auto or off")),
+    }
+}
+
+fn engine(value: &str) -> Result<Engine, Fault> {
+    match value {
+        "fuse" => Ok(Engine::Fuse),
+        "kernel" => Ok(Engine::Kernel),
+        "auto" => Ok(Engine::Auto),
+        _ => Err(Fault::usage(format!("option engine: {value}")).hint("fuse, kernel or auto")),
     }
 }
 
@@ -297,6 +314,8 @@ mod tests {
         assert_eq!(passthrough("off"), Ok(Passthrough::Off));
         assert_eq!(passthrough("auto"), Ok(Passthrough::Auto));
         assert!(passthrough("on").is_err());
+        assert_eq!(engine("auto"), Ok(Engine::Auto));
+        assert!(engine("bindfs").is_err());
         assert_eq!(submounts("hide"), Ok(Submounts::Hide));
         assert_eq!(submounts("follow"), Ok(Submounts::Follow));
         assert!(submounts("show").is_err());

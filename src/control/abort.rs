@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use super::ControlError;
 use super::directory::live;
 use crate::sys::mount::Context;
-use crate::sys::mountinfo;
+use crate::sys::mountinfo::{self, Mount};
 
 /// Where the kernel's list of connections is usually mounted.
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
@@ -52,21 +52,34 @@ pub(super) struct Found {
 
 /// Finds a mount: in the mount table, or for one of another mount namespace in
 /// what its server has written down.
+///
+/// # Errors
+/// `Unknown` if no mount of ours is there; `Kernel` if the kernel's is there.
 pub(super) fn find(point: &Path) -> Result<Found, ControlError> {
     let path = std::path::absolute(point).unwrap_or_else(|_| point.to_owned());
     if let Some(found) = known(&path)? {
         return Ok(found);
     }
-    let found = resolved(&path).map_or(Ok(None), |path| known(&path))?;
-    found.ok_or_else(|| ControlError::Unknown(point.to_owned()))
+    let resolved = resolved(&path).unwrap_or(path);
+    if let Some(found) = known(&resolved)? {
+        return Ok(found);
+    }
+    let point = point.to_owned();
+    Err(match in_table(&resolved)? {
+        Some(mount) if mount.is_idmapped() => ControlError::Kernel(point),
+        _ => ControlError::Unknown(point),
+    })
+}
+
+fn in_table(path: &Path) -> Result<Option<Mount>, ControlError> {
+    mountinfo::mount_at(path)
+        .map_err(|why| super::directory::file(Path::new("/proc/thread-self/mountinfo"), why))
 }
 
 /// Finds the mount at a path, as written.
 fn known(path: &Path) -> Result<Option<Found>, ControlError> {
-    let in_table = mountinfo::mount_at(path)
-        .map_err(|why| super::directory::file(Path::new("/proc/thread-self/mountinfo"), why))?
-        .filter(|mount| mountinfo::is_ours(&mount.fstype));
-    if let Some(mount) = in_table {
+    let ours = in_table(path)?.filter(|mount| mountinfo::is_ours(&mount.fstype));
+    if let Some(mount) = ours {
         return Ok(Some(Found { connection: mount.device.1, user: mount.user_id() }));
     }
     let records = live()?;

@@ -196,7 +196,8 @@ fn mounted_at(dir: BorrowedFd<'_>, path: &Path) -> io::Result<Mounted> {
     Ok(stat::mounted(dir, path.as_os_str())?)
 }
 
-fn refused(target: &Path, why: io::Error, kernel: String) -> MountError {
+/// Says that something could not be mounted at a path.
+pub(super) fn refused(target: &Path, why: io::Error, kernel: String) -> MountError {
     MountError::Mount { target: target.to_owned(), why, kernel }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::engine::Unfit;
 use crate::text::{plain, shown};
 
 /// Why a mount could not be made, changed or served.
@@ -69,6 +70,9 @@ pub enum MountError {
          owner of each file for all callers, and decides that by whoever was shown it last"
     )]
     Callers(&'static str),
+    /// The kernel's engine was asked for, and would not do the same.
+    #[error("option engine: kernel: {0}; with engine=auto or engine=fuse a server does it")]
+    Engine(Unfit),
     /// Talking to the kernel failed.
     #[error("FUSE session: {}", plain(.0))]
     Session(io::Error),
@@ -91,8 +95,10 @@ impl MountError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Policy(_) | Self::Callers(_) => 1,
+            Self::Engine(why) if why.is_asked() => 1,
             Self::Source { .. }
             | Self::Open(_)
+            | Self::Engine(_)
             | Self::Target { .. }
             | Self::NotMounted(_)
             | Self::Remount { .. }

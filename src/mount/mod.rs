@@ -3,9 +3,11 @@
 
 mod attach;
 mod check;
+mod engine;
 mod error;
 mod flags;
 mod helper;
+mod idmapped;
 mod options;
 pub mod private;
 mod processes;
@@ -19,7 +21,9 @@ mod tests;
 mod watch;
 
 pub use check::{callers, is_target, source};
+pub use engine::check_engine;
 pub use error::MountError;
-pub use options::{Atime, Cache, Flags, Options, Passthrough, Renew, Submounts};
+pub use idmapped::IdMapped;
+pub use options::{Atime, Cache, Engine, Flags, Options, Passthrough, Renew, Submounts};
 pub use remount::remount;
 pub use start::mount;

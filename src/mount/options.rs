@@ -33,6 +33,8 @@ pub struct Options {
     pub passthrough: Passthrough,
     /// What is shown where something is mounted below the source.
     pub submounts: Submounts,
+    /// What is to translate.
+    pub engine: Engine,
     /// Whether the server stays in the foreground.
     pub foreground: bool,
 }
@@ -121,4 +123,15 @@ pub enum Passthrough {
     Auto,
     /// Nowhere: all goes through the server.
     Off,
+}
+
+/// What translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// A server of ours.
+    Fuse,
+    /// The kernel's idmapped mount, which has no server.
+    Kernel,
+    /// The kernel where it does exactly what is asked, else a server.
+    Auto,
 }

@@ -10,25 +10,32 @@ use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::stat;
 use nix::unistd::pipe2;
 
+use super::attach::refused;
 use super::check::{Paths, check};
+use super::engine::{self, Chosen};
 use super::error::MountError;
 use super::options::Options;
 use super::serve::serve;
 use crate::sys::daemon;
+use crate::sys::mount as kernel;
 use crate::sys::process::{Fork, fork};
 use crate::sys::stat::mounted;
 
 /// Mounts.
 ///
 /// In the background it returns as soon as the mount can be used; in the
-/// foreground, when it has been unmounted and its server has ended. The
-/// process must have one thread only.
+/// foreground, when it has been unmounted and its server has ended. A mount of the
+/// kernel's has none. The process must have one thread only.
 ///
 /// # Errors
 /// Each error is one line that names the thing and the way out; nothing is
 /// mounted then, unless the server fails later in the foreground.
 pub fn mount(options: &Options) -> Result<(), MountError> {
     let paths = check(options)?;
+    if let Chosen::Kernel(tree) = engine::choose(options, &paths.source)? {
+        return kernel::attach(tree.as_fd(), &paths.target)
+            .map_err(|why| refused(&paths.target, why, String::new()));
+    }
     if options.foreground {
         daemon::settle().map_err(MountError::doing("chdir"))?;
         return serve(options, &paths, |_device| Ok(()));

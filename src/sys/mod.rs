@@ -21,4 +21,5 @@ pub mod process;
 pub mod procfs;
 pub mod signal;
 pub mod stat;
+pub mod statmount;
 pub mod xattr;

@@ -166,14 +166,24 @@ pub fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     Ok(Errno::result(done).map(drop)?)
 }
 
+/// Which mounts are changed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The one at a path.
+    One,
+    /// That one and all below it.
+    Tree,
+}
+
 /// Changes the attributes of the mount at a path: `MOUNT_ATTR_*` flags.
 ///
 /// # Errors
 /// As mount_setattr(2): `EINVAL` if nothing is mounted right there, `EPERM`
 /// for flags that are locked, or without the privilege.
-pub fn change_attributes(target: &Path, set: u64, clear: u64) -> io::Result<()> {
+pub fn change_attributes(target: &Path, reach: Reach, set: u64, clear: u64) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
-    mount_setattr(AT_FDCWD, target, 0, &attr)
+    let flags = if reach == Reach::Tree { libc::AT_RECURSIVE } else { 0 };
+    mount_setattr(AT_FDCWD, target, flags, &attr)
 }
 
 /// Gives a mount that is attached nowhere the id map of a user namespace.
@@ -186,6 +196,23 @@ pub fn idmap(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()>
     let attr_set = libc::MOUNT_ATTR_IDMAP;
     let attr = libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd };
     mount_setattr(mount, Path::new(""), libc::AT_EMPTY_PATH, &attr)
+}
+
+/// Gives mounts that are attached nowhere, one and all below it, the id map of a
+/// user namespace, and changes their attributes: `MOUNT_ATTR_*` flags.
+///
+/// # Errors
+/// As [`idmap`]; then none of them has changed.
+pub fn idmap_tree(
+    tree: BorrowedFd<'_>,
+    namespace: BorrowedFd<'_>,
+    set: u64,
+    clear: u64,
+) -> io::Result<()> {
+    let userns_fd = namespace.as_raw_fd().cast_unsigned().into();
+    let attr_set = set | libc::MOUNT_ATTR_IDMAP;
+    let attr = libc::mount_attr { attr_set, attr_clr: clear, propagation: 0, userns_fd };
+    mount_setattr(tree, Path::new(""), libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, &attr)
 }
 
 /// `flags` are `AT_*` flags.

@@ -31,6 +31,11 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Reports whether the mount has an id map of its own.
+    pub fn is_idmapped(&self) -> bool {
+        self.flags.split(',').any(|flag| flag == "idmapped")
+    }
+
     /// Returns who has mounted a FUSE file system, as its user namespace counts.
     pub fn user_id(&self) -> Option<u32> {
         self.options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
@@ -53,6 +58,16 @@ pub fn mounts() -> io::Result<Vec<Mount>> {
 /// As [`mounts`].
 pub fn mount_at(point: &Path) -> io::Result<Option<Mount>> {
     Ok(mounts()?.into_iter().rfind(|mount| mount.point == point))
+}
+
+/// Returns the mount that a path is on; the path is compared as written.
+///
+/// # Errors
+/// As [`mounts`].
+pub fn mount_of(path: &Path) -> io::Result<Option<Mount>> {
+    let on = mounts()?.into_iter().filter(|mount| path.starts_with(&mount.point));
+    // Of several at one point the last is on top.
+    Ok(on.max_by_key(|mount| mount.point.components().count()))
 }
 
 fn parse(line: &[u8]) -> Option<Mount> {
@@ -117,6 +132,9 @@ mod tests {
         assert_eq!(mount.source, OsStr::new("/s\\#\nx"));
         assert_eq!(mount.user_id(), Some(0));
 
+        let mapped = parse(b"9 1 8:1 /s /m rw,nosuid,idmapped - ext4 /dev/sda1 rw").unwrap();
+        assert!(mapped.is_idmapped() && !mount.is_idmapped());
+
         let bare = parse(b"1 1 8:1 / / rw - ext4 /dev/sda1 rw").unwrap();
         assert_eq!((bare.device, bare.point.as_path()), ((8, 1), Path::new("/")));
         assert!(!is_ours(&bare.fstype) && !bare.unbindable && bare.user_id().is_none());
@@ -134,5 +152,7 @@ mod tests {
     #[test]
     fn this_process_has_a_root() {
         assert!(mount_at(Path::new("/")).unwrap().is_some());
+        let proc = mount_of(Path::new("/proc/self/none")).unwrap().unwrap();
+        assert_eq!(proc.point, Path::new("/proc"));
     }
 }

@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 /// Puts our program into this namespace's /sbin as mount(8)'s helper.
-fn install(sandbox: &Sandbox) {
+pub fn install(sandbox: &Sandbox) {
     let sbin = fs::canonicalize("/sbin").unwrap();
     let (upper, work) = (sandbox.dir("upper"), sandbox.dir("work"));
     std::os::unix::fs::symlink(PROGRAM, upper.join("mount.idmapfs")).unwrap();

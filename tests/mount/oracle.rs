@@ -458,3 +458,16 @@ fn ours_equals_the_kernel_by_default() {
         Run { engines: [kernel(), ours(&[])], host_changes: false, settle: NONE, we_decide: false };
     hold("default", &run, 21..25, 2500);
 }
+
+/// The kernel's mount that our program makes is the one that the tests make.
+#[test]
+fn the_kernel_engine_equals_the_kernel() {
+    require!(Root, Ext4Loop, Idmap);
+    let run = Run {
+        engines: [kernel(), Engine::MadeByUs],
+        host_changes: true,
+        settle: NONE,
+        we_decide: false,
+    };
+    hold("engine=kernel", &run, 41..43, 2500);
+}

@@ -17,12 +17,16 @@ findmnt -vno FSTYPE wanted
 systemctl start "$ASKED"; say started "$ASKED"
 stat -c 'owner %u:%g' asked
 mount -a; echo "mount -a: $?"
-echo "mounts: $(grep -c fuse.idmapfs /proc/self/mountinfo)"
+echo "mounts: $(grep fuse.idmapfs /proc/self/mountinfo | grep -c "$PWD")"
 systemctl stop "$ASKED"; say stopped "$ASKED"
 umount wanted; echo "umount: $?"
 for _ in $(seq 50); do [ "$(systemctl is-active "$WANTED")" = inactive ] && break; sleep 0.1; done
 say unmounted "$WANTED"
-echo "mounts: $(grep -c fuse.idmapfs /proc/self/mountinfo)"
+echo "mounts: $(grep fuse.idmapfs /proc/self/mountinfo | grep -c "$PWD")"
+sed -i 's/^Options=.*/&,engine=kernel/' "/run/systemd/system/$ASKED"; systemctl daemon-reload
+systemctl start "$ASKED"; say kernel "$ASKED"
+findmnt -no OPTIONS asked | grep -o idmapped; stat -c 'owner %u:%g' asked
+systemctl stop "$ASKED"; say ended "$ASKED"; mountpoint -q asked || echo gone
 sed -i s/map=.*/map=nonsense/ "/run/systemd/system/$ASKED"; systemctl daemon-reload
 systemctl start "$ASKED" 2>/dev/null; say refused "$ASKED"
 systemctl poweroff -ff &>/dev/null
@@ -38,6 +42,11 @@ stopped: inactive
 umount: 0
 unmounted: inactive
 mounts: 0
+kernel: active
+idmapped
+owner 200000:200000
+ended: inactive
+gone
 refused: failed
 ";
 

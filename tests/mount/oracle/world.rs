@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::acl;
 use crate::support::idmap::{self, IdMap};
 use crate::support::image::Ext4;
-use crate::support::ours::Ours;
-use crate::support::{Sandbox, raw};
+use crate::support::ours::{Ours, finish};
+use crate::support::{Sandbox, raw, str, text};
 
 /// The map: a range and a single id, other ones for groups than for users.
 pub fn map() -> IdMap {
@@ -24,6 +24,8 @@ pub enum Engine {
     Kernel(IdMap),
     /// Our mount, with the map of `map` and these further arguments.
     Ours(Vec<String>),
+    /// The kernel's idmapped mount as we make it, with `engine=kernel`.
+    MadeByUs,
 }
 
 /// One of the two trees.
@@ -66,12 +68,25 @@ impl World {
                     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
                     Some(Ours::new(&disk, &view, &arguments))
                 }
+                Engine::MadeByUs => {
+                    made_by_us(&disk, &view);
+                    None
+                }
             };
             Side { view, disk, server }
         };
         let sides = [side("one", engines[0]), side("two", engines[1])];
         Self { sides, _image: image }
     }
+}
+
+/// Has our program make the kernel's mount.
+fn made_by_us(disk: &Path, view: &Path) {
+    let mut arguments = map().arguments();
+    arguments.extend(["--engine=kernel", str(disk), str(view)].map(ToOwned::to_owned));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = finish(&arguments);
+    assert!(done.status.success(), "{}", text(&done));
 }
 
 impl Drop for World {
