@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use idmapfs::attr::Name;
+use idmapfs::count;
 use idmapfs::policy::State;
 use idmapfs::source::{Found, Source};
 use idmapfs::tree::{Handles, Tree};
@@ -169,5 +170,10 @@ fn resident() -> u64 {
     pages.unwrap_or(0).saturating_mul(4096)
 }
 
-criterion_group!(benches, memory, lookups, nodes, handles);
+/// What a request pays for being counted.
+fn counts(criterion: &mut Criterion) {
+    bench(criterion, "count", &[1, 2, 4], |_| count::request(black_box(count::Kind::Lookup)));
+}
+
+criterion_group!(benches, memory, lookups, nodes, handles, counts);
 criterion_main!(benches);
