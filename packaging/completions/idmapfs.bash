@@ -12,15 +12,16 @@ _idmapfs() {
         *)
             COMPREPLY=($(compgen -f -- "$cur"))
             if ((COMP_CWORD == 1)); then
-                COMPREPLY+=($(compgen -W "run explain check reload abort" -- "$cur"))
+                COMPREPLY+=($(compgen -W "run explain check reload stats abort" -- "$cur"))
             fi
             return
             ;;
     esac
     case $first in
         run) words="$policy $flags $server --as" ;;
-        explain) words="$policy --as --json" ;;
+        explain) words="$policy --as --json --mount" ;;
         check) words="--source --suid" ;;
+        stats) words="--json" ;;
         reload | abort) words="" ;;
         *) words="$policy $flags $naming $server --help --version" ;;
     esac

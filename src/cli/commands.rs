@@ -24,6 +24,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("explain", "Say how files are shown and stored, and why"),
     ("check", "Check policy files"),
     ("reload", "Put the policy of a mount in force as it is written now"),
+    ("stats", "Say what the server of a mount has done, and what it holds"),
     ("abort", "Free everybody who waits for a mount that hangs"),
 ];
 
@@ -122,17 +123,36 @@ pub fn run_command() -> Command {
 /// Returns the command that explains.
 pub fn explain_command() -> Command {
     let command = subcommand("explain", "idmapfs explain")
-        .arg(path("source", "SOURCE", "The directory that would be shown"))
-        .arg(path("path", "PATH", "Files below it").num_args(1..))
+        .override_usage(
+            "idmapfs explain [OPTIONS] SOURCE PATH...\n       \
+             idmapfs explain --mount [--as ...] [--json] MOUNTPOINT [PATH]...",
+        )
+        .arg(path("source", "SOURCE", "The directory that would be shown, or a mount point"))
+        .arg(
+            path("path", "PATH", "Files below it")
+                .num_args(1..)
+                .required(false)
+                .required_unless_present("mount"),
+        )
+        .arg(
+            Arg::new("mount")
+                .long("mount")
+                .action(ArgAction::SetTrue)
+                .help("Say what a live mount is, and of files how it shows them"),
+        )
         .arg(
             Arg::new("as")
                 .long("as")
                 .value_name("USER[:GROUP][,GROUP]...")
                 .help("Also say what a caller with these view ids may do, and what it stores"),
         )
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Answer in JSON"))
+        .arg(json())
         .arg(list_option());
     with_options(command, FOR_EXPLAIN)
+}
+
+fn json() -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help("Answer in JSON")
 }
 
 /// Returns the command that checks policy files.
@@ -157,6 +177,11 @@ pub fn check_command() -> Command {
 /// Returns the command that reloads a policy.
 pub fn reload_command() -> Command {
     subcommand("reload", "idmapfs reload").arg(path("target", "MOUNTPOINT", "The mount"))
+}
+
+/// Returns the command that says what a server has done.
+pub fn stats_command() -> Command {
+    subcommand("stats", "idmapfs stats").arg(path("target", "MOUNTPOINT", "The mount")).arg(json())
 }
 
 /// Returns the command that aborts a mount.

@@ -1,6 +1,7 @@
 //! `idmapfs explain`: how files are shown and stored, and why.
 
 mod access;
+pub mod live;
 mod way;
 
 use std::ffi::OsStr;
@@ -16,9 +17,9 @@ use super::fault::Fault;
 use super::parse::Explain;
 use super::policy::{asker, server, spec};
 use crate::acl::Acl;
-use crate::policy::Pipeline;
 use crate::policy::explain::{Asker, Decision, Reason, Shown};
 use crate::policy::rules::Subject;
+use crate::policy::{Pipeline, Spec};
 use crate::text::shown;
 use access::{Access, Judge, Place};
 use way::Step;
@@ -65,27 +66,36 @@ struct Answer {
 /// The policy is wrong, or a path does not lead to a file below the source.
 pub fn explain(request: &Explain, out: &mut dyn Write) -> Result<(), Fault> {
     let spec = spec(&request.settings, &request.source)?;
+    let asker = request.caller.as_deref().map(asker).transpose()?;
+    let answer = answer(&spec, &request.source, &request.paths, asker.as_ref())?;
+    let asker = asker.as_ref();
+    Fault::printing(if request.json { json(&answer, out) } else { text(&answer, asker, out) })
+}
+
+/// Explains files of a source by a policy.
+fn answer(
+    spec: &Spec,
+    source: &Path,
+    paths: &[PathBuf],
+    asker: Option<&Asker>,
+) -> Result<Answer, Fault> {
     let server = server()?;
     let pipeline = spec.build(&server)?;
-    let asker = request.caller.as_deref().map(asker).transpose()?;
-    let root = open_root(&request.source)
-        .map_err(|errno| unreachable_file("source", request.source.as_os_str(), errno))?;
-    let judge = asker.as_ref().map(|asker| Judge { pipeline: &pipeline, server, asker });
-    let answer = Answer {
+    let root =
+        open_root(source).map_err(|errno| unreachable_file("source", source.as_os_str(), errno))?;
+    let judge = asker.map(|asker| Judge { pipeline: &pipeline, server, asker });
+    Ok(Answer {
         policy: spec.describe(),
-        files: request
-            .paths
+        files: paths
             .iter()
-            .map(|path| explained(&pipeline, judge.as_ref(), &root, &request.source, path))
+            .map(|path| explained(&pipeline, judge.as_ref(), &root, source, path))
             .collect::<Result<_, _>>()?,
-        caller: asker.as_ref().map(|asker| Caller {
+        caller: asker.map(|asker| Caller {
             creates: pipeline.explain_create(asker.ids),
             chown: pipeline.explain_store(asker.ids),
         }),
         changes: pipeline.explain_changes(),
-    };
-    let asker = asker.as_ref();
-    Fault::printing(if request.json { json(&answer, out) } else { text(&answer, asker, out) })
+    })
 }
 
 fn explained(
@@ -140,7 +150,7 @@ fn unreachable_file(what: &str, path: &OsStr, errno: Errno) -> Fault {
     Fault::usage(format!("{what} {}: {why}", shown(path)))
 }
 
-fn json(answer: &Answer, out: &mut dyn Write) -> std::io::Result<()> {
+fn json(answer: &impl Serialize, out: &mut dyn Write) -> std::io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, answer)?;
     writeln!(out)
 }

@@ -14,6 +14,7 @@ mod policy;
 mod reload;
 mod run;
 mod settings;
+mod stats;
 mod walk;
 
 use std::ffi::OsString;
@@ -45,6 +46,8 @@ fn perform(request: &Request) -> Result<u8, Fault> {
         Request::Mount(request) => mount::run(request)?,
         Request::Run(request) => return run::run(request),
         Request::Explain(request) => explain::explain(request, &mut out)?,
+        Request::Live(request) => explain::live::explain(request, &mut out)?,
+        Request::Stats(target, form) => stats::stats(target, *form, &mut out)?,
         Request::Check(request) => {
             if !check::check(request, &mut out)? {
                 return Ok(Exit::Usage.code());

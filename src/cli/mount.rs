@@ -83,6 +83,7 @@ pub fn options(
         submounts: settings.submounts.unwrap_or(Submounts::Follow),
         engine: engine(settings),
         foreground,
+        written: settings.written.clone(),
     })
 }
 

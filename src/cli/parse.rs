@@ -7,7 +7,7 @@ use clap::ArgMatches;
 
 use super::commands::{
     ALL, COMMANDS, FOR_EXPLAIN, FOR_RUN, abort_command, check_command, explain_command,
-    helper_command, matched, mount_command, reload_command, run_command,
+    helper_command, matched, mount_command, reload_command, run_command, stats_command,
 };
 use super::dash_o::{self, Unknown};
 use super::fault::Fault;
@@ -24,12 +24,25 @@ pub enum Request {
     Run(Run),
     /// Say how files are shown and stored, and why.
     Explain(Explain),
+    /// Say what a live mount is.
+    Live(Live),
     /// Check policy files.
     Check(Check),
     /// Put the policy of a mount in force as it is written now.
     Reload(PathBuf),
+    /// Say what the server of a mount has done.
+    Stats(PathBuf, Form),
     /// Free everybody who waits for a mount.
     Abort(PathBuf),
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// How far a mount goes.
@@ -88,6 +101,19 @@ pub struct Explain {
     pub json: bool,
 }
 
+/// A request to say what a live mount is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Live {
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// Files below its source.
+    pub paths: Vec<PathBuf>,
+    /// The caller to explain for, in view ids: `USER[:GROUP][,GROUP]...`.
+    pub caller: Option<String>,
+    /// How the answer is written.
+    pub form: Form,
+}
+
 /// A request to check policy files.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Check {
@@ -117,6 +143,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Fault>
         "explain" => explain(rest),
         "check" => check(rest),
         "reload" => reload(rest),
+        "stats" | "--stats" => stats(rest),
         "abort" => abort(rest),
         _ => mount(rest),
     }
@@ -196,13 +223,30 @@ fn explain(args: Vec<OsString>) -> Result<Request, Fault> {
         Ok(matches) => matches,
         Err(text) => return Ok(Request::Print(text)),
     };
-    Ok(Request::Explain(Explain {
-        source: given(&matches, "source"),
-        paths: matches.get_many::<PathBuf>("path").into_iter().flatten().cloned().collect(),
-        settings: Settings::of(&matches, FOR_EXPLAIN)?,
-        caller: matches.get_one::<String>("as").cloned(),
-        json: matches.get_flag("json"),
-    }))
+    let source: PathBuf = given(&matches, "source");
+    let paths = matches.get_many::<PathBuf>("path").into_iter().flatten().cloned().collect();
+    let settings = Settings::of(&matches, FOR_EXPLAIN)?;
+    let caller = matches.get_one::<String>("as").cloned();
+    if matches.get_flag("mount") {
+        if settings != Settings::default() {
+            return Err(Fault::usage("option --mount: the policy is that of the mount")
+                .hint("leave out the options about owners"));
+        }
+        return Ok(Request::Live(Live { target: source, paths, caller, form: form(&matches) }));
+    }
+    let json = matches.get_flag("json");
+    Ok(Request::Explain(Explain { source, paths, settings, caller, json }))
+}
+
+fn form(matches: &ArgMatches) -> Form {
+    if matches.get_flag("json") { Form::Json } else { Form::Text }
+}
+
+fn stats(args: Vec<OsString>) -> Result<Request, Fault> {
+    Ok(match matched(stats_command(), args)? {
+        Ok(matches) => Request::Stats(given(&matches, "target"), form(&matches)),
+        Err(text) => Request::Print(text),
+    })
 }
 
 fn check(args: Vec<OsString>) -> Result<Request, Fault> {
@@ -267,7 +311,7 @@ mod tests {
     #[test]
     fn the_commands_are_well_formed() {
         for command in
-            [mount_command(), helper_command(), run_command(), explain_command(), reload_command()]
+            [mount_command(), helper_command(), run_command(), explain_command(), stats_command()]
         {
             command.debug_assert();
         }
@@ -405,6 +449,21 @@ mod tests {
         assert_eq!(explain.paths, [PathBuf::from("a"), PathBuf::from("b")]);
         assert!(explain.json);
         assert_eq!(explain.caller.as_deref(), Some("5:6"));
+        let words = ["idmapfs", "explain", "--mount", "--json", "M"];
+        let Ok(Request::Live(live)) = of(&words) else { panic!() };
+        assert_eq!((live.target, live.paths, live.form), ("M".into(), vec![], Form::Json));
+    }
+
+    #[test]
+    fn stats_go_by_two_names() {
+        for word in ["stats", "--stats"] {
+            let want = Request::Stats("M".into(), Form::Text);
+            assert_eq!(of(&["idmapfs", word, "M"]), Ok(want));
+        }
+        assert_eq!(
+            of(&["idmapfs", "stats", "--json", "M"]),
+            Ok(Request::Stats("M".into(), Form::Json))
+        );
     }
 
     #[test]
@@ -439,6 +498,11 @@ mod tests {
                 "option remount does not go with this command",
             ),
             (&["idmapfs", "explain", "--ro", "S", "p"], "option ro does not go with this command"),
+            (
+                &["idmapfs", "explain", "--mount", "--map=1:2:3", "M"],
+                "option --mount: the policy is that of the mount (leave out the options about owners)",
+            ),
+            (&["idmapfs", "explain", "S"], "missing: <PATH>... (--help shows the usage)"),
             (&["idmapfs", "check"], "missing: <POLICY>... (--help shows the usage)"),
             (
                 &["idmapfs", "--cache=ttl=x", "S", "T"],

@@ -8,7 +8,7 @@ use clap::ArgMatches;
 use log::LevelFilter;
 
 use super::fault::Fault;
-use super::options::{Area, OPTIONS, Opt};
+use super::options::{self, Area, OPTIONS, Opt};
 use crate::mount::{Atime, Cache, Engine, Flags, Passthrough, Submounts};
 use crate::policy;
 use crate::text::{nearest, shown};
@@ -50,6 +50,9 @@ pub struct Settings {
     pub submounts: Option<Submounts>,
     /// What is logged.
     pub log: Option<Log>,
+    /// The options about owners once more, `NAME=VALUE` or `NAME` each, with paths
+    /// in full.
+    pub written: Vec<String>,
 }
 
 impl Settings {
@@ -79,10 +82,29 @@ impl Settings {
         let mut settings = Self::default();
         for (_, opt, value) in given {
             settings.apply(opt, value)?;
+            if opt.area == Area::Policy {
+                settings.written.push(written(opt, value)?);
+            }
         }
         if settings.from_table && !settings.remount {
             return Err(Fault::usage("option user_id: a mount belongs to who mounts"));
         }
+        Ok(settings)
+    }
+
+    /// Makes the settings about owners of what was [`Settings::written`].
+    ///
+    /// # Errors
+    /// As [`Settings::of`].
+    pub fn rewritten(words: &[String]) -> Result<Self, Fault> {
+        let mut settings = Self::default();
+        for word in words {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let opt = options::find(name).filter(|opt| opt.area == Area::Policy);
+            let opt = opt.ok_or_else(|| Fault::usage(format!("unknown option {}", shown(name))))?;
+            settings.apply(opt, OsStr::new(value))?;
+        }
+        settings.written = words.to_vec();
         Ok(settings)
     }
 
@@ -165,6 +187,26 @@ fn from_here(name: &str, value: &str) -> Result<String, Fault> {
 fn list_from_here(name: &str, value: &OsStr) -> Result<String, Fault> {
     let value = from_here(name, &format!("disk={}", text(name, value)?))?;
     Ok(value.strip_prefix("disk=").unwrap_or_default().to_owned())
+}
+
+/// Returns an option about owners such that it means the same wherever it is read.
+fn written(opt: &Opt, value: &OsStr) -> Result<String, Fault> {
+    let name = opt.name;
+    if opt.value.is_none() {
+        return Ok(name.to_owned());
+    }
+    let value = match name {
+        "policy" => {
+            let path = std::path::absolute(value).unwrap_or_else(|_| PathBuf::from(value));
+            path.to_string_lossy().into_owned()
+        }
+        "names" => from_here(name, text(name, value)?)?,
+        "map-passwd" | "map-group" | "map-passwd-rev" | "map-group-rev" => {
+            list_from_here(name, value)?
+        }
+        _ => text(name, value)?.to_owned(),
+    };
+    Ok(format!("{name}={value}"))
 }
 
 fn fsname(value: &OsStr) -> Result<OsString, Fault> {
@@ -338,6 +380,22 @@ mod tests {
                 want.as_ref().map_err(|t| *t)
             );
         }
+    }
+
+    #[test]
+    fn what_was_written_means_the_same_again() {
+        let words =
+            ["map=u:1:2:3", "names=disk=/a/passwd,/a/group", "names=view=host", "chown-deny"];
+        let words: Vec<String> = words.map(str::to_owned).to_vec();
+        let settings = Settings::rewritten(&words).unwrap();
+        assert_eq!(settings.policy.map, ["u:1:2:3"]);
+        assert_eq!(settings.policy.order, ["map", "names"]);
+        assert_eq!(settings.written, words);
+        assert!(Settings::rewritten(&["ro".to_owned()]).is_err());
+        let here = std::env::current_dir().unwrap();
+        let policy = options::find("policy").unwrap();
+        let want = format!("policy={}/p.toml", here.display());
+        assert_eq!(written(policy, OsStr::new("p.toml")).unwrap(), want);
     }
 
     #[test]

@@ -15,15 +15,17 @@ use crate::text::{plain, shown};
 
 mod abort;
 mod directory;
+mod facts;
 mod publish;
 mod record;
 mod request;
 
 pub use abort::abort;
 pub use directory::live;
-pub use publish::{Outcome, Published, publish};
+pub use facts::{Facts, Said, Stats};
+pub use publish::{Answers, Outcome, Published, publish};
 pub use record::Record;
-pub use request::reload;
+pub use request::{describe, reload, stats};
 
 #[cfg(test)]
 mod tests;

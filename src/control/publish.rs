@@ -15,10 +15,11 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
 };
 use nix::sys::stat::{Mode, fchmod};
+use serde::Serialize;
 
 use super::directory::{self, RECORD, SOCKET};
 use super::request::{self, Reply};
-use super::{ControlError, Record};
+use super::{ControlError, Facts, Record, Stats};
 use crate::sync::lock;
 
 /// How long a client may take over its line.
@@ -49,8 +50,17 @@ struct Known {
 /// wrong.
 pub type Outcome = Result<Option<String>, String>;
 
-/// What reloads the policy; `None` if the server is about to end.
-pub(super) type Reload = dyn Fn() -> Option<Outcome> + Send;
+/// What a server answers, besides its record; `None` if it is about to end.
+pub trait Answers: Send {
+    /// Puts the policy in force as it is written now.
+    fn reload(&self) -> Option<Outcome>;
+
+    /// Says what the mount is.
+    fn facts(&self) -> Option<Facts>;
+
+    /// Says what was done, and what is held.
+    fn stats(&self) -> Option<Stats>;
+}
 
 impl Drop for Published {
     fn drop(&mut self) {
@@ -87,22 +97,19 @@ impl Published {
 }
 
 /// Makes a mount known: writes its record, locked, and answers on its socket
-/// from a thread, in which `reload` is called when it is asked for.
+/// from a thread, in which `answers` are asked for.
 ///
 /// # Errors
 /// If there is no directory for it, or a file there cannot be made.
-pub fn publish(
-    record: Record,
-    reload: impl Fn() -> Option<Outcome> + Send + 'static,
-) -> Result<Published, ControlError> {
-    publish_in(&directory::own()?, record, Box::new(reload))
+pub fn publish(record: Record, answers: impl Answers + 'static) -> Result<Published, ControlError> {
+    publish_in(&directory::own()?, record, Box::new(answers))
 }
 
 /// Does the same in this directory.
 pub(super) fn publish_in(
     dir: &Path,
     record: Record,
-    reload: Box<Reload>,
+    answers: Box<dyn Answers>,
 ) -> Result<Published, ControlError> {
     let path = dir.join(record.connection.to_string()).with_extension(RECORD);
     let written = record.to_line().and_then(|line| write(&path, &line));
@@ -115,7 +122,7 @@ pub(super) fn publish_in(
     let info = move || known.upgrade().and_then(|known| lock(&known.record).to_line().ok());
     thread::Builder::new()
         .name("control".to_owned())
-        .spawn(move || answer(&listener, &info, &reload))
+        .spawn(move || answer(&listener, &info, &*answers))
         .map_err(|why| directory::file(&socket, why))?;
     Ok(published)
 }
@@ -159,10 +166,14 @@ pub(super) fn listen_at(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Answers clients, one after the other; `info` returns the record.
-pub(super) fn answer(listener: &UnixListener, info: &dyn Fn() -> Option<String>, reload: &Reload) {
+pub(super) fn answer(
+    listener: &UnixListener,
+    info: &dyn Fn() -> Option<String>,
+    answers: &dyn Answers,
+) {
     for client in listener.incoming() {
         let answered = match client {
-            Ok(client) => answer_line(client, info, reload),
+            Ok(client) => answer_line(client, info, answers),
             Err(error) => {
                 // For want of descriptors, say: it would fail again at once.
                 thread::sleep(PAUSE);
@@ -175,11 +186,18 @@ pub(super) fn answer(listener: &UnixListener, info: &dyn Fn() -> Option<String>,
     }
 }
 
+/// What is said of a request that is none.
+const UNKNOWN: &str = "unknown request; known are: info, describe, stats, reload";
+
+fn json_line(value: &impl Serialize) -> io::Result<String> {
+    Ok(serde_json::to_string(value)? + "\n")
+}
+
 /// Answers one line of a client with one line.
 fn answer_line(
     client: UnixStream,
     info: &dyn Fn() -> Option<String>,
-    reload: &Reload,
+    answers: &dyn Answers,
 ) -> io::Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     client.set_write_timeout(Some(PATIENCE))?;
@@ -187,11 +205,13 @@ fn answer_line(
     BufReader::new((&client).take(LINE)).read_line(&mut line)?;
     let reply = match line.trim_end() {
         request::INFO => info(),
-        request::RELOAD => reload().map(|outcome| match &outcome {
+        request::RELOAD => answers.reload().map(|outcome| match &outcome {
             Ok(said) => Reply::Done(said.as_deref().unwrap_or_default()).line(),
             Err(why) => Reply::Wrong(why).line(),
         }),
-        _ => Some(Reply::Wrong("unknown request; known are: info, reload").line()),
+        request::DESCRIBE => answers.facts().map(|facts| json_line(&facts)).transpose()?,
+        request::STATS => answers.stats().map(|stats| json_line(&stats)).transpose()?,
+        _ => Some(Reply::Wrong(UNKNOWN).line()),
     };
     // No answer says that the server has ended.
     reply.map_or(Ok(()), |reply| (&client).write_all(reply.as_bytes()))

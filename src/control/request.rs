@@ -7,22 +7,27 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::geteuid;
+use serde::de::DeserializeOwned;
 
-use super::ControlError;
 use super::abort::{Found, find};
 use super::directory::{SOCKET, SYSTEM, is_kept_by, runtime};
+use super::{ControlError, Facts, Stats};
 use crate::text::escape;
 
 /// The request for the record.
 pub(super) const INFO: &str = "info";
+/// The request for what the mount is.
+pub(super) const DESCRIBE: &str = "describe";
+/// The request for what was done and is held.
+pub(super) const STATS: &str = "stats";
 /// The request to read the policy again.
 pub(super) const RELOAD: &str = "reload";
 
 /// How long an answer may take: several reloads can wait for one another.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The longest answer that is read, in bytes.
-const LONGEST: u64 = 64 * 1024;
+/// The longest answer that is read, in bytes: options with a long map have some.
+const LONGEST: u64 = 16 << 20;
 
 /// What a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,15 +69,50 @@ impl Reply<'_> {
 /// `Refused` if the policy is wrong, and then the old one stays; `Unknown` if no
 /// mount of ours is there; `Ask` if its server is gone, or this user may not.
 pub fn reload(point: &Path) -> Result<Option<String>, ControlError> {
-    let found = find(point)?;
-    let failed = |why| ControlError::Ask { point: point.to_owned(), why };
-    let answer = connect(found).and_then(|socket| ask(socket, RELOAD)).map_err(failed)?;
+    let answer = asked(point, RELOAD)?;
     match Reply::of(&answer) {
         Some(Reply::Done("")) => Ok(None),
         Some(Reply::Done(said)) => Ok(Some(said.to_owned())),
         Some(Reply::Wrong(why)) => Err(ControlError::Refused(why.to_owned())),
-        None => Err(failed(io::Error::from_raw_os_error(libc::ECONNRESET))),
+        None => Err(no_answer(point)),
     }
+}
+
+/// Has the server of the mount at a path say what the mount is.
+///
+/// # Errors
+/// As [`reload`], but for `Refused`: it comes from a server of an earlier version.
+pub fn describe(point: &Path) -> Result<Facts, ControlError> {
+    object(point, DESCRIBE)
+}
+
+/// Has the server of the mount at a path say what it has done, and what it holds.
+///
+/// # Errors
+/// As [`describe`].
+pub fn stats(point: &Path) -> Result<Stats, ControlError> {
+    object(point, STATS)
+}
+
+/// Asks for an object in JSON.
+fn object<T: DeserializeOwned>(point: &Path, request: &str) -> Result<T, ControlError> {
+    let answer = asked(point, request)?;
+    if let Some(Reply::Wrong(why)) = Reply::of(&answer) {
+        return Err(ControlError::Refused(why.to_owned()));
+    }
+    serde_json::from_str(&answer).map_err(|_cut| no_answer(point))
+}
+
+/// Asks the server of the mount at a path for something; returns its line.
+fn asked(point: &Path, request: &str) -> Result<String, ControlError> {
+    let found = find(point)?;
+    let failed = |why| ControlError::Ask { point: point.to_owned(), why };
+    connect(found).and_then(|socket| ask(socket, request)).map_err(failed)
+}
+
+fn no_answer(point: &Path) -> ControlError {
+    let why = io::Error::from_raw_os_error(libc::ECONNRESET);
+    ControlError::Ask { point: point.to_owned(), why }
 }
 
 /// Connects to the socket of a mount, wherever it may be.

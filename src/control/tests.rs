@@ -6,15 +6,34 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 
-use super::{Record, directory, publish};
+use super::{Answers, Facts, Outcome, Record, Stats, directory, publish};
 
 fn record() -> Record {
     Record::new(Path::new("/source"), Path::new("/target"), (0, 7), "identity".to_owned())
 }
 
-/// The reload of a server that is about to end.
-fn never() -> Box<publish::Reload> {
-    Box::new(|| None)
+/// The answers of a server that is about to end, or those of one that has only
+/// something to say of a reload.
+struct Only(Option<Outcome>);
+
+impl Answers for Only {
+    fn reload(&self) -> Option<Outcome> {
+        self.0.clone()
+    }
+
+    fn facts(&self) -> Option<Facts> {
+        None
+    }
+
+    fn stats(&self) -> Option<Stats> {
+        let one = |word: &str| std::iter::once((word.to_owned(), 1)).collect();
+        let (requests, counts) = (one("lookup"), one("told_name"));
+        self.0.is_some().then(|| Stats { version: 1, requests, counts, ..Stats::default() })
+    }
+}
+
+fn never() -> Box<Only> {
+    Box::new(Only(None))
 }
 
 #[test]
@@ -48,14 +67,19 @@ fn a_socket_answers_one_line_to_its_user_only() {
     assert_eq!(found.permissions().mode() & 0o777, 0o600);
     let info = || Some("a record\n".to_owned());
     thread::spawn(move || {
-        publish::answer(&listener, &info, &|| Some(Err("x:1:2: a\nb".to_owned())))
+        publish::answer(&listener, &info, &Only(Some(Err("x:1:2: a\nb".to_owned()))))
     });
     for (line, want) in [
         ("info\n", "a record\n"),
         ("info", "a record\n"),
         ("reload\n", "error: x:1:2: a\\nb\n"),
-        ("info me\n", "error: unknown request; known are: info, reload\n"),
-        ("\n", "error: unknown request; known are: info, reload\n"),
+        (
+            "stats\n",
+            "{\"version\":1,\"requests\":{\"lookup\":1},\"counts\":{\"told_name\":1},\"held\":{}}\n",
+        ),
+        ("describe\n", ""),
+        ("info me\n", "error: unknown request; known are: info, describe, stats, reload\n"),
+        ("\n", "error: unknown request; known are: info, describe, stats, reload\n"),
     ] {
         let mut client = UnixStream::connect(&path).unwrap();
         client.write_all(line.as_bytes()).unwrap();

@@ -131,6 +131,21 @@ pub struct Config {
     pub stand_in: StandIn,
 }
 
+/// What a file system holds at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Files that the kernel knows.
+    pub inodes: usize,
+    /// Of these, files that are held open.
+    pub nodes: usize,
+    /// Of those, files that have no name any more.
+    pub pins: usize,
+    /// Files that callers have open; each may be open several times.
+    pub files: usize,
+    /// Directories that callers have open.
+    pub directories: usize,
+}
+
 /// A name's file, as told to the kernel: counts as one lookup.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -259,6 +274,13 @@ impl Fs {
     /// so: their memory is worth giving back.
     pub fn has_ebbed(&self) -> bool {
         self.tree.has_ebbed()
+    }
+
+    /// Returns what is held right now.
+    pub fn held(&self) -> Held {
+        let (inodes, nodes) = self.tree.counts();
+        let (files, directories) = (self.opens.len(), self.dirs.len());
+        Held { inodes, nodes, pins: self.tree.pins(), files, directories }
     }
 
     /// Takes lookups back.

@@ -103,6 +103,11 @@ impl Opens {
         self.budget.file(caller, LOCKS)
     }
 
+    /// Returns how many files are open.
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
     /// Adds an open file and returns its handle.
     pub(super) fn insert(&self, open: Open) -> u64 {
         let open = Arc::new(open);

@@ -47,6 +47,9 @@ pub(super) struct Place {
     pub(super) way: Way,
 }
 
+/// A mount that is served, where, and how.
+pub(super) type Served = (Session, Place, SessionOptions);
+
 /// Mounts a file system and serves it.
 ///
 /// `name` is shown as the device in the table of mounts.
@@ -60,7 +63,7 @@ pub(super) fn mount(
     name: &OsStr,
     fs: Arc<Fs>,
     serving: SessionOptions,
-) -> Result<(Session, Place), MountError> {
+) -> Result<Served, MountError> {
     match Context::open(c"fuse") {
         Ok(context) => own(options, target, name, &context, fs, serving),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
@@ -78,14 +81,14 @@ fn own(
     context: &Context,
     fs: Arc<Fs>,
     serving: SessionOptions,
-) -> Result<(Session, Place), MountError> {
+) -> Result<Served, MountError> {
     let (device, parent) = make(options, target, name, context, (geteuid(), getegid()))?;
     let serving = SessionOptions { anchored: true, ..with_clones(serving, device.as_fd()) };
     let session = Session::start(device, fs, serving).map_err(MountError::Session)?;
     let mounted = attach(parent, target)
         .and_then(|root| mounted_at(root.as_fd(), Path::new("")))
         .map_err(|why| refused(target, why, String::new()))?;
-    Ok((session, Place::new(target, mounted, Way::Own)))
+    Ok((session, Place::new(target, mounted, Way::Own), serving))
 }
 
 /// Makes the file system and a mount of it that is attached nowhere; returns
@@ -167,13 +170,13 @@ fn by_helper(
     name: &OsStr,
     fs: Arc<Fs>,
     serving: SessionOptions,
-) -> Result<(Session, Place), MountError> {
+) -> Result<Served, MountError> {
     let device = helper::mount(options, target, name)?;
     let serving = SessionOptions { anchored: false, ..with_clones(serving, device.as_fd()) };
     let started = Session::start(device, fs, serving).map_err(MountError::Session);
     let mounted = mounted_at(AT_FDCWD, target).map_err(|why| refused(target, why, String::new()));
     match started.and_then(|session| mounted.map(|mounted| (session, mounted))) {
-        Ok((session, mounted)) => Ok((session, Place::new(target, mounted, Way::Helper))),
+        Ok((session, mounted)) => Ok((session, Place::new(target, mounted, Way::Helper), serving)),
         Err(error) => {
             if let Err(left) = helper::unmount(target, true) {
                 log::warn!("{left}");

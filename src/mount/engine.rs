@@ -1,6 +1,7 @@
 //! Which engine translates: the kernel's own idmapped mount where it does exactly
 //! what is asked, or a server of ours.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -88,8 +89,26 @@ impl Unfit {
 pub(super) enum Chosen {
     /// The kernel, by a mount that is attached nowhere yet.
     Kernel(OwnedFd),
-    /// A server.
-    Server,
+    /// A server, for this reason.
+    Server(Server),
+}
+
+/// Why there is a server.
+#[derive(Debug)]
+pub(super) enum Server {
+    /// It was asked for, or nothing was said.
+    Asked,
+    /// `auto`, and the kernel would not do the same.
+    Unfit(Unfit),
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked => f.write_str("engine=fuse, which is the default"),
+            Self::Unfit(why) => write!(f, "engine=auto; not the kernel: {why}"),
+        }
+    }
 }
 
 /// Chooses the engine, and makes the mount if it is the kernel's.
@@ -98,7 +117,7 @@ pub(super) enum Chosen {
 /// `Engine`: the kernel's was asked for and would not do the same.
 pub(super) fn choose(options: &Options, source: &Path) -> Result<Chosen, MountError> {
     if options.engine == Engine::Fuse {
-        return Ok(Chosen::Server);
+        return Ok(Chosen::Server(Server::Asked));
     }
     match idmapped::make(options, source) {
         Ok(tree) => {
@@ -107,7 +126,7 @@ pub(super) fn choose(options: &Options, source: &Path) -> Result<Chosen, MountEr
         }
         Err(why) if options.engine == Engine::Auto => {
             log::info!("engine: fuse; not the kernel: {why}");
-            Ok(Chosen::Server)
+            Ok(Chosen::Server(Server::Unfit(why)))
         }
         Err(why) => Err(MountError::Engine(why)),
     }

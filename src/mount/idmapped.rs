@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, lstat};
@@ -23,6 +23,15 @@ pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
     engine::of_options(options)?;
     let (users, groups) = engine::of_policy(&options.spec)?;
     tree(source, options.submounts, (&users, &groups), attributes(options.flags))
+}
+
+/// Tries whether the kernel maps ids of a source for this user; nothing is left.
+///
+/// # Errors
+/// Why it does not.
+pub fn probe(source: &Path) -> Result<(), Unfit> {
+    let one = [Line { inside: 0, outside: 0, count: 1 }];
+    tree(source, Submounts::Follow, (&one, &one), Attributes::default()).map(drop)
 }
 
 /// Returns what to change of the flags of a copied mount.
@@ -122,6 +131,19 @@ impl IdMapped {
         let source = source.canonicalize().ok();
         let source = source.and_then(|source| file(&source).ok());
         source.is_some_and(|source| file(&self.mount.point) == Ok(source))
+    }
+
+    /// Returns a place where the directory is seen without the map, if there is
+    /// one: below another mount of the same file system.
+    pub fn source(&self) -> Option<PathBuf> {
+        let mounts = mountinfo::mounts().ok()?;
+        let plain = mounts.iter().filter(|mount| !mount.is_idmapped());
+        plain.filter(|mount| mount.device == self.mount.device).find_map(|mount| {
+            let below = self.mount.root.strip_prefix(&mount.root).ok()?;
+            // Without a slash at its end, where nothing is below.
+            let path: PathBuf = mount.point.join(below).components().collect();
+            self.shows(&path).then_some(path)
+        })
     }
 
     /// Reports whether it does what a policy says; `None` if that is not known.

@@ -3,6 +3,7 @@
 
 mod attach;
 mod check;
+mod describe;
 mod engine;
 mod error;
 mod flags;
@@ -23,7 +24,7 @@ mod watch;
 pub use check::{callers, is_target, source};
 pub use engine::check_engine;
 pub use error::MountError;
-pub use idmapped::IdMapped;
+pub use idmapped::{IdMapped, probe};
 pub use options::{Atime, Cache, Engine, Flags, Options, Passthrough, Renew, Submounts};
 pub use remount::remount;
 pub use start::mount;

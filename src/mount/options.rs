@@ -37,6 +37,9 @@ pub struct Options {
     pub engine: Engine,
     /// Whether the server stays in the foreground.
     pub foreground: bool,
+    /// The options that the policy came from, as they were given: `NAME=VALUE` or
+    /// `NAME` each, with paths in full.
+    pub written: Vec<String>,
 }
 
 impl Options {

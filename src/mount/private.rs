@@ -64,7 +64,7 @@ pub fn put(parent: OwnedFd, target: &Path) -> io::Result<OwnedFd> {
 /// If it cannot be opened, or the options do not fit the policy.
 pub fn source(options: &Options) -> Result<Arc<dyn Source>, MountError> {
     callers(options)?;
-    open_source(options, &options.source)
+    open_source(options, &options.source).map(|(source, _)| source)
 }
 
 /// Serves the device of a mount that was made in the namespaces of another
@@ -80,7 +80,7 @@ pub fn serve(
 ) -> Result<Served, MountError> {
     daemon::leave_groups();
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
-    let (fs, serving) = file_system(options, source, descriptors, &process.to_string())?;
+    let (fs, serving, _why) = file_system(options, source, descriptors, &process.to_string())?;
     // A device of another user namespace cannot be cloned here.
     let serving = SessionOptions { clone_device: false, ..serving };
     let fs = Arc::new(fs);

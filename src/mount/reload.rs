@@ -3,14 +3,16 @@
 
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
+use super::describe::{self, Made};
+use super::engine;
 use super::error::MountError;
 use super::options::Renew;
 use super::stand_in;
-use crate::control::{self, Outcome, Published, Record};
+use crate::control::{self, Answers, Facts, Outcome, Published, Record, Stats};
 use crate::fs::{Fs, StandIn};
 use crate::fuse::{Notifier, Refreshed};
 use crate::policy::{Pipeline, Server, Spec};
@@ -53,25 +55,56 @@ pub(super) struct Reloader {
     any_owner: bool,
     fs: Arc<Fs>,
     notifier: Notifier,
+    /// What is said of the mount.
+    facts: Mutex<Facts>,
+    /// Whether the kernel could do what the options ask for, but for the policy.
+    beyond_kernel: Option<String>,
     /// Held for as long as a policy is replaced, so that the one that is read
     /// last is in force, and known to be.
     published: Mutex<Option<Published>>,
 }
 
+/// What the control socket asks.
+#[derive(Debug)]
+struct Desk(Weak<Reloader>);
+
+impl Answers for Desk {
+    fn reload(&self) -> Option<Outcome> {
+        self.0.upgrade().map(|reloader| reloader.reload())
+    }
+
+    fn facts(&self) -> Option<Facts> {
+        self.0.upgrade().map(|reloader| lock(&reloader.facts).clone())
+    }
+
+    fn stats(&self) -> Option<Stats> {
+        self.0.upgrade().map(|reloader| reloader.stats())
+    }
+}
+
 impl Reloader {
-    /// Makes one for a file system and the session that serves it.
-    pub(super) fn new(renew: Renew, any_owner: bool, fs: Arc<Fs>, notifier: Notifier) -> Arc<Self> {
-        Arc::new(Self { renew, any_owner, fs, notifier, published: Mutex::new(None) })
+    /// Makes one for a mount, its file system, and the session that serves it.
+    pub(super) fn new(made: &Made<'_>, fs: Arc<Fs>, notifier: Notifier) -> Arc<Self> {
+        let renew = made.options.renew.clone();
+        let facts = Mutex::new(describe::facts(made));
+        let beyond_kernel = engine::of_options(made.options).err().map(|why| why.to_string());
+        let any_owner = made.source.any_owner;
+        let published = Mutex::new(None);
+        Arc::new(Self { renew, any_owner, fs, notifier, facts, beyond_kernel, published })
+    }
+
+    /// Says what was done, and what is held.
+    pub(super) fn stats(&self) -> Stats {
+        describe::stats(&self.fs)
     }
 
     /// Makes the mount known, for as long as this is there, with a socket on which
     /// a reload can be asked for.
     pub(super) fn publish(self: &Arc<Self>, record: Record) {
-        let reloader = Arc::downgrade(self);
-        let reload = move || reloader.upgrade().map(|reloader| reloader.reload());
+        let desk = Desk(Arc::downgrade(self));
         // Held, so that a reload comes after what is published now.
         let mut place = lock(&self.published);
-        match control::publish(record, reload) {
+        match control::publish(record, desk) {
             Ok(published) => *place = Some(published),
             Err(error) => log::warn!(
                 "control: {error}; idmapfs abort works from the mount table only, and a reload \
@@ -134,6 +167,12 @@ impl Reloader {
                 .to_owned()
         })?;
         let words = spec.describe();
+        let beyond = || engine::of_policy(&spec).err().map(|why| why.to_string());
+        {
+            let mut facts = lock(&self.facts);
+            facts.policy.clone_from(&words);
+            facts.beyond_kernel = self.beyond_kernel.clone().or_else(beyond);
+        }
         if let Some(Err(error)) = published.as_ref().map(|published| published.describe(&words)) {
             log::warn!("control: {error}");
         }

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use super::attach::{self, Place};
 use super::check::Paths;
+use super::describe::{self, Made};
+use super::engine::Server;
 use super::error::MountError;
-use super::options::{Cache, Options, Passthrough};
+use super::options::{Cache, Options, Passthrough, Submounts};
 use super::processes::Proc;
 use super::reload::{Reloader, decide};
-use super::watch::{self, Watching};
+use super::watch::{self, Believed, Watching};
 use crate::control::Record;
 use crate::fs::{Config, Fs};
 use crate::fuse::{Session, SessionOptions};
@@ -40,14 +42,15 @@ const ASIDE: Duration = Duration::from_secs(5);
 /// Makes the mount, and serves it until it is unmounted or a signal asks for
 /// the end.
 ///
-/// `attached` is called with the device number as soon as the mount is at its
-/// place.
+/// `why` says why there is a server; `attached` is called with the device number as
+/// soon as the mount is at its place.
 ///
 /// # Errors
 /// Whatever keeps the mount from being made, or ends its serving early.
 pub(super) fn serve(
     options: &Options,
     paths: &Paths,
+    why: &Server,
     attached: impl FnOnce((u32, u32)) -> io::Result<()>,
 ) -> Result<(), MountError> {
     // A fault of ours is answered EIO; where it was belongs into the log.
@@ -56,16 +59,18 @@ pub(super) fn serve(
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
     // Before the first thread, which all others come from.
     let signals = Signals::block().map_err(MountError::doing("signals"))?;
-    let source = open_source(options, &paths.source)?;
-    let any_owner = source.facts().any_owner;
-    let (fs, serving) = file_system(options, source, descriptors, "self")?;
+    let (source, submounts) = open_source(options, &paths.source)?;
+    let can = source.facts();
+    let (fs, serving, believed) = file_system(options, source, descriptors, "self")?;
     let fs = Arc::new(fs);
     keep_tidy(&fs)?;
-    let (session, place) =
+    let (session, place, serving) =
         attach::mount(options, &paths.target, &paths.name, Arc::clone(&fs), serving)?;
     let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"));
     let watching = watching.inspect_err(|_| undo(&place))?;
-    let reloader = Reloader::new(options.renew.clone(), any_owner, fs, session.notifier());
+    let way = place.way;
+    let made = Made { options, paths, why, way, serving, source: can, submounts, believed };
+    let reloader = Reloader::new(&made, fs, session.notifier());
     let policy = options.spec.describe();
     reloader.publish(Record::new(&paths.source, &place.target, place.device, policy));
     if let Err(why) = attached(place.device) {
@@ -77,17 +82,22 @@ pub(super) fn serve(
     ended
 }
 
-/// Opens the source, before anything is mounted over it or below it.
+/// Opens the source, before anything is mounted over it or below it; says what is
+/// shown of mounts below it.
 ///
 /// # Errors
 /// If it cannot be opened.
-pub(super) fn open_source(options: &Options, source: &Path) -> Result<Arc<dyn Source>, MountError> {
+pub(super) fn open_source(
+    options: &Options,
+    source: &Path,
+) -> Result<(Arc<dyn Source>, Submounts), MountError> {
     let submounts = options.submounts;
     let source = Host::open(source, &HostOptions { submounts })?;
-    if submounts != source.submounts() {
+    let shown = source.submounts();
+    if submounts != shown {
         log::info!("without privilege, what is mounted below the source is hidden");
     }
-    Ok(Arc::new(source))
+    Ok((Arc::new(source), shown))
 }
 
 /// Starts the thread that lets nodes and memory go, for as long as the file system is
@@ -111,7 +121,8 @@ pub(super) fn keep_tidy(fs: &Arc<Fs>) -> Result<(), MountError> {
     started.map(drop).map_err(MountError::doing("thread"))
 }
 
-/// Makes the file system of a source, and says how it is to be served.
+/// Makes the file system of a source, and says how it is to be served, and why the
+/// kernel may believe it for how long.
 ///
 /// `process` is a process in the user namespace of the mount, by its name in
 /// `/proc`.
@@ -123,7 +134,7 @@ pub(super) fn file_system(
     source: Arc<dyn Source>,
     descriptors: u64,
     process: &str,
-) -> Result<(Fs, SessionOptions), MountError> {
+) -> Result<(Fs, SessionOptions, String), MountError> {
     let facts = source.facts();
     let (policy, stand_in) = decide(&options.spec, facts.any_owner, process)?;
     let serving = SessionOptions {
@@ -137,7 +148,7 @@ pub(super) fn file_system(
     };
     // What depends on the caller is not to be shared between callers.
     let cache = if policy.inputs().caller { Cache::Off } else { options.cache };
-    let (trust, watch) = watch::begin(cache, source.as_ref());
+    let Believed { trust, watch, why } = watch::begin(cache, source.as_ref());
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     let config = Config { trust, nodes: descriptors / 2, descriptors, stand_in };
     let fs = Fs::new(source, Arc::new(policy), Arc::new(Proc::open(process)), config);
@@ -146,7 +157,7 @@ pub(super) fn file_system(
         why: io::Error::from_raw_os_error(error.errno().0),
     })?;
     watch.into_iter().for_each(|watch| fs.trust_watch(watch));
-    Ok((fs, serving))
+    Ok((fs, serving, why))
 }
 
 /// Returns how many threads serve: more than the processors only take memory.
@@ -172,8 +183,9 @@ fn until_the_end(
     reloader: &Arc<Reloader>,
 ) -> Result<(), MountError> {
     let (sender, events) = channel();
-    let started =
-        reloader.listen().and_then(|reload| observe(session, signals, sender.clone(), reload));
+    let started = reloader
+        .listen()
+        .and_then(|reload| observe(session, signals, sender.clone(), reload, reloader));
     let ended = match started {
         Ok(()) => wait(&events, &sender, place),
         Err(error) => Err(error),
@@ -208,7 +220,9 @@ fn observe(
     signals: Signals,
     sender: Sender<Event>,
     reload: SyncSender<()>,
+    reloader: &Arc<Reloader>,
 ) -> io::Result<()> {
+    let counted = Arc::downgrade(reloader);
     let asked = sender.clone();
     thread::Builder::new().name("session".to_owned()).spawn(move || {
         // Nobody listens any more only when the process ends.
@@ -221,6 +235,11 @@ fn observe(
                 Asked::End => {}
                 // One that waits already will read what is written now.
                 Asked::Reload => drop(reload.try_send(())),
+                Asked::Stats => {
+                    if let Some(stats) = counted.upgrade().map(|reloader| reloader.stats()) {
+                        log::info!("stats: {}", describe::line(&stats));
+                    }
+                }
             }
         }
     })?;

@@ -12,7 +12,7 @@ use nix::unistd::pipe2;
 
 use super::attach::refused;
 use super::check::{Paths, check};
-use super::engine::{self, Chosen};
+use super::engine::{self, Chosen, Server};
 use super::error::MountError;
 use super::options::Options;
 use super::serve::serve;
@@ -32,13 +32,16 @@ use crate::sys::stat::mounted;
 /// mounted then, unless the server fails later in the foreground.
 pub fn mount(options: &Options) -> Result<(), MountError> {
     let paths = check(options)?;
-    if let Chosen::Kernel(tree) = engine::choose(options, &paths.source)? {
-        return kernel::attach(tree.as_fd(), &paths.target)
-            .map_err(|why| refused(&paths.target, why, String::new()));
-    }
+    let why = match engine::choose(options, &paths.source)? {
+        Chosen::Kernel(tree) => {
+            return kernel::attach(tree.as_fd(), &paths.target)
+                .map_err(|why| refused(&paths.target, why, String::new()));
+        }
+        Chosen::Server(why) => why,
+    };
     if options.foreground {
         daemon::settle().map_err(MountError::doing("chdir"))?;
-        return serve(options, &paths, |_device| Ok(()));
+        return serve(options, &paths, &why, |_device| Ok(()));
     }
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)
         .map_err(|errno| MountError::System { what: "pipe", why: errno.into() })?;
@@ -50,7 +53,7 @@ pub fn mount(options: &Options) -> Result<(), MountError> {
         }
         Fork::Child => {
             drop(reader);
-            let code = in_background(options, &paths, File::from(writer));
+            let code = in_background(options, &paths, &why, File::from(writer));
             // This process is a copy made to serve; its caller is the other one.
             std::process::exit(code.into())
         }
@@ -60,14 +63,14 @@ pub fn mount(options: &Options) -> Result<(), MountError> {
 /// What the server sends when its mount is attached; else it sends an error.
 const ATTACHED: &str = "attached ";
 
-fn in_background(options: &Options, paths: &Paths, parent: File) -> u8 {
+fn in_background(options: &Options, paths: &Paths, why: &Server, parent: File) -> u8 {
     let started = (|| {
         daemon::close_inherited().map_err(MountError::doing("close"))?;
         daemon::detach().map_err(MountError::doing("setsid"))
     })();
     let mut waiting = Some(parent);
     let served = started.and_then(|()| {
-        serve(options, paths, |(major, minor)| {
+        serve(options, paths, why, |(major, minor)| {
             if let Some(mut parent) = waiting.take() {
                 write!(parent, "{ATTACHED}{major}:{minor}")?;
             }

@@ -78,6 +78,7 @@ fn options_of(target: &Path) -> Options {
         submounts: Submounts::Follow,
         engine: Engine::Fuse,
         foreground: true,
+        written: Vec::new(),
     }
 }
 
@@ -94,7 +95,9 @@ const NAME: &str = "a, b";
 
 fn start(target: &Path) -> (Session, Place) {
     let (options, name) = (options_of(target), OsStr::new(NAME));
-    attach::mount(&options, target, name, Arc::new(file_system()), SERVING).unwrap()
+    attach::mount(&options, target, name, Arc::new(file_system()), SERVING)
+        .map(|(session, place, _)| (session, place))
+        .unwrap()
 }
 
 /// Starts a file system of which nothing is attached yet.

@@ -15,26 +15,41 @@ use crate::source::{Happened, Source, Watch, What};
 /// How long the kernel may believe what only this mount can change.
 const UNBOUNDED: Duration = Duration::from_secs(3600);
 
-/// Begins to watch a source where that is asked for; returns what the kernel may
-/// believe, and what watches.
-pub(super) fn begin(cache: Cache, source: &dyn Source) -> (Trust, Option<Arc<dyn Watch>>) {
+/// What the kernel may believe of a source.
+#[derive(Debug)]
+pub(super) struct Believed {
+    pub(super) trust: Trust,
+    /// What hears of changes.
+    pub(super) watch: Option<Arc<dyn Watch>>,
+    /// How the source is watched, or why it is not.
+    pub(super) why: String,
+}
+
+/// Begins to watch a source where that is asked for.
+pub(super) fn begin(cache: Cache, source: &dyn Source) -> Believed {
+    let fixed =
+        |time, why: &str| Believed { trust: Trust::For(time), watch: None, why: why.into() };
     match cache {
-        Cache::Ttl(time) => (Trust::For(time), None),
-        Cache::Exclusive => (Trust::For(UNBOUNDED), None),
-        Cache::Off => (Trust::For(Duration::ZERO), None),
-        Cache::Watch if source.facts().immutable => (Trust::For(UNBOUNDED), None),
+        Cache::Ttl(time) => {
+            fixed(time, "what others change in the source is seen at the latest then")
+        }
+        Cache::Exclusive => fixed(UNBOUNDED, "nobody else changes the source, as promised"),
+        Cache::Off => fixed(Duration::ZERO, "as asked"),
+        Cache::Watch if source.facts().immutable => fixed(UNBOUNDED, "the source never changes"),
         Cache::Watch => match source.watch() {
             Ok(watch) => {
-                log::info!("source: watched: {}", watch.describe());
-                (Trust::Watch, Some(watch))
+                let why = watch.describe();
+                log::info!("source: watched: {why}");
+                Believed { trust: Trust::Watch, watch: Some(watch), why }
             }
             Err(why) => {
-                log::info!(
-                    "source: not watched ({}): what others change in it may be seen up to {} s late",
-                    why.0,
-                    SHORT.as_secs()
+                let late = SHORT.as_secs();
+                let why = format!(
+                    "not watched ({}): what others change in it may be seen up to {late} s late",
+                    why.0
                 );
-                (Trust::For(SHORT), None)
+                log::info!("source: {why}");
+                fixed(SHORT, &why)
             }
         },
     }

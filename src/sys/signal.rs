@@ -12,6 +12,8 @@ pub enum Asked {
     End,
     /// To read its policy again.
     Reload,
+    /// To say what it has done.
+    Stats,
 }
 
 /// The signals that ask a server for something.
@@ -26,7 +28,7 @@ impl Signals {
     /// As pthread_sigmask(3).
     pub fn block() -> io::Result<Self> {
         let mut set = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
             set.add(signal);
         }
         set.thread_block()?;
@@ -38,7 +40,10 @@ impl Signals {
     /// # Errors
     /// As sigwait(3).
     pub fn wait(&self) -> io::Result<Asked> {
-        Ok(if self.0.wait()? == Signal::SIGHUP { Asked::Reload } else { Asked::End })
+        let signal = self.0.wait()?;
+        let others = [(Signal::SIGHUP, Asked::Reload), (Signal::SIGUSR1, Asked::Stats)];
+        Ok(others.into_iter().find_map(|(of, asked)| (of == signal).then_some(asked)))
+            .map(|asked| asked.unwrap_or(Asked::End))
     }
 }
 

@@ -181,6 +181,55 @@ fn abort_asks_nothing_of_a_mount_on_the_way() {
 }
 
 #[test]
+fn stats_count_what_was_asked_and_is_held() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--log", "info"]);
+        for name in ["a", "b", "c"] {
+            fs::write(source.join(name), name).unwrap();
+        }
+        // A mount is there a moment before its server can be asked.
+        wait_for("a server that is known", || {
+            finish(&["stats", str(&ours.point)]).status.success()
+        });
+        let stats = || {
+            let done = finish(&["stats", "--json", str(&ours.point)]);
+            assert!(done.status.success(), "{}", text(&done));
+            let stats: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+            move |part: &str, word: &str| stats[part][word].as_u64().unwrap()
+        };
+        let before = stats();
+        for name in ["a", "b", "c"] {
+            assert_eq!(fs::read(ours.at(name)).unwrap(), name.as_bytes());
+        }
+        assert!(fs::metadata(ours.at("none")).is_err());
+        let (open, list) =
+            (fs::File::open(ours.at("a")).unwrap(), fs::read_dir(&ours.point).unwrap());
+        let after = stats();
+        let more = |part: &str, word: &str| after(part, word) - before(part, word);
+        assert_eq!((more("requests", "lookup"), more("counts", "no_such_name")), (4, 1));
+        assert_eq!(more("requests", "open"), 4);
+        assert_eq!(more("counts", "open_cached") + more("counts", "open_passthrough"), 4);
+        assert_eq!((more("held", "files"), more("held", "directories")), (1, 1));
+        assert_eq!(more("held", "inodes"), 3);
+        assert!(more("held", "descriptors") >= 2 && after("held", "nodes") >= 1);
+        assert_eq!(more("counts", "fault"), 0);
+        drop((open, list));
+        wait_for("both released", || {
+            stats()("held", "files") + stats()("held", "directories") == 0
+        });
+        let done = finish(&["--stats", str(&ours.point)]);
+        let said = text(&done);
+        assert!(said.contains("requests:\n  ") && said.contains("held:\n  descriptors"), "{said}");
+        ours.signal(Signal::SIGUSR1);
+        wait_for("a line of the log", || ours.log().contains("info: stats: "));
+        assert!(ours.log().contains("lookup "), "{}", ours.log());
+        let done = finish(&["stats", "/proc"]);
+        assert_eq!(done.status.code(), Some(32), "{}", text(&done));
+    });
+}
+
+#[test]
 fn explain_says_what_the_mount_shows() {
     require!(Root, Fuse);
     sandbox(|sandbox| {

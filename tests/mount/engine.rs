@@ -260,11 +260,19 @@ fn commands_say_what_a_kernel_mount_is() {
         fs::create_dir(&source).unwrap();
         fs::write(source.join("f"), "x").unwrap();
         assert_eq!(mount(&["--engine=kernel", MAP], &source, &point).0, Some(0));
-        for command in ["reload", "abort"] {
+        for command in ["reload", "stats", "abort"] {
             let done = finish(&[command, str(&point)]);
             assert_eq!(done.status.code(), Some(32), "{command}");
             assert!(text(&done).contains("a kernel idmapped mount, without a server"), "{command}");
         }
+        let done = finish(&["explain", "--mount", "--json", str(&point), "f"]);
+        assert!(done.status.success(), "{}", text(&done));
+        let said: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!(said["mount"]["engine"]["what"], "kernel");
+        assert_eq!(said["mount"]["source"], str(&source));
+        assert_eq!(said["mount"]["policy"], "map=0:100000:65536");
+        assert_eq!(said["files"][0]["path"], "f");
+        assert!(said["flags"].as_str().unwrap().contains("idmapped"));
         run("umount", &[str(&point)]);
     });
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -11,8 +11,8 @@ use nix::unistd::{Gid, Uid};
 use serde_json::Value;
 
 use crate::require;
-use crate::support::ours::{Ours, finish};
-use crate::support::{Sandbox, raw, sandbox, sh, str, text};
+use crate::support::ours::{Ours, PROGRAM, command, finish, finish_command};
+use crate::support::{Sandbox, raw, sandbox, sh, str, text, try_sh_as, wait_for};
 
 /// A caller: user, group, supplementary groups.
 type Who = (u32, u32, &'static [u32]);
@@ -235,5 +235,105 @@ deny = ['create']
             ours.unmount();
         }
         assert!(wrong.is_empty(), "{wrong}");
+    });
+}
+
+/// What `explain --mount` says in JSON.
+fn live(point: &Path, more: &[&str]) -> Value {
+    let mut said = None;
+    // A mount is there a moment before its server can be asked.
+    wait_for("a server that is known", || {
+        let done = finish(&[&["explain", "--mount", "--json", str(point)], more].concat());
+        said = done.status.success().then_some(done.stdout);
+        said.is_some()
+    });
+    serde_json::from_slice(&said.unwrap()).unwrap()
+}
+
+#[test]
+fn a_live_mount_says_what_it_is() {
+    require!(Root, Fuse, Idmap);
+    sandbox(|sandbox| {
+        let source = sandbox.dir("src");
+        for (args, want) in [
+            (&["--cache=ttl=1"][..], ["ttl=1", "the kernel", "directly", "follow"]),
+            (&["--cache=none"], ["none", "the kernel", "directly", "follow"]),
+            (&["--cache=exclusive"], ["exclusive", "the kernel", "directly", "follow"]),
+            (&["--mirror=7"], ["none", "the server", "directly", "follow"]),
+            (&["--submounts=hide", "--cache=none"], ["none", "the kernel", "directly", "hide"]),
+        ] {
+            let ours = Ours::new(&source, &sandbox.dir("mnt"), args);
+            let said = live(&ours.point, &[]);
+            let of = |name: &str| said["mount"][name]["what"].as_str().unwrap().to_owned();
+            let got = ["cache", "permission", "mounted", "submounts"].map(of);
+            assert_eq!(got, want, "{args:?}");
+            assert_eq!(of("engine"), "fuse");
+            assert_eq!(said["mount"]["source"], str(&source));
+            assert_eq!(said["mount"]["pid"].as_i64(), Some(ours.pid().as_raw().into()));
+            assert!(said["flags"].as_str().unwrap().contains("nosuid"), "{said}");
+            assert_eq!(said["files"], Value::Null);
+        }
+    });
+}
+
+#[test]
+fn a_live_mount_says_when_the_kernel_would_do() {
+    require!(Root, Fuse, Idmap);
+    sandbox(|sandbox| {
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        for (args, source, what, why) in [
+            (&["--map=0:100000:9"][..], &source, "yes", "engine=kernel would do the same"),
+            (&["--map=0:100000:9", "--fsname=x"], &source, "no", "option fsname"),
+            (&["--store-as=1:1", "--present-as=1:1"], &source, "no", "present-as"),
+            (&[], &PathBuf::from("/proc/bus"), "no", "(proc)"),
+        ] {
+            let done = finish(&[args, &[str(source), str(&point)]].concat());
+            assert!(done.status.success(), "{}", text(&done));
+            let said = live(&point, &[]);
+            assert_eq!(said["kernel"]["what"], what, "{args:?}: {said}");
+            let got = said["kernel"]["why"].as_str().unwrap();
+            assert!(got.contains(why), "{args:?}: {got}");
+            let done = finish(&["explain", "--mount", str(&point)]);
+            let line = format!("  engine=kernel:  {what} (");
+            assert!(text(&done).contains(&line), "{}", text(&done));
+            sh(&format!("umount {}", str(&point)));
+        }
+        // Over itself, the source is no longer seen.
+        let done = finish(&[str(&source), str(&source)]);
+        assert!(done.status.success(), "{}", text(&done));
+        assert_eq!(live(&source, &[])["kernel"]["what"], "unknown");
+        sh(&format!("umount {}", str(&source)));
+    });
+}
+
+#[test]
+fn files_of_a_live_mount_are_explained_by_its_policy() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        fs::write(source.join("f"), "").unwrap();
+        let policy = sandbox.file("p.toml", "version = 1\n[ids]\nmap = ['0:7:1']\n");
+        // The server, and whoever asks, have their working directories elsewhere.
+        let mut command = command(&["--policy", "p.toml", "src", "mnt"]);
+        let done = finish_command(command.current_dir(sandbox.path("")));
+        assert!(done.status.success(), "{}", text(&done));
+        let said = live(&point, &["f", "--as", "7:7"]);
+        assert_eq!(said["files"][0]["shown"][0]["answer"], 7, "{said}");
+        assert_eq!(said["files"][0]["path"], "f");
+        assert!(!said["files"][0]["access"].as_array().unwrap().is_empty());
+        assert_eq!(said["mount"]["options"][0], format!("policy={}", str(&policy)));
+        fs::write(&policy, "version = 1\n[[rules]]\nname = 'f'\nhide = true\n").unwrap();
+        let asked = || finish(&["explain", "--mount", str(&point), "f"]);
+        assert_eq!(asked().status.code(), Some(1));
+        assert!(text(&asked()).contains("is not the policy in force (idmapfs reload"));
+        assert!(finish(&["reload", str(&point)]).status.success());
+        let done = asked();
+        assert!(text(&done).contains("f:\n  it is hidden\n"), "{}", text(&done));
+        assert!(text(&done).contains("policy:         rules=1:"), "{}", text(&done));
+        assert!(text(&done).contains("no (the policy has rules"), "{}", text(&done));
+        let done =
+            try_sh_as(1000, 1000, &[], &format!("{PROGRAM} explain --mount {}", str(&point)));
+        assert!(!done.status.success(), "{}", text(&done));
+        sh(&format!("umount {}", str(&point)));
     });
 }

@@ -1,0 +1,177 @@
+//! `idmapfs explain --mount`: what a live mount is, and why.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Answer, answer};
+use crate::cli::fault::Fault;
+use crate::cli::parse::{Form, Live};
+use crate::cli::policy::{asker, spec};
+use crate::cli::settings::Settings;
+use crate::control::{self, ControlError, Facts, Said};
+use crate::mount::{self, IdMapped};
+use crate::policy::Spec;
+use crate::sys::id_map::Line;
+use crate::sys::mountinfo;
+use crate::text::{escape, shown};
+
+/// What is said of a live mount.
+#[derive(Debug, Serialize)]
+struct Explained {
+    mount: Facts,
+    /// The flags in the mount table; empty if it is not there to be seen.
+    flags: String,
+    /// Whether the kernel's engine would do the same.
+    kernel: Said,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    files: Option<Answer>,
+}
+
+/// Prints what a mount is, and how files of it are shown.
+///
+/// # Errors
+/// Nothing of ours is mounted there, or its server cannot be asked; the policy is
+/// not at hand, or a path does not lead to a file below the source.
+pub fn explain(request: &Live, out: &mut dyn Write) -> Result<(), Fault> {
+    let mount = facts(&request.target)?;
+    let asker = request.caller.as_deref().map(asker).transpose()?;
+    let files = if request.paths.is_empty() && asker.is_none() {
+        None
+    } else {
+        let spec = policy(&mount)?;
+        Some(answer(&spec, &mount.source, &request.paths, asker.as_ref())?)
+    };
+    let there = mountinfo::mount_at(&mount.target).ok().flatten();
+    let flags = there.map(|there| there.flags).unwrap_or_default();
+    let explained = Explained { flags, kernel: kernel(&mount), mount, files };
+    Fault::printing(match request.form {
+        Form::Json => super::json(&explained, out),
+        Form::Text => text(&explained, out).and_then(|()| match &explained.files {
+            Some(files) => super::text(files, asker.as_ref(), out),
+            None => Ok(()),
+        }),
+    })
+}
+
+/// Asks the server of a mount, or says of the kernel's what is known.
+fn facts(target: &Path) -> Result<Facts, Fault> {
+    match control::describe(target) {
+        Err(ControlError::Kernel(point)) => match IdMapped::at(&point) {
+            Ok(Some(there)) => Ok(of_kernel(&there)),
+            Ok(None) => Err(ControlError::Unknown(point).into()),
+            Err(error) => Err(Fault::mount(format!("mount table: {error}"))),
+        },
+        told => Ok(told?),
+    }
+}
+
+/// What is said of a policy that the kernel does not tell.
+const UNTOLD: &str = "not told by the kernel, which does since Linux 6.15";
+
+fn of_kernel(there: &IdMapped) -> Facts {
+    let words = |letter: char, lines: &[Line]| {
+        let word = move |line: &Line| {
+            format!("map={letter}:{}:{}:{}", line.inside, line.outside, line.count)
+        };
+        lines.iter().map(word).collect::<Vec<String>>()
+    };
+    let options =
+        there.maps.as_ref().map(|[users, groups]| [words('u', users), words('g', groups)].concat());
+    let policy = options.as_deref().and_then(|options| made(options, Path::new("/")).ok());
+    let elsewhere = || format!("{}:{}", there.mount.source.display(), there.mount.root.display());
+    let itself = || Said::new("the kernel", "as in the source");
+    Facts {
+        version: 1,
+        pid: None,
+        source: there.source().unwrap_or_else(|| elsewhere().into()),
+        target: there.mount.point.clone(),
+        engine: Said::new("kernel", "an idmapped mount, without a server"),
+        beyond_kernel: None,
+        policy: policy.map_or_else(|| UNTOLD.to_owned(), |spec| spec.describe()),
+        options: options.unwrap_or_default(),
+        cache: Said::new("the source's own", "there is nothing between"),
+        data: Said::new("the source's own", "there is nothing between"),
+        acl: Said::new("translated", "by the kernel, where the source has any"),
+        permission: itself(),
+        submounts: Said::new(
+            "copied",
+            "what was mounted below at the mount has a mount of its own",
+        ),
+        mounted: Said::new("directly", "every user may enter"),
+        user_namespace: "initial".to_owned(),
+        threads: 0,
+        clone_fd: false,
+    }
+}
+
+fn made(options: &[String], source: &Path) -> Result<Spec, Fault> {
+    spec(&Settings::rewritten(options)?, source)
+}
+
+/// Makes the policy of a mount again, of the options that it was made with.
+///
+/// # Errors
+/// They no longer say what is in force.
+fn policy(mount: &Facts) -> Result<Spec, Fault> {
+    if mount.policy == UNTOLD {
+        return Err(Fault::usage(format!("the policy of that mount is {UNTOLD}")));
+    }
+    let spec = made(&mount.options, &mount.source)?;
+    if spec.describe() == mount.policy {
+        return Ok(spec);
+    }
+    Err(Fault::usage("what the options of that mount say by now is not the policy in force")
+        .hint("idmapfs reload puts it in force; idmapfs explain SOURCE PATH explains it before"))
+}
+
+/// Says whether the kernel's engine would do the same.
+fn kernel(mount: &Facts) -> Said {
+    if mount.engine.what == "kernel" {
+        return Said::new("yes", "it does");
+    }
+    if let Some(why) = &mount.beyond_kernel {
+        return Said::new("no", why);
+    }
+    let covered = mount.source.starts_with(&mount.target);
+    match mount::probe(&mount.source) {
+        _ if covered => Said::new("unknown", "the source is covered by this mount"),
+        Ok(()) => Said::new("yes", "engine=kernel would do the same without a server"),
+        Err(why) => Said::new("no", why.to_string()),
+    }
+}
+
+fn text(explained: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
+    let Explained { mount, flags, kernel, .. } = explained;
+    let mut line = |word: &str, what: &str| {
+        let (word, what) = (format!("{word}:"), escape(what));
+        writeln!(out, "  {word:<15} {what}")
+    };
+    let said = |said: &Said| match said.why.as_str() {
+        "" => said.what.clone(),
+        why => format!("{} ({why})", said.what),
+    };
+    line("mount point", &shown(&mount.target))?;
+    line("source", &shown(&mount.source))?;
+    line("engine", &said(&mount.engine))?;
+    if mount.pid.is_some() {
+        line("engine=kernel", &said(kernel))?;
+    }
+    line("policy", &mount.policy)?;
+    if !flags.is_empty() {
+        line("flags", flags)?;
+    }
+    line("cache", &said(&mount.cache))?;
+    line("data", &said(&mount.data))?;
+    line("ACLs", &said(&mount.acl))?;
+    line("permission", &said(&mount.permission))?;
+    line("submounts", &said(&mount.submounts))?;
+    line("mounted", &said(&mount.mounted))?;
+    if let Some(pid) = mount.pid {
+        let device = if mount.clone_fd { "a device each" } else { "one device" };
+        line("server", &format!("process {pid}, {} threads with {device}", mount.threads))?;
+        line("user namespace", &mount.user_namespace)?;
+    }
+    Ok(())
+}

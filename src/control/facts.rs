@@ -1,0 +1,76 @@
+//! What a server says of its mount: what it is and why, and what it has done.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Something that was decided, and why, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// What.
+    pub what: String,
+    /// Why, or how.
+    pub why: String,
+}
+
+impl Said {
+    /// Makes it of two texts.
+    pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { what: what.into(), why: why.into() }
+    }
+}
+
+/// What a live mount is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The version of this form: 1. Fields may be added.
+    pub version: u32,
+    /// The process of the server; `None`: there is none.
+    pub pid: Option<u32>,
+    /// The directory that is shown.
+    pub source: PathBuf,
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// What translates: `fuse` or `kernel`.
+    pub engine: Said,
+    /// Why the kernel's idmapped mount would not do the same, as far as policy
+    /// and options say; `None`: it would.
+    pub beyond_kernel: Option<String>,
+    /// The policy, in the words of the options.
+    pub policy: String,
+    /// The policy options as they were given, `NAME=VALUE` or `NAME` each: what
+    /// the policy can be made of again.
+    pub options: Vec<String>,
+    /// What the kernel may keep of names and attributes.
+    pub cache: Said,
+    /// The way of what is read and written.
+    pub data: Said,
+    /// Whether there are ACLs, and who evaluates them.
+    pub acl: Said,
+    /// Who decides what callers may do.
+    pub permission: Said,
+    /// What is shown where something is mounted below the source.
+    pub submounts: Said,
+    /// How it was mounted.
+    pub mounted: Said,
+    /// The id map of the server's user namespace: `initial`, or its lines.
+    pub user_namespace: String,
+    /// How many threads answer.
+    pub threads: usize,
+    /// Whether each of them has a descriptor of the device.
+    pub clone_fd: bool,
+}
+
+/// What a server has done and what it holds, as numbers by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// The version of this form: 1. Numbers may be added.
+    pub version: u32,
+    /// How often each kind of request came.
+    pub requests: BTreeMap<String, u64>,
+    /// How often everything else happened.
+    pub counts: BTreeMap<String, u64>,
+    /// What is held right now.
+    pub held: BTreeMap<String, u64>,
+}

@@ -1,0 +1,176 @@
+//! What a server says of its mount: what it is and why, and what was done.
+
+use std::collections::BTreeMap;
+
+use super::attach::Way;
+use super::check::Paths;
+use super::engine::{self, Server};
+use super::options::{Cache, Options, Passthrough, Submounts};
+use crate::control::{Facts, Said, Stats};
+use crate::count;
+use crate::fs::Fs;
+use crate::fuse::SessionOptions;
+use crate::source;
+use crate::sys::id_map::{IdMap, Line};
+
+/// A mount as it was made.
+#[derive(Clone, Debug)]
+pub(super) struct Made<'a> {
+    pub(super) options: &'a Options,
+    pub(super) paths: &'a Paths,
+    pub(super) why: &'a Server,
+    pub(super) way: Way,
+    pub(super) serving: SessionOptions,
+    /// What the source can do.
+    pub(super) source: source::Facts,
+    /// What is shown of mounts below the source.
+    pub(super) submounts: Submounts,
+    /// Why the kernel may believe it for how long.
+    pub(super) believed: String,
+}
+
+/// Says what a mount is.
+pub(super) fn facts(made: &Made<'_>) -> Facts {
+    let Made { options, paths, why, serving, .. } = made;
+    Facts {
+        version: 1,
+        pid: Some(std::process::id()),
+        source: paths.source.clone(),
+        target: paths.target.clone(),
+        engine: Said::new("fuse", why.to_string()),
+        beyond_kernel: beyond_kernel(options),
+        policy: options.spec.describe(),
+        options: options.written.clone(),
+        cache: cache(made),
+        data: data(options, serving),
+        acl: acl(made),
+        permission: permission(options),
+        submounts: submounts(options.submounts, made.submounts),
+        mounted: mounted(options, made.way),
+        user_namespace: user_namespace(),
+        threads: serving.threads,
+        clone_fd: serving.clone_device,
+    }
+}
+
+/// Says why the kernel would not do the same, if policy or options are why.
+fn beyond_kernel(options: &Options) -> Option<String> {
+    let all = engine::of_options(options).and_then(|()| engine::of_policy(&options.spec));
+    all.err().map(|why| why.to_string())
+}
+
+fn cache(made: &Made<'_>) -> Said {
+    let how = match made.options.cache {
+        _ if !made.options.kernel_decides() => {
+            return Said::new("none", "the policy depends on the caller");
+        }
+        Cache::Ttl(time) => format!("ttl={}", time.as_secs()),
+        Cache::Exclusive => "exclusive".to_owned(),
+        Cache::Off => "none".to_owned(),
+        Cache::Watch => "watch".to_owned(),
+    };
+    Said::new(how, made.believed.clone())
+}
+
+fn data(options: &Options, serving: &SessionOptions) -> Said {
+    let pages = if serving.keep_pages {
+        "what was read stays cached"
+    } else {
+        "what was read is read again after the next open"
+    };
+    let asked = match options.passthrough {
+        Passthrough::Auto => String::new(),
+        Passthrough::Off => "passthrough=off; ".to_owned(),
+    };
+    Said::new("by way of the server", format!("{asked}{pages}"))
+}
+
+fn acl(made: &Made<'_>) -> Said {
+    match (made.source.acl, made.serving.acl) {
+        (false, _) => Said::new("none", "the source keeps none"),
+        (true, true) => Said::new("translated", "the kernel evaluates them"),
+        (true, false) => Said::new("translated", "the server evaluates them"),
+    }
+}
+
+fn permission(options: &Options) -> Said {
+    if options.kernel_decides() {
+        Said::new("the kernel", "by what all callers are shown")
+    } else {
+        Said::new("the server", "the policy depends on the caller")
+    }
+}
+
+fn submounts(asked: Submounts, shown: Submounts) -> Said {
+    match (asked, shown) {
+        (Submounts::Follow, Submounts::Follow) => Said::new("follow", "as they were at the mount"),
+        (Submounts::Follow, Submounts::Hide) => {
+            Said::new("hide", "the mounts could not be copied, which takes privilege")
+        }
+        (Submounts::Hide, _) => Said::new("hide", "as asked"),
+    }
+}
+
+fn mounted(options: &Options, way: Way) -> Said {
+    let uid = nix::unistd::geteuid();
+    let everyone = match way {
+        Way::Own => options.allow_other.unwrap_or(uid.is_root()),
+        Way::Helper => options.allow_other == Some(true),
+    };
+    let who = if everyone {
+        "every user may enter".to_owned()
+    } else {
+        format!("only user {uid} may enter")
+    };
+    match way {
+        Way::Own => Said::new("directly", who),
+        Way::Helper => Said::new("by fusermount3", who),
+    }
+}
+
+/// Returns the id map of the users of this process's user namespace.
+fn user_namespace() -> String {
+    let initial = [Line { inside: 0, outside: 0, count: u32::MAX }];
+    match IdMap::read("self", "uid") {
+        Ok(map) if map.lines() == initial => "initial".to_owned(),
+        Ok(map) => {
+            let lines: Vec<String> = map.lines().iter().map(ToString::to_string).collect();
+            lines.join(", ")
+        }
+        Err(_) => "unknown".to_owned(),
+    }
+}
+
+/// Says what was done, and what is held.
+pub(super) fn stats(fs: &Fs) -> Stats {
+    let held = fs.held();
+    let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let mut all: BTreeMap<String, u64> = [
+        ("inodes", held.inodes),
+        ("nodes", held.nodes),
+        ("pins", held.pins),
+        ("files", held.files),
+        ("directories", held.directories),
+    ]
+    .into_iter()
+    .map(|(word, count)| (word.to_owned(), number(count)))
+    .collect();
+    if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
+        // One of them is open for this.
+        all.insert("descriptors".to_owned(), number(descriptors.count()).saturating_sub(1));
+    }
+    let named = |(word, count): (&str, u64)| (word.to_owned(), count);
+    Stats {
+        version: 1,
+        requests: count::requests().map(named).collect(),
+        counts: count::counts().map(named).collect(),
+        held: all,
+    }
+}
+
+/// Says the same in one line, without what is 0.
+pub(super) fn line(stats: &Stats) -> String {
+    let parts = [&stats.requests, &stats.counts, &stats.held];
+    let words = parts.into_iter().flatten().filter(|(_, count)| **count > 0);
+    words.map(|(word, count)| format!("{word} {count}")).collect::<Vec<_>>().join(", ")
+}
