@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::child::{Job, Sample};
+use crate::data::Aligned;
 use crate::place::run;
 use crate::tree::{self, DIRS};
 
@@ -105,11 +106,11 @@ pub fn cold_stat(job: &Job) -> io::Result<Sample> {
 /// All of many small files, again and again.
 pub fn read_small(job: &Job) -> io::Result<Sample> {
     let paths = some(job, job.files * 3 / 10);
-    let mut buffer = vec![0; 8192];
+    let mut buffer = Aligned::new(8192);
     let mut read = || {
         paths.iter().try_for_each(|path| {
             let mut file = File::open(path)?;
-            while file.read(&mut buffer)? > 0 {}
+            while file.read(buffer.get())? > 0 {}
             Ok(())
         })
     };

@@ -23,6 +23,8 @@ use crate::work::{Before, How, Unit, WORKS, Work};
 
 /// Time for servers to take in that the kernel has forgotten all.
 const SETTLE: Duration = Duration::from_millis(100);
+/// Between making a mount and using it.
+const PAUSE: Duration = Duration::from_millis(20);
 /// A name for the tasks that no mount is measured with.
 const NOBODY: &str = "native.0";
 
@@ -79,14 +81,14 @@ fn native(place: &Place) -> io::Result<Live> {
 fn build(place: &Place, works: &[&Work], args: &Args) -> io::Result<()> {
     eprintln!("peers: building a tree of {} files", args.files);
     let live = native(place)?;
-    child::run("build", &live, place, NOBODY)?;
+    child::run("build", &live, place, NOBODY).about("a tree, as user 1000")?;
     if works.iter().any(|work| work.name == "git")
         && let Err(error) = child::run("repository", &live, place, NOBODY)
     {
         eprintln!("peers: no git status: {error}");
     }
     if works.iter().any(|work| matches!(work.how, How::Memory)) {
-        child::run("many", &live, place, &args.memory.to_string())?;
+        child::run("many", &live, place, &args.memory.to_string()).about("many files")?;
     }
     // The kernel keeps inodes that have pages, and is to forget them later.
     place::forget_all()?;
@@ -139,6 +141,9 @@ fn at_work(what: &str) {
 /// Measures one work once on a mount that is made for it; one number for each row.
 fn sample(work: &Work, kind: &Kind, place: &Place, name: &str) -> io::Result<Vec<f64>> {
     let live = Live::start(kind, place)?;
+    // Every child starts on a machine that has done nothing for a moment: one that
+    // is started in the middle of something else waits longer for a processor.
+    thread::sleep(PAUSE);
     match work.how {
         How::Start => {
             if live.started.is_zero() {

@@ -11,6 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, SFlag, mknod};
+use nix::unistd::setsid;
 
 use crate::About as _;
 use crate::args::Args;
@@ -43,6 +44,7 @@ impl Place {
         SigSet::empty().thread_set_mask()?;
         end_with_parent();
         enter()?;
+        prefer()?;
         let disk = scratch.join("disk");
         fs::create_dir(&disk)?;
         if args.dir.is_none() {
@@ -78,6 +80,15 @@ fn end_with_parent() {
         let (Ok(_) | Err(_)) = io::stdin().read(&mut [0]);
         std::process::exit(130)
     });
+}
+
+/// Has what else the machine does count less: a session has a priority of its
+/// own where sched(7) groups processes by sessions.
+fn prefer() -> io::Result<()> {
+    setsid().about("a session")?;
+    // Not there where sessions are no groups.
+    let (Ok(()) | Err(_)) = fs::write("/proc/self/autogroup", "-10");
+    Ok(())
 }
 
 fn enter() -> io::Result<()> {

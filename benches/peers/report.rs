@@ -33,6 +33,8 @@ pub struct Line {
     pub shown: Vec<Option<f64>>,
     /// For each column the median of what was measured.
     pub measured: Vec<Option<f64>>,
+    /// For each column what was measured in each round.
+    pub rounds: Vec<Vec<Option<f64>>>,
 }
 
 impl Report {
@@ -62,7 +64,7 @@ impl Report {
         } else {
             measured.clone()
         };
-        self.lines.push(Line { work: work.name, row, shown, measured });
+        self.lines.push(Line { work: work.name, row, shown, measured, rounds });
     }
 }
 
@@ -167,7 +169,11 @@ pub fn json(report: &Report) -> io::Result<String> {
             let goal = line.row.goals.of(kind.name);
             let ratio = if line.row.unit.is_ratio() { of(&line.shown) } else { Value::Null };
             let unit = if line.row.unit.is_ratio() { "nanoseconds" } else { "value" };
-            (kind.name.to_owned(), json!({"ratio": ratio, unit: of(&line.measured), "goal": goal}))
+            let rounds = line.rounds.get(at).into_iter().flatten().copied().map(number);
+            let rounds: Vec<Value> = rounds.collect();
+            let value = of(&line.measured);
+            let all = json!({"ratio": ratio, unit: value, "goal": goal, "rounds": rounds});
+            (kind.name.to_owned(), all)
         };
         let mounts: serde_json::Map<String, Value> =
             report.kinds.iter().enumerate().map(|(at, kind)| each(at, kind)).collect();

@@ -84,8 +84,8 @@ fn legend(out: &mut Drawing, report: &Report) {
 fn bars_of(out: &mut Drawing, report: &Report, line: &Line, top: f64) {
     let columns = report.kinds.iter().zip(&line.shown).skip(1).enumerate();
     for (number, (kind, shown)) in columns {
-        let y = top + BAR * number as f64;
-        let height = BAR - 1.0;
+        let (y, height) = (top + BAR * number as f64, BAR - 1.0);
+        let goal = line.row.goals.of(kind.name).map(across);
         if let Some(ratio) = shown {
             let (from, to) = (across(ratio.min(1.0)), across(ratio.max(1.0)));
             out.add(&format!(
@@ -96,17 +96,18 @@ fn bars_of(out: &mut Drawing, report: &Report, line: &Line, top: f64) {
                 kind.name,
                 short(*ratio)
             ));
+            // Beside the mark of a goal that is close.
+            let end = goal.filter(|goal| (to - 2.0..to + 24.0).contains(goal)).unwrap_or(to);
             out.add(&format!(
                 "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"8\">{}</text>",
-                to + 4.0,
+                end + 4.0,
                 y + 7.0,
                 short(*ratio)
             ));
         }
-        if let Some(goal) = line.row.goals.of(kind.name) {
+        if let Some(x) = goal {
             out.add(&format!(
-                "<path d=\"M{:.1} {y:.1} v{height}\" stroke=\"#000\" stroke-width=\"2\"/>",
-                across(goal)
+                "<path d=\"M{x:.1} {y:.1} v{height}\" stroke=\"#000\" stroke-width=\"2\"/>"
             ));
         }
     }
