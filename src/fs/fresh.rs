@@ -4,10 +4,10 @@
 //! notes that count in the cell of the file; so an answer that was sought before
 //! that is known by its moment, and goes out as one that is not to be believed.
 //! What was believed already is taken back by a notice, see
-//! [`Fs::heard`](super::Fs::heard). Nothing here takes a lock.
+//! [`Fs::heard`](super::Fs::heard). No answer waits for a lock here.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::negative::Negative;
@@ -15,6 +15,7 @@ use super::{Entry, Fs, Notice};
 use crate::attr::{Attr, Time};
 use crate::id::Disk;
 use crate::source::{Covers, Node, Watch};
+use crate::sync::lock;
 
 /// How many cells there are for files; files share them by hash.
 const CELLS: usize = 4096;
@@ -98,6 +99,8 @@ pub(super) struct Fresh {
     /// do not.
     telling: [AtomicU64; 2],
     start: Instant,
+    /// The volumes of which it was said that they are not watched.
+    said: Mutex<Vec<u64>>,
     pub(super) negative: Negative,
 }
 
@@ -115,6 +118,7 @@ impl Fresh {
             opened: cells(if trust == Trust::Watch { OPENED } else { 1 }),
             telling: [AtomicU64::new(0), AtomicU64::new(0)],
             start: Instant::now(),
+            said: Mutex::default(),
             negative: Negative::default(),
         }
     }
@@ -147,10 +151,30 @@ impl Fresh {
     }
 
     fn covers(&self, volume: u64) -> Covers {
-        match self.watch.get() {
-            Some(watch) if !self.deaf.load(Ordering::SeqCst) => watch.covers(volume),
-            Some(_) | None => Covers::Nothing,
+        let Some(watch) = self.watch.get().filter(|_| !self.deaf.load(Ordering::SeqCst)) else {
+            return Covers::Nothing;
+        };
+        let covers = watch.covers(volume);
+        if covers == Covers::Nothing {
+            self.say_unwatched(volume, watch.as_ref());
         }
+        covers
+    }
+
+    /// Logs once why nothing is heard of a volume.
+    fn say_unwatched(&self, volume: u64, watch: &dyn Watch) {
+        let mut said = lock(&self.said);
+        if said.contains(&volume) {
+            return;
+        }
+        said.push(volume);
+        drop(said);
+        let reason = watch.unwatched(volume).map_or_else(String::new, |why| why.0);
+        log::info!(
+            "a file system below the source: not watched ({reason}): what others change in it may \
+             be seen up to {} s late",
+            SHORT.as_secs()
+        );
     }
 
     /// Returns the milliseconds since this was made, and 1.

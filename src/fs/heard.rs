@@ -53,6 +53,8 @@ impl Fs {
                 let dirs = self.changed(dir, own);
                 for &dir in &dirs {
                     self.fresh.negative.remove(dir, name);
+                    // At once; the rest may have to wait.
+                    tell(Notice::Attributes(dir));
                     tell(Notice::Name(dir, name.clone()));
                     tell(Notice::Pages(dir));
                 }

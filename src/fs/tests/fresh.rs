@@ -78,7 +78,8 @@ fn what_has_changed_is_told_by_number() {
     let want = [Notice::Attributes(file), Notice::Name(root, "f".into())];
     assert_eq!(tell(What::Attributes(key.clone())), want);
     assert_eq!(tell(What::Contents(key.clone())), [Notice::Pages(file)]);
-    let named = [Notice::Name(root, "f".into()), Notice::Pages(root)];
+    let name = Notice::Name(root, "f".into());
+    let named = [Notice::Attributes(root), name, Notice::Pages(root)];
     assert_eq!(tell(change(&world, root, "f", None)), named);
     let with_file = tell(change(&world, root, "f", Some(file)));
     assert_eq!(with_file, [named.to_vec(), vec![Notice::Attributes(file)]].concat());
