@@ -27,7 +27,7 @@ use crate::fuse::{Refreshed, Session, SessionOptions, VIEW};
 use crate::id::{Caller, Id, Ids};
 use crate::policy::{NoNames, Spec, options};
 use crate::source::memory::{self, Memory, Script};
-use crate::source::{Covers, RenameFlags, What};
+use crate::source::{Covers, Key, RenameFlags, What};
 use crate::sys::mount::{self as kernel, Context};
 use crate::sys::mountinfo;
 
@@ -409,6 +409,48 @@ fn what_was_lost_is_asked_for_again() {
         umount2(dir, MntFlags::empty()).unwrap();
         session.wait().unwrap();
     });
+}
+
+/// Nobody asks for a name again that has gone on the host.
+#[test]
+fn what_is_gone_is_forgotten_on_both_sides() {
+    in_private_namespace(|dir| {
+        let (session, watching, fs, host, script) = start_watched(dir);
+        fs::create_dir(dir.join("d")).unwrap();
+        let caller = Caller { uid: Id::new(0), gid: Id::new(0), pid: 1 };
+        let at = host.lookup(&caller, host.root_number(), OsStr::new("d")).unwrap().node;
+        let names: Vec<OsString> = (0..200).map(|i| format!("f{i}").into()).collect();
+        for name in &names {
+            host.mknod(&caller, at, name, libc::S_IFREG, 0, 0).unwrap();
+            fs::metadata(dir.join("d").join(name)).unwrap();
+        }
+        let known = || {
+            let parts = (0..).map_while(|part| fs.numbers(part));
+            parts.map(|part| part.len()).sum::<usize>()
+        };
+        assert!(known() >= 202);
+        // A number of the memory is that of its file.
+        let key = Key { volume: 0, ino: at, generation: fs_generation(&host, &caller, at) };
+        for name in &names {
+            host.unlink(&caller, at, name).unwrap();
+            script.say(What::Name { dir: key.clone(), name: name.clone(), file: None });
+        }
+        let end = Instant::now() + Duration::from_secs(20);
+        while known() > 2 {
+            assert!(Instant::now() < end, "{} are still known", known());
+            thread::sleep(Duration::from_millis(5));
+        }
+        drop(watching);
+        umount2(dir, MntFlags::empty()).unwrap();
+        session.wait().unwrap();
+    });
+}
+
+fn fs_generation(host: &Fs, caller: &Caller, number: u64) -> u64 {
+    let root = host.root_number();
+    let found = host.lookup(caller, root, OsStr::new("d")).unwrap();
+    assert_eq!(found.node, number);
+    found.generation
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn tell(fs: &Fs, notifier: &Notifier, happened: &Happened) -> bool {
     fs.heard(happened, &mut |notice| {
         told = true;
         if notice == Notice::All {
-            log::info!("source: changes were lost; the kernel is to ask for everything again");
+            log::info!("source: the kernel is to ask for everything again");
         }
         notifier.tell(notice);
     });

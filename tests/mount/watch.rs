@@ -163,17 +163,12 @@ fn a_storm_of_host_changes_leaves_nothing_stale_and_no_growth() {
     });
 }
 
-/// Names come and go that are never used again: neither side keeps them.
+/// Names come and go that are never used again.
 #[test]
-fn what_is_gone_is_forgotten_on_both_sides() {
+fn what_is_gone_takes_no_memory() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
         let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch"]);
-        let inodes = || {
-            let text = fs::read_to_string("/proc/slabinfo").unwrap();
-            let line = text.lines().find(|line| line.starts_with("fuse_inode")).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-        };
         let rounds = |range: std::ops::Range<u32>| {
             for i in range {
                 let name = format!("file {i}");
@@ -184,12 +179,10 @@ fn what_is_gone_is_forgotten_on_both_sides() {
             std::thread::sleep(QUIET);
         };
         rounds(0..500);
-        let (server, kernel) = (resident(&ours), inodes());
+        let before = resident(&ours);
         rounds(500..8000);
-        // Others use FUSE, too.
-        let (server, kernel) =
-            (resident(&ours).saturating_sub(server), inodes().saturating_sub(kernel));
-        assert!(server < 2048 && kernel < 4000, "{server} KiB and {kernel} inodes more");
+        let more = resident(&ours).saturating_sub(before);
+        assert!(more < 1024, "{more} KiB more");
     });
 }
 
