@@ -8,6 +8,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, geteuid, setgroups, setsid};
 
+/// The nice value of threads that many wait for and that do little.
+const HURRY: i32 = -10;
+
 /// Closes every descriptor above standard error that this program was started
 /// with: one could keep a file system busy for as long as the server lives.
 ///
@@ -90,4 +93,12 @@ pub fn raise_descriptors() -> io::Result<u64> {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     Ok(hard)
+}
+
+/// Has this thread run soon when it is woken on a busy machine, where the process
+/// may ask for that.
+pub fn hurry() {
+    let thread = 0;
+    // SAFETY: takes and returns plain numbers; it fails without the privilege.
+    let _asked = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, HURRY) };
 }

@@ -66,11 +66,11 @@ fn host_changes_are_seen_after_the_time_to_live() {
     host_changes_are_seen("ttl=1", Duration::from_millis(2500));
 }
 
-/// Twenty milliseconds as a rule; one look takes about ten.
+/// Within milliseconds as a rule; what was not told would be believed for an hour.
 #[test]
 fn host_changes_are_seen_soon_where_they_are_watched() {
     require!(Root, Fuse, AclTools);
-    host_changes_are_seen("watch", Duration::from_millis(50));
+    host_changes_are_seen("watch", Duration::from_millis(600));
 }
 
 /// What a caller of the mount did is seen by all callers of it at once.

@@ -417,7 +417,7 @@ fn ours_equals_the_kernel_watched() {
     let run = Run {
         engines: [kernel(), ours(&["--cache", "watch"])],
         host_changes: true,
-        settle: Duration::from_millis(50),
+        settle: Duration::from_millis(100),
         we_decide: false,
     };
     hold("watched", &run, 51..55, 2500);
