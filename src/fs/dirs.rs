@@ -77,15 +77,12 @@ impl Fs {
         each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
     ) -> Result<()> {
         let open = self.dirs.get(handle)?;
-        let parent = self.parent(open.number);
         let eyes = self.eyes(caller);
-        let own = self.present_to(eyes, &self.look(open.number, &open.node)?, open.number);
         let mut out = Lines { fs: self, each, held: None, holds: self.hides_names(open.number) };
         let mut failed = None;
         open.dir.read(offset, &mut |entry| {
             let file = match Dot::of(&entry) {
-                Some(Dot::Own) => Ok(Some(dot(own))),
-                Some(Dot::Parent) => Ok(Some(dot(Attr { ino: parent, ..own }))),
+                Some(which) => self.dot(eyes, &open, which).map(Some),
                 None => self.listed(eyes, &open, &entry),
             };
             match file {
@@ -143,16 +140,21 @@ impl Fs {
         }
     }
 
+    /// Returns `.` or `..`; the kernel looks at nothing but the number and the
+    /// kind, so the attributes of the directory do for its parent too.
+    fn dot(&self, eyes: Option<Id<User, View>>, open: &OpenDir, which: Dot) -> Result<Entry> {
+        let own = self.present_to(eyes, &self.look(open.number, &open.node)?, open.number);
+        let number = match which {
+            Dot::Own => open.number,
+            Dot::Parent => self.parent(open.number),
+        };
+        Ok(Entry { node: number, generation: 0, attr: Attr { ino: number, ..own } })
+    }
+
     /// Returns the number of a directory's parent; the root is its own.
     fn parent(&self, number: u64) -> u64 {
         self.tree.place(number).ok().flatten().map_or(number, |place| place.0)
     }
-}
-
-/// Returns `.` or `..`; the kernel looks at nothing but the number and the
-/// kind, so the attributes of the directory do for its parent too.
-const fn dot(attr: Attr<View>) -> Entry {
-    Entry { node: attr.ino, generation: 0, attr }
 }
 
 /// Passes the lines of a listing on.

@@ -199,15 +199,16 @@ impl Fs {
         seen: &Seen,
     ) -> Result<()> {
         self.may_take(caller, (parent, dir), seen)?;
-        let dir = self.look(parent, dir)?;
         let own = |seen: &Seen| {
             let shown = self.shown(caller, seen).uid;
             shown.is_some() && shown == caller.uid
         };
-        let may = !dir.attr.mode.has(Mode::STICKY)
-            || own(seen)
-            || own(&dir)
-            || self.may_act_for_others(caller, seen);
+        if own(seen) {
+            return Ok(());
+        }
+        let dir = self.look(parent, dir)?;
+        let may =
+            !dir.attr.mode.has(Mode::STICKY) || own(&dir) || self.may_act_for_others(caller, seen);
         if may { Ok(()) } else { Err(Error::Denied) }
     }
 

@@ -305,12 +305,12 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// `Stale` if another file or none is there; as open(2).
     fn open_by_name(&self, dir: &Node, name: Name<'_>, key: &Key) -> Result<Node>;
 
-    /// Opens a file by its handle, if it still exists.
+    /// Opens a file by its handle, if it still exists; `kind` is what it is.
     ///
     /// # Errors
     /// `Stale` if it is gone; `Unsupported` without [`Facts::handles`], or for
     /// kinds of file that need a name.
-    fn open_by_key(&self, key: &Key, handle: &FileHandle) -> Result<Node>;
+    fn open_by_key(&self, key: &Key, handle: &FileHandle, kind: FileKind) -> Result<Node>;
 
     /// Returns the attributes of a node.
     ///

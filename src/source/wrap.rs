@@ -17,7 +17,7 @@ use super::{
     Key, Lock, Locks, New, Node, RenameFlags, Rights, Source, Statfs, Unwatched, Watch, XattrSet,
 };
 use crate::acl::{Acl, AclKind, Capability};
-use crate::attr::{Attr, Name};
+use crate::attr::{Attr, FileKind, Name};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Ids};
 use crate::sync::lock;
@@ -161,9 +161,9 @@ impl Source for Wrap {
         self.inner.open_by_name(dir, name, key)
     }
 
-    fn open_by_key(&self, key: &Key, handle: &FileHandle) -> Result<Node> {
+    fn open_by_key(&self, key: &Key, handle: &FileHandle, kind: FileKind) -> Result<Node> {
         self.ledger.enter(Call::OpenByKey)?;
-        self.inner.open_by_key(key, handle)
+        self.inner.open_by_key(key, handle, kind)
     }
 
     fn getattr(&self, node: &Node) -> Result<Attr<Disk>> {

@@ -75,6 +75,8 @@ pub enum Who {
     Server,
     /// An id that nobody has.
     Nobody,
+    /// Whoever it acts as already: what is done looks at capabilities alone.
+    Anyone,
     /// A user and a group, in that order.
     Owner(u32, u32),
 }
@@ -187,6 +189,7 @@ impl Credentials {
             Who::Server => (self.uid, self.nobody.1),
             Who::Nobody => self.nobody,
             Who::Owner(uid, gid) => (uid, gid),
+            Who::Anyone => (thread.uid, thread.gid),
         };
         let done = thread.switch(uid, gid, set_id);
         THREAD.set(Some(thread));

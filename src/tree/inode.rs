@@ -3,19 +3,20 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::attr::FileKind;
 use crate::policy::State;
 use crate::source::{FileHandle, Found, Key};
 
 /// The longest handle that the kernel makes (`MAX_HANDLE_SZ`).
 const HANDLE_MAX: usize = 128;
 
-/// Flags; a handle, as its type and its bytes; a name.
+/// What it is, with flags; a handle, as its type and its bytes; a name.
 type Rest<'a> = (u8, Option<(i32, &'a [u8])>, &'a [u8]);
 
-/// The flag of a directory.
-const DIRECTORY: u8 = 1;
+/// The bits that say what it is: the topmost four of a mode.
+const KIND: u8 = 0x0f;
 /// The flag of a directory whose names are watched.
-const HEARD: u8 = 2;
+const HEARD: u8 = 0x10;
 
 /// A file that the kernel knows.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(super) struct Inode {
     pub(super) count: u64,
     /// The number of the directory where the file was last found.
     parent: u64,
-    /// The rest in one allocation, since a million are kept: flags (one byte);
+    /// The rest in one allocation, since a million are kept: kind and flags (one byte);
     /// the handle's length plus 1 (one byte; 0 without a handle, and then the
     /// name follows at once), its type (four bytes, little-endian), its bytes,
     /// and then the name.
@@ -38,8 +39,8 @@ impl Inode {
     /// Makes an inode that no lookup is counted of yet.
     pub(super) fn new(found: &Found, state: State, parent: u64, name: &OsStr) -> Self {
         let handle = found.handle.as_ref().map(|handle| (handle.kind, &*handle.bytes));
-        let flags = if found.attr.kind.is_dir() { DIRECTORY } else { 0 };
-        let rest = pack(flags, handle, name.as_bytes());
+        let kind = u8::try_from(found.attr.kind.bits() >> 12).unwrap_or(0);
+        let rest = pack(kind & KIND, handle, name.as_bytes());
         Self { key: found.key.clone(), state, count: 0, parent, rest }
     }
 
@@ -48,9 +49,10 @@ impl Inode {
         (self.parent, OsStr::from_bytes(self.unpack().2))
     }
 
-    /// Reports whether it is a directory.
-    pub(super) fn is_dir(&self) -> bool {
-        self.unpack().0 & DIRECTORY != 0
+    /// Returns what it is: a file never changes its kind.
+    pub(super) fn kind(&self) -> FileKind {
+        let kind = self.unpack().0 & KIND;
+        FileKind::from_mode(u32::from(kind) << 12).unwrap_or(FileKind::Regular)
     }
 
     /// Reports whether its names are watched.
@@ -105,15 +107,15 @@ fn unpack(rest: &[u8]) -> Option<Rest<'_>> {
     let Some(length) = usize::from(*length).checked_sub(1) else {
         return Some((*flags, None, rest));
     };
-    let (kind, rest) = rest.split_first_chunk()?;
+    let (form, rest) = rest.split_first_chunk()?;
     let (bytes, name) = rest.split_at_checked(length)?;
-    Some((*flags, Some((i32::from_le_bytes(*kind), bytes)), name))
+    Some((*flags, Some((i32::from_le_bytes(*form), bytes)), name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attr::{Attr, FileKind, Mode, Time};
+    use crate::attr::{Attr, Mode, Time};
     use crate::id::Owner;
 
     fn inode(handle: Option<FileHandle>, kind: FileKind, name: &str) -> Inode {
@@ -154,12 +156,12 @@ mod tests {
                 inode.update(Some(&other), 4, OsStr::new("b"));
                 assert_eq!(inode.handle(), Some(other));
                 assert_eq!(inode.place(), (4, OsStr::new("b")));
-                assert!(inode.is_dir() && !inode.is_heard());
+                assert!(inode.kind().is_dir() && !inode.is_heard());
                 inode.set_heard(true);
                 inode.update(None, 5, OsStr::new("c"));
-                assert!(inode.is_dir() && inode.is_heard());
+                assert!(inode.kind().is_dir() && inode.is_heard());
                 inode.set_heard(false);
-                assert!(inode.is_dir() && !inode.is_heard());
+                assert!(inode.kind().is_dir() && !inode.is_heard());
             }
         }
     }
@@ -168,7 +170,7 @@ mod tests {
     fn a_handle_that_is_too_long_is_none() {
         let handle = FileHandle { kind: 1, bytes: vec![0; 129].into() };
         let inode = inode(Some(handle), FileKind::Regular, "a");
-        assert_eq!((inode.handle(), inode.is_dir()), (None, false));
+        assert_eq!((inode.handle(), inode.kind()), (None, FileKind::Regular));
         assert_eq!(inode.place(), (3, OsStr::new("a")));
     }
 

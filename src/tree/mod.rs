@@ -218,7 +218,7 @@ impl Tree {
 
     /// Reports whether a file that was given out is a directory.
     pub fn is_dir(&self, number: u64) -> bool {
-        self.table.read(number, |inode, _| inode.is_dir()).unwrap_or(false)
+        self.table.read(number, |inode, _| inode.kind().is_dir()).unwrap_or(false)
     }
 
     /// Records another state of a file, because the rules have changed.

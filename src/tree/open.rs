@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 
-use crate::attr::Name;
+use crate::attr::{FileKind, Name};
 use crate::error::{Error, Result};
 use crate::source::{FileHandle, Key, Node};
 
@@ -17,6 +17,7 @@ const RETRIES: usize = 8;
 struct Step {
     number: u64,
     key: Key,
+    kind: FileKind,
     parent: u64,
     name: OsString,
 }
@@ -92,7 +93,7 @@ impl Tree {
             }
             let Closed { step, handle } = self.closed(at).ok_or(lost)?;
             if let Some(handle) = handle {
-                match self.with_room(|| self.source.open_by_key(&step.key, &handle)) {
+                match self.with_room(|| self.source.open_by_key(&step.key, &handle, step.kind)) {
                     Ok(node) => return Ok(self.keep(at, step.key, node)),
                     Err(Error::Unsupported | Error::Stale) => {}
                     Err(error) => return Err(error),
@@ -133,7 +134,8 @@ impl Tree {
     fn closed(&self, number: u64) -> Option<Closed> {
         self.table.read(number, |inode, _| {
             let (parent, name) = inode.place();
-            let step = Step { number, key: inode.key.clone(), parent, name: name.to_owned() };
+            let (key, kind) = (inode.key.clone(), inode.kind());
+            let step = Step { number, key, kind, parent, name: name.to_owned() };
             Closed { step, handle: inode.handle() }
         })
     }

@@ -246,9 +246,12 @@ fn identity(g: &Ground) {
         assert!(!g.source.facts().handles);
         return;
     };
-    assert_eq!(g.source.open_by_key(&found.key, &handle).unwrap_err(), Error::Stale);
+    assert_eq!(
+        g.source.open_by_key(&found.key, &handle, found.attr.kind).unwrap_err(),
+        Error::Stale
+    );
     g.make_dir(&g.root, "dir");
     let dir = g.lookup(&g.root, "dir").unwrap();
-    let node = g.source.open_by_key(&dir.key, &dir.handle.unwrap()).unwrap();
+    let node = g.source.open_by_key(&dir.key, &dir.handle.unwrap(), dir.attr.kind).unwrap();
     assert_eq!(g.attr(&node).ino, dir.key.ino);
 }

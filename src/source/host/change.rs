@@ -8,7 +8,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::unistd::{Gid, Uid, fchownat, ftruncate};
 
 use super::node::Held;
-use super::{Host, set_id};
+use super::{Host, kept, set_id};
 use crate::attr::{Attr, FileKind};
 use crate::error::{Error, Result};
 use crate::id::Disk;
@@ -33,11 +33,10 @@ impl Host {
             self.chown(node.fd(), change, rights)?;
         }
         if let Some(mode) = change.mode {
-            // The caller's kernel has taken the set-group-id bit out where the
-            // caller may not set it. An ACL that files share takes room when one
+            // An ACL that files share takes room when one
             // of them changes it.
             let chmod = || self.context.procfs.chmod(node.fd(), mode.bits());
-            self.context.for_caller(rights, SetId::Keep, chmod)?;
+            self.context.for_caller(rights, kept(mode), chmod)?;
         }
         if let Some(size) = change.size {
             self.truncate(node, file, size, rights)?;

@@ -1,4 +1,4 @@
-//! Names that appear and move: create, link, rename.
+//! Names that appear, move and go: create, link, rename, unlink.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use nix::fcntl::{OFlag, RenameFlags as HostRename, renameat2};
 use nix::sys::stat::{SFlag, mkdirat, mknodat};
-use nix::unistd::symlinkat;
+use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::file::{HostFile, Opening};
 use super::node::Held;
-use super::{Host, nix_mode, open_beneath};
+use super::{Host, kept, nix_mode, open_beneath};
 use crate::attr::{FileKind, Mode};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Ids};
@@ -25,7 +25,7 @@ impl Host {
     /// Where it cannot be looked at afterwards, it stays: nothing could tell
     /// it from another file of that name.
     pub(super) fn make_as_owner(&self, dir: &Held, name: &OsStr, new: &New<'_>) -> Result<Created> {
-        self.become_owner(dir, new.owner)?;
+        self.become_owner(dir, new.owner, new.mode)?;
         self.context.credentials.umask(new.umask)?;
         if let NewKind::Regular(Some(flags)) = new.what {
             return self.make_open(dir, name, new.mode, flags);
@@ -65,16 +65,20 @@ impl Host {
     }
 
     /// Acts as the owner of what is to be made in a directory.
-    fn become_owner(&self, dir: &Held, owner: Ids<Disk>) -> Result<()> {
+    fn become_owner(&self, dir: &Held, owner: Ids<Disk>, mode: Mode) -> Result<()> {
         let (uid, gid) = (owner.uid.raw(), owner.gid.raw());
         let credentials = &self.context.credentials;
-        // The caller's kernel has taken the set-group-id bit out of a mode
-        // that may not have it.
-        credentials.assume(Who::Owner(uid, gid), SetId::Keep)?;
+        credentials.assume(Who::Owner(uid, gid), kept(mode))?;
         let ours = credentials.any_owner()
             || (credentials.is_own_uid(uid)
                 && (credentials.is_own_gid(gid) || gives_group(dir.fd())?));
         if ours { Ok(()) } else { Err(Error::NotOurs) }
+    }
+
+    /// Takes a name away.
+    pub(super) fn drop_name(&self, dir: &Held, name: &OsStr, kind: UnlinkatFlags) -> Result<()> {
+        self.context.as_onlooker(self.volumes.tagged(dir.key.volume).as_deref())?;
+        Ok(unlinkat(dir.fd(), name, kind)?)
     }
 
     /// Gives a file another name.
@@ -108,7 +112,7 @@ impl Host {
         let rename = || renameat2(from.0.fd(), from.1, to.0.fd(), to.1, host);
         match owner {
             Some(owner) if flags.whiteout => {
-                self.become_owner(from.0, owner)?;
+                self.become_owner(from.0, owner, Mode::new(0))?;
                 Ok(rename()?)
             }
             _ => self.context.for_caller(rights, SetId::Unaffected, rename),

@@ -47,7 +47,7 @@ use crate::sys::{mount, xattr as sys_xattr};
 use crate::text::{plain, shown};
 
 use reserve::Exchanges;
-use volume::Volumes;
+use volume::{Volume, Volumes};
 
 /// What is shown of file systems that are mounted below the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -219,11 +219,26 @@ const fn set_id(rights: Rights) -> SetId {
     if rights.keep_setid { SetId::Keep } else { SetId::Clear }
 }
 
+/// Says what it takes to give a file a mode: the caller's kernel has taken the
+/// set-group-id bit out of one that may not have it, and no other bit is at
+/// stake.
+const fn kept(mode: Mode) -> SetId {
+    if mode.has(Mode::SETGID) { SetId::Keep } else { SetId::Unaffected }
+}
+
 impl Context {
     /// Acts as the server itself: for looking, opening, and what CAP_FOWNER
     /// allows.
     fn as_server(&self, set_id: SetId) -> Result<()> {
         self.credentials.assume(Who::Server, set_id)
+    }
+
+    /// Acts as one who may look at all of a volume, and remove names there: as
+    /// whoever this thread acts as, if our capabilities count whoever that is.
+    fn as_onlooker(&self, volume: Option<&Volume>) -> Result<()> {
+        let local = volume.is_some_and(|volume| volume.local);
+        let who = if local && self.credentials.is_host_root() { Who::Anyone } else { Who::Server };
+        self.credentials.assume(who, SetId::Unaffected)
     }
 
     /// Acts as one who changes the contents of a file for a caller.

@@ -61,6 +61,16 @@ pub(super) fn held(node: &Node, hidden: Errno) -> Result<&Held> {
 /// middle, before a descriptor is spent on it.
 const GLANCES: usize = 4;
 
+/// What came of a glance at a name.
+enum Glance {
+    /// The file.
+    Seen(Found),
+    /// Two files: one has come in place of the other.
+    Changing,
+    /// Nothing that can be told like this.
+    Elsewhere,
+}
+
 impl Host {
     /// Returns the root.
     pub(super) fn find_root(&self) -> Result<(Node, Found)> {
@@ -74,9 +84,7 @@ impl Host {
 
     /// Looks a name up.
     pub(super) fn find(&self, dir: &Node, name: Name<'_>) -> Result<Found> {
-        let dir = held(dir, Errno::ENOENT)?;
-        self.context.as_server(SetId::Unaffected)?;
-        self.look(dir, name.as_os_str())
+        self.look(held(dir, Errno::ENOENT)?, name.as_os_str())
     }
 
     /// Describes the file that a name in a directory leads to.
@@ -86,23 +94,38 @@ impl Host {
     /// file: the kernel makes an inode unusable (`EIO`) that comes with the
     /// identity of another.
     pub(super) fn look(&self, dir: &Held, name: &OsStr) -> Result<Found> {
-        for _ in 0..GLANCES {
-            if let Some(hidden) = self.covered(dir, name)? {
-                return Ok(hidden.found());
-            }
-            let Some(volume) = self.volumes.tagged(dir.key.volume) else { break };
-            // The handle first: where the number goes to a new file in between,
-            // what is described is the old one, and nothing opens that.
-            let handle = volume.handle(dir.fd(), name)?;
-            let stat = stat(dir.fd(), name)?;
-            let same = self.volumes.get(&stat).is_some_and(|other| other.tag == volume.tag);
-            match volume.vouches(handle.as_ref(), &stat) {
-                Some(true) if same => return self.described(&volume, handle.as_ref(), &stat),
-                Some(false) if same => {}
-                Some(_) | None => break,
+        let volume = self.volumes.tagged(dir.key.volume);
+        self.context.as_onlooker(volume.as_deref())?;
+        if let Some(volume) = volume {
+            for _ in 0..GLANCES {
+                match self.glance(dir, name, &volume) {
+                    Ok(Glance::Seen(found)) => return Ok(found),
+                    Ok(Glance::Changing) => {}
+                    Err(error) if error.is(libc::ENOENT) => return Err(error),
+                    // Another file system may want to see the server itself.
+                    Ok(Glance::Elsewhere) | Err(_) => break,
+                }
             }
         }
+        self.context.as_server(SetId::Unaffected)?;
         self.look_closer(dir, name)
+    }
+
+    /// Does so with two calls, if the file is on the volume of the directory.
+    fn glance(&self, dir: &Held, name: &OsStr, volume: &Volume) -> Result<Glance> {
+        if let Some(hidden) = self.covered(dir, name)? {
+            return Ok(Glance::Seen(hidden.found()));
+        }
+        // The handle first: where the number goes to a new file in between,
+        // what is described is the old one, and nothing opens that.
+        let handle = volume.handle(dir.fd(), name)?;
+        let stat = stat(dir.fd(), name)?;
+        let same = self.volumes.get(&stat).is_some_and(|other| other.tag == volume.tag);
+        Ok(match volume.vouches(handle.as_ref(), &stat) {
+            Some(true) if same => Glance::Seen(self.described(volume, handle.as_ref(), &stat)?),
+            Some(false) if same => Glance::Changing,
+            Some(_) | None => Glance::Elsewhere,
+        })
     }
 
     /// Does the same through a descriptor.
@@ -181,10 +204,21 @@ impl Host {
     }
 
     /// Opens a file by its handle, if it is still the expected one.
-    pub(super) fn hold_by_handle(&self, key: &Key, handle: &FileHandle) -> Result<Node> {
+    pub(super) fn hold_by_handle(
+        &self,
+        key: &Key,
+        handle: &FileHandle,
+        kind: FileKind,
+    ) -> Result<Node> {
         let volume = self.volumes.tagged(key.volume).ok_or(Error::Unsupported)?;
-        self.context.as_server(SetId::Unaffected)?;
+        self.context.as_onlooker(Some(&volume))?;
         let fd = volume.open(handle)?;
+        // Some file systems take any generation for one that is 0.
+        let now = volume.handle(fd.as_fd(), OsStr::new(""))?;
+        let found = now.and_then(|handle| volume.key(&handle));
+        if found.as_ref() == Some(key) {
+            return Ok(Node::new(HostNode::Held(Held { fd, key: key.clone(), kind })));
+        }
         let stat = stat(fd.as_fd(), OsStr::new(""))?;
         verified(fd, volume, &stat, key)
     }

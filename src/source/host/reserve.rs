@@ -22,12 +22,12 @@ use nix::sys::statvfs::fstatvfs;
 
 use super::file::HostFile;
 use super::node::Held;
-use super::{Host, open_beneath};
+use super::{Host, kept, open_beneath};
 use crate::attr::Mode;
 use crate::error::{Error, Result};
 use crate::source::{Created, File, New, NewKind};
 use crate::sync::lock;
-use crate::sys::cred::{NOBODY, SetId, Who};
+use crate::sys::cred::{NOBODY, Who};
 use crate::sys::id_map::Line;
 use crate::sys::stat::stat;
 use crate::sys::{mount, namespace};
@@ -140,7 +140,7 @@ impl Host {
         new: &New<'_>,
     ) -> Result<Created> {
         let context = &self.context;
-        context.credentials.assume(Who::Owner(user, new.owner.gid.raw()), SetId::Keep)?;
+        context.credentials.assume(Who::Owner(user, new.owner.gid.raw()), kept(new.mode))?;
         context.credentials.umask(new.umask)?;
         let NewKind::Regular(Some(flags)) = new.what else {
             return self.make_closed(through.as_fd(), dir, name, new);

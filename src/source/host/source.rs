@@ -5,9 +5,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, readlinkat};
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
 use nix::sys::statvfs::fstatvfs;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::UnlinkatFlags;
 
 use super::Host;
 use super::dir::HostDir;
@@ -22,7 +23,6 @@ use crate::source::{
     Change, Created, Dir, Facts, File, FileHandle, Found, Key, New, Node, RenameFlags, Rights,
     Source, Statfs, Unwatched, Watch, XattrSet,
 };
-use crate::sys::cred::SetId;
 use crate::sys::stat::stat;
 
 impl Source for Host {
@@ -46,8 +46,8 @@ impl Source for Host {
         self.hold(dir, name, key)
     }
 
-    fn open_by_key(&self, key: &Key, handle: &FileHandle) -> Result<Node> {
-        self.hold_by_handle(key, handle)
+    fn open_by_key(&self, key: &Key, handle: &FileHandle, kind: FileKind) -> Result<Node> {
+        self.hold_by_handle(key, handle, kind)
     }
 
     fn getattr(&self, node: &Node) -> Result<Attr<Disk>> {
@@ -81,15 +81,11 @@ impl Source for Host {
     }
 
     fn unlink(&self, dir: &Node, name: Name<'_>) -> Result<()> {
-        let dir = held(dir, Errno::ENOENT)?;
-        self.context.as_server(SetId::Unaffected)?;
-        Ok(unlinkat(dir.fd(), name.as_os_str(), UnlinkatFlags::NoRemoveDir)?)
+        self.drop_name(held(dir, Errno::ENOENT)?, name.as_os_str(), UnlinkatFlags::NoRemoveDir)
     }
 
     fn rmdir(&self, dir: &Node, name: Name<'_>) -> Result<()> {
-        let dir = held(dir, Errno::ENOENT)?;
-        self.context.as_server(SetId::Unaffected)?;
-        Ok(unlinkat(dir.fd(), name.as_os_str(), UnlinkatFlags::RemoveDir)?)
+        self.drop_name(held(dir, Errno::ENOENT)?, name.as_os_str(), UnlinkatFlags::RemoveDir)
     }
 
     fn rename(
@@ -186,9 +182,14 @@ impl Host {
         if !node.kind.is_dir() {
             return Err(Errno::ENOTDIR.into());
         }
-        self.context.as_server(SetId::Unaffected)?;
+        self.context.as_onlooker(self.volumes.tagged(node.key.volume).as_deref())?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        Ok(self.context.procfs.reopen(node.fd(), flags)?)
+        let own = openat(node.fd(), ".", flags | OFlag::O_CLOEXEC, Mode::empty());
+        match own {
+            // It may be read, but not searched.
+            Err(Errno::EACCES) => Ok(self.context.procfs.reopen(node.fd(), flags)?),
+            opened => Ok(opened?),
+        }
     }
 }
 

@@ -8,7 +8,10 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC,
+    TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
+};
 
 use super::watch::HostWatch;
 use crate::error::{Error, Result};
@@ -28,6 +31,9 @@ pub(super) struct Volume {
     /// [`Key::volume`]: 0 for the one of the root.
     pub(super) tag: u64,
     generation: Generation,
+    /// Whether only capabilities count for who may look and remove names: no
+    /// server, and no other file system, sees the user of a call.
+    pub(super) local: bool,
     opener: Option<Arc<Opener>>,
 }
 
@@ -198,7 +204,8 @@ impl Volume {
             Generation::Handle(Use::Open) if is_dir => Opener::probe(procfs, fd)?,
             Generation::Handle(_) | Generation::Birth | Generation::None => None,
         };
-        Ok(Self { tag: 0, generation, opener })
+        let local = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC];
+        Ok(Self { tag: 0, generation, local: local.contains(&kind), opener })
     }
 
     /// Reports whether any file can be opened by its handle.

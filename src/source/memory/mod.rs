@@ -28,7 +28,7 @@ use super::{
     Rights, Source, Statfs, XattrSet,
 };
 use crate::acl::{Acl, AclKind, Capability};
-use crate::attr::{Attr, Name};
+use crate::attr::{Attr, FileKind, Name};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Ids};
 use crate::sync::lock;
@@ -189,7 +189,7 @@ impl Source for Memory {
         Ok(node)
     }
 
-    fn open_by_key(&self, key: &Key, handle: &FileHandle) -> Result<Node> {
+    fn open_by_key(&self, key: &Key, handle: &FileHandle, _kind: FileKind) -> Result<Node> {
         let (node, ()) = self.node(|state| {
             if !state.options.handles {
                 return Err(Error::Unsupported);

@@ -195,7 +195,7 @@ impl Source for Fake {
             Err(error) => Err(error),
         }
     }
-    fn open_by_key(&self, key: &Key, handle: &FileHandle) -> Result<Node> {
+    fn open_by_key(&self, key: &Key, handle: &FileHandle, _kind: FileKind) -> Result<Node> {
         self.run_hook();
         if !self.handles {
             return Err(Error::Unsupported);

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::resource::{Resource, setrlimit};
@@ -115,12 +116,12 @@ fn a_set_group_id_directory_gives_its_group() {
     }
     let fixture = Fixture::plain();
     let host = fixture.host();
-    let team = create(&host, &root(&host), "team", &new(NewKind::Directory, ids(1, 500), 0o777, 0));
-    assert_eq!(team.found.attr.mode.bits(), 0o777);
-    outside(|| {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(fixture.at("team"), fs::Permissions::from_mode(0o2777)).unwrap();
-    });
+    // Before this thread has given up the capability that keeps the bit.
+    fs::create_dir(fixture.at("team")).unwrap();
+    std::os::unix::fs::chown(fixture.at("team"), Some(1), Some(500)).unwrap();
+    fs::set_permissions(fixture.at("team"), fs::Permissions::from_mode(0o2777)).unwrap();
+    let own = create(&host, &root(&host), "own", &new(NewKind::Directory, ids(1, 500), 0o777, 0));
+    assert_eq!(own.found.attr.mode.bits(), 0o777);
     let (dir, _) = walk(&host, "team");
     create(&host, &dir, "f", &new(NewKind::Regular(None), ids(7, 8), 0o2775, 0o002));
     create(&host, &dir, "d", &new(NewKind::Directory, ids(7, 8), 0o755, 0));

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::AsFd as _;
 
 use super::*;
+use crate::attr::FileKind;
 use crate::error::Error;
 use crate::sys::stat::stat;
 
@@ -47,17 +48,18 @@ fn files_are_opened_by_handle_until_they_are_gone() {
     for path in ["d", "d/f", "d/l"] {
         let (_, found) = walk(&host, path);
         let handle = found.handle.unwrap();
-        let node = host.open_by_key(&found.key, &handle).unwrap();
+        let node = host.open_by_key(&found.key, &handle, found.attr.kind).unwrap();
         assert_eq!(host.getattr(&node), Ok(found.attr), "{path}");
     }
     let (dir, found) = walk(&host, "d");
     let moved = walk(&host, "d/f").1;
     outside(|| fs::rename(fixture.at("d/f"), fixture.at("g"))).unwrap();
-    host.open_by_key(&moved.key, moved.handle.as_ref().unwrap()).unwrap();
-    let wrong = host.open_by_key(&found.key, moved.handle.as_ref().unwrap());
+    let handle = moved.handle.as_ref().unwrap();
+    host.open_by_key(&moved.key, handle, FileKind::Regular).unwrap();
+    let wrong = host.open_by_key(&found.key, handle, FileKind::Directory);
     assert_eq!(wrong.unwrap_err(), Error::Stale);
     outside(|| fs::remove_file(fixture.at("g"))).unwrap();
-    let gone = host.open_by_key(&moved.key, moved.handle.as_ref().unwrap());
+    let gone = host.open_by_key(&moved.key, handle, FileKind::Regular);
     assert_eq!(gone.unwrap_err(), Error::Stale);
     drop(dir);
 }

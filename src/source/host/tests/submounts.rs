@@ -139,7 +139,8 @@ fn subvolumes_are_volumes_that_keep_their_tag() {
         let mut keys = order.map(|entry| (entry.to_owned(), walk(&host, &format!("{entry}/f"))));
         keys.sort_by(|one, other| one.0.cmp(&other.0));
         keys.map(|(_, (_, found))| {
-            let node = host.open_by_key(&found.key, found.handle.as_ref().unwrap()).unwrap();
+            let handle = found.handle.as_ref().unwrap();
+            let node = host.open_by_key(&found.key, handle, found.attr.kind).unwrap();
             assert_eq!(host.getattr(&node).unwrap(), found.attr);
             found.key
         })

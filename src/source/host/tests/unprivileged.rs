@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::*;
+use crate::attr::FileKind;
 use crate::error::Error;
 use crate::id::{Id, Owner};
 use crate::source::host::Submounts;
@@ -109,7 +110,7 @@ fn in_a_user_namespace_only_mapped_ids_are_known() {
     match found.handle {
         // The kernel lets a user reopen directories by handle since 6.13.
         Some(handle) => {
-            let node = host.open_by_key(&found.key, &handle).unwrap();
+            let node = host.open_by_key(&found.key, &handle, FileKind::Directory).unwrap();
             create(&host, &node, "g", &new(regular, ids(0, 0), 0o644, 0));
             assert_eq!(host.lookup(&node, name("g")).unwrap().handle, None);
         }
