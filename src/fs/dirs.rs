@@ -10,7 +10,7 @@ use super::{Entry, Fs, Listed};
 use crate::attr::{Attr, Name};
 use crate::error::Result;
 use crate::id::{Caller, Id, User, View};
-use crate::source::{Dir, DirEntry, Node};
+use crate::source::{Dir, DirEntry, Found, Node};
 
 /// An open directory.
 #[derive(Debug)]
@@ -79,14 +79,24 @@ impl Fs {
         let open = self.dirs.get(handle)?;
         let eyes = self.eyes(caller);
         let mut out = Lines { fs: self, each, held: None, holds: self.hides_names(open.number) };
+        // Of a name that may be hidden nothing is asked.
+        let names = || if self.has_rules() { Vec::new() } else { open.dir.upcoming(offset) };
+        let mut listing = self.ahead.list(caller.pid, &self.source, &open.node, names);
         let mut failed = None;
         open.dir.read(offset, &mut |entry| {
+            let known = listing.next(entry.name);
             let file = match Dot::of(&entry) {
                 Some(which) => self.dot(eyes, &open, which).map(Some),
-                None => self.listed(eyes, &open, &entry),
+                None => self.listed(eyes, &open, &entry, known),
             };
             match file {
-                Ok(file) => out.next(&entry, file),
+                Ok(file) => {
+                    let flow = out.next(&entry, file);
+                    if flow.is_break() {
+                        listing.is_full();
+                    }
+                    flow
+                }
                 Err(error) => {
                     failed = Some(error);
                     ControlFlow::Break(())
@@ -121,10 +131,12 @@ impl Fs {
         eyes: Option<Id<User, View>>,
         open: &OpenDir,
         entry: &DirEntry<'_>,
+        known: Option<Found>,
     ) -> Result<Option<Entry>> {
         let found = Name::new(entry.name).and_then(|name| {
             self.lets_look(open.number, name)?;
-            let found = self.tree.with_room(|| self.source.lookup(&open.node, name))?;
+            let look = || self.tree.with_room(|| self.source.lookup(&open.node, name));
+            let found = known.map_or_else(look, Ok)?;
             let seen = self.visible(open.number, name, found.attr)?;
             Ok(self.entry_to(eyes, open.number, name, (&found, &seen)))
         });

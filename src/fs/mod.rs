@@ -11,7 +11,7 @@
 //! | `names`, `rename` | lookup, mknod, mkdir, symlink, link, unlink, rmdir; rename |
 //! | `attrs` | getattr, setattr, readlink, statfs |
 //! | `files` | open, create, read, write, flush, release, and so on |
-//! | `dirs` | opendir, readdirplus, fsyncdir |
+//! | `dirs` | opendir, readdirplus, fsyncdir; `ahead` looks up for them |
 //! | `xattrs`, `ioctl` | extended attributes, inode flags |
 //! | `rights`, `rules` | what a caller may, and what the rules of the policy say of a file |
 //! | `changes` | none: what the policy lets callers change |
@@ -23,6 +23,7 @@
 //! `fresh`, `heard` and `negative`.
 
 mod access;
+mod ahead;
 mod attrs;
 mod budget;
 mod changes;
@@ -60,6 +61,7 @@ pub use crate::acl::StandIn;
 pub use fresh::{Moment, SHORT, Teller, Trust};
 pub use heard::Notice;
 
+use ahead::Ahead;
 use budget::Budget;
 use dirs::OpenDir;
 use fresh::Fresh;
@@ -214,6 +216,7 @@ pub struct Fs {
     budget: Arc<Budget>,
     opens: Arc<Opens>,
     dirs: Handles<OpenDir>,
+    ahead: Ahead,
     waits: Arc<Waits>,
 }
 
@@ -234,6 +237,7 @@ impl Fs {
         let checks = policy.inputs().caller;
         let in_force = InForce::new(policy, config.stand_in);
         let (opens, dirs) = (Arc::new(Opens::new(Arc::clone(&budget))), Handles::new());
+        let ahead = Ahead::default();
         Ok(Self {
             source,
             in_force,
@@ -245,6 +249,7 @@ impl Fs {
             budget,
             opens,
             dirs,
+            ahead,
             waits,
         })
     }

@@ -568,6 +568,13 @@ pub trait Dir: Send + Sync + fmt::Debug {
         each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> Result<()>;
 
+    /// Returns names that [`Dir::read`] is going to pass on from an offset, as many
+    /// as are at hand; perhaps none.
+    fn upcoming(&self, offset: u64) -> Vec<OsString> {
+        let _unknown = offset;
+        Vec::new()
+    }
+
     /// Writes the directory to disk.
     ///
     /// # Errors

@@ -411,6 +411,10 @@ impl Dir for WrapDir {
         self.inner.read(offset, each)
     }
 
+    fn upcoming(&self, offset: u64) -> Vec<OsString> {
+        self.inner.upcoming(offset)
+    }
+
     fn sync(&self, data_only: bool) -> Result<()> {
         self.ledger.enter(Call::Sync)?;
         self.inner.sync(data_only)

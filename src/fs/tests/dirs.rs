@@ -67,6 +67,22 @@ fn listings_go_on_where_they_stopped() {
 }
 
 #[test]
+fn a_listing_is_the_same_with_a_helper_and_counts_what_it_tells_alone() {
+    let world = World::new(MAP);
+    let dir = full(&world, 300);
+    let handle = world.fs.opendir(&caller(0, 0), dir.node).unwrap();
+    let all = list(&world, handle, 1000);
+    let known = world.fs.tree.counts().0;
+    for step in [1000, 100, 7, 40, 299] {
+        for _ in 0..20 {
+            assert_eq!(list(&world, handle, step), all, "{step}");
+        }
+        // Looked up ahead is not told: the kernel has nothing to take back.
+        assert_eq!(world.fs.tree.counts().0, known, "{step}");
+    }
+}
+
+#[test]
 fn files_that_come_with_a_listing_are_counted_once() {
     let world = World::new(MAP);
     let dir = full(&world, 4);

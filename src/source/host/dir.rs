@@ -1,5 +1,6 @@
 //! Open directories.
 
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -44,6 +45,8 @@ struct Rest {
     start: usize,
     /// Where the last of them ends in the buffer.
     end: usize,
+    /// Whether they have been read for the next reader, and not by the last one.
+    fresh: bool,
 }
 
 impl HostDir {
@@ -61,10 +64,12 @@ impl HostDir {
     fn take(&self, offset: u64) -> Rest {
         let left = self.state().rest.take();
         match left {
-            Some(rest) if rest.offset == offset && offset != 0 => rest,
+            Some(rest) if rest.offset == offset && (offset != 0 || rest.fresh) => {
+                Rest { fresh: false, ..rest }
+            }
             // Only its memory is of use.
-            Some(rest) => Rest { offset, start: 0, end: 0, ..rest },
-            None => Rest { offset, buf: vec![0; CHUNK], start: 0, end: 0 },
+            Some(rest) => Rest { offset, start: 0, end: 0, fresh: false, ..rest },
+            None => Rest { offset, buf: vec![0; CHUNK], start: 0, end: 0, fresh: false },
         }
     }
 
@@ -112,6 +117,17 @@ impl Dir for HostDir {
         done
     }
 
+    fn upcoming(&self, offset: u64) -> Vec<OsString> {
+        let mut rest = self.take(offset);
+        // What fails now does so again when it is read.
+        if offset == 0 && self.fill(&mut rest).is_ok() {
+            rest.fresh = true;
+        }
+        let names = rest.names();
+        self.state().rest = Some(rest);
+        names
+    }
+
     fn sync(&self, data_only: bool) -> Result<()> {
         let sync = if data_only { fdatasync(&self.fd) } else { fsync(&self.fd) };
         Ok(sync?)
@@ -128,6 +144,17 @@ impl Dir for HostDir {
 }
 
 impl Rest {
+    /// Returns the names that are left over.
+    fn names(&self) -> Vec<OsString> {
+        let mut entries = self.buf.get(self.start..self.end).unwrap_or_default();
+        let mut names = Vec::new();
+        while let Some((entry, length)) = dirent::first(entries) {
+            names.push(entry.name.to_owned());
+            entries = entries.get(length..).unwrap_or_default();
+        }
+        names
+    }
+
     /// Passes entries on until there are no more, or the reader has enough.
     /// The entry that it breaks on is left over.
     fn pass(

@@ -280,6 +280,11 @@ impl Dir for MemoryDir {
         }
     }
 
+    fn upcoming(&self, offset: u64) -> Vec<OsString> {
+        let lines = self.held.with(|state| list(state, self.held.serial, offset));
+        lines.unwrap_or_default().into_iter().map(|line| line.name).collect()
+    }
+
     fn sync(&self, _data_only: bool) -> Result<()> {
         Ok(())
     }
