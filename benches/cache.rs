@@ -100,6 +100,12 @@ fn lookups(criterion: &mut Criterion) {
             known.tree.forget(remember(&known.tree, name, found), 1);
         }
     });
+    bench(criterion, "lookup, known", &[1, 2, 4], |n| {
+        if let Some((name, found)) = known.files.get(count(n % FILES)) {
+            remember(&known.tree, name, found);
+        }
+    });
+    forgets(criterion, &known);
     let empty = setup(true, 64);
     for (_, found) in &empty.files {
         empty.tree.forget(found.key.ino, 1);
@@ -114,6 +120,31 @@ fn lookups(criterion: &mut Criterion) {
     });
 }
 
+/// Takes lookups back that were counted before the clock started.
+fn forgets(criterion: &mut Criterion, known: &Setup) {
+    let mut group = criterion.benchmark_group("forget, known");
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    let file = |n: u64| known.files.get(count(n % FILES));
+    for threads in [1, 2, 4_u64] {
+        group.throughput(Throughput::Elements(threads));
+        group.bench_function(BenchmarkId::new("threads", threads), |bencher| {
+            bencher.iter_custom(|iterations| {
+                race(threads, iterations, |n| {
+                    file(n).map(|(name, found)| remember(&known.tree, name, found));
+                });
+                race(threads, iterations, |n| {
+                    if let Some((_, found)) = file(n) {
+                        known.tree.forget(found.key.ino, 1);
+                    }
+                })
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A node that is open, and one that is not: each of those closes another one,
+/// the least recently used.
 fn nodes(criterion: &mut Criterion) {
     let hit = setup(true, count(FILES).saturating_mul(2));
     bench(criterion, "node, open", &[1, 2, 4], |n| {
