@@ -25,6 +25,7 @@ mod mount {
     mod confine;
     mod directories;
     mod engine;
+    mod exclusive;
     mod explain;
     mod files;
     mod hidden;
@@ -34,6 +35,7 @@ mod mount {
     mod locks;
     mod names;
     mod oracle;
+    mod passthrough;
     mod pjdfstest;
     mod ready;
     mod reload;

@@ -4,11 +4,11 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::names::Wanted;
-use super::opens::Open;
+use super::opens::{Closed, Open};
 use super::{Done, Entry, Fs};
 use crate::error::{Error, Result};
 use crate::id::Caller;
-use crate::source::{NewKind, Rights};
+use crate::source::{File, NewKind, Node, Rights, Source};
 
 /// The open flags that the source is asked for.
 ///
@@ -19,6 +19,9 @@ use crate::source::{NewKind, Rights};
 const FLAGS: i32 =
     libc::O_ACCMODE | libc::O_APPEND | libc::O_NOATIME | libc::O_SYNC | libc::O_DSYNC;
 
+/// How a source is asked to open a file.
+type Opener = fn(&dyn Source, &Node, i32) -> Result<Arc<dyn File>>;
+
 impl Fs {
     /// Opens a file; `done` is given its handle, perhaps later and on another
     /// thread: a lease of another process has to be broken first.
@@ -28,6 +31,18 @@ impl Fs {
     /// the wait was interrupted, `ENFILE` if the caller holds too many files;
     /// as open(2).
     pub fn open(&self, caller: &Caller, node: u64, flags: i32, done: Done<u64>) {
+        self.open_by(caller, node, flags, done, |source, node, flags| source.open(node, flags));
+    }
+
+    /// Does the same for a file that the kernel is to read and write by itself,
+    /// see [`Fs::lend`].
+    pub fn open_to_lend(&self, caller: &Caller, node: u64, flags: i32, done: Done<u64>) {
+        self.open_by(caller, node, flags, done, |source, node, flags| {
+            source.open_to_lend(node, flags)
+        });
+    }
+
+    fn open_by(&self, caller: &Caller, node: u64, flags: i32, done: Done<u64>, open: Opener) {
         let number = node;
         let node = match self.node(number) {
             Ok(node) => node,
@@ -41,7 +56,7 @@ impl Fs {
             Ok(share) => share,
             Err(error) => return done(Err(error)),
         };
-        let opened = self.tree.with_room(|| self.source.open(&node, flags & FLAGS));
+        let opened = self.tree.with_room(|| open(self.source.as_ref(), &node, flags & FLAGS));
         let disarmed = match &opened {
             Err(error) if !error.is(libc::EAGAIN) => Ok(()),
             // A file that waits for a lease is opened elsewhere.
@@ -57,7 +72,7 @@ impl Fs {
                 // Who waits holds the node already.
                 let mut share = Some(share);
                 let attempt = move || {
-                    let file = source.open(&node, flags & FLAGS)?;
+                    let file = open(source.as_ref(), &node, flags & FLAGS)?;
                     let share = share.take().ok_or(Error::Internal)?;
                     Ok(opens.insert(Open::new(number, file, flags, Some(node.clone()), share)))
                 };
@@ -152,16 +167,18 @@ impl Fs {
 
     /// The last descriptor was closed: the handle is no more, nor are locks
     /// that were set through it alone, or by the owner given.
-    pub fn release(&self, handle: u64, owner: Option<u64>) {
-        let Some((number, unlocked)) = self.opens.remove(handle) else {
-            return;
-        };
+    ///
+    /// Returns the node whose contents are to be watched again, see
+    /// [`Fs::ignore_contents`].
+    pub fn release(&self, handle: u64, owner: Option<u64>) -> Option<Node> {
+        let Closed { number, unlocked, heed } = self.opens.remove(handle)?;
         if let Some(owner) = owner {
             self.unlock(number, owner);
         }
         if unlocked {
             self.waits.kick(number);
         }
+        heed
     }
 
     /// Writes to disk.
@@ -169,7 +186,8 @@ impl Fs {
     /// # Errors
     /// As fsync(2), fdatasync(2).
     pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
-        self.opens.get(handle)?.file.sync(data_only)
+        let open = self.opens.get(handle)?;
+        self.tree.with_room(|| open.file.sync(data_only))
     }
 
     /// Allocates or frees space; `mode` as in fallocate(2).
@@ -198,7 +216,8 @@ impl Fs {
         if !matches!(whence, libc::SEEK_DATA | libc::SEEK_HOLE) {
             return Err(Error::Invalid);
         }
-        self.opens.get(handle)?.file.seek(offset, whence)
+        let open = self.opens.get(handle)?;
+        self.tree.with_room(|| open.file.seek(offset, whence))
     }
 
     /// Copies between open files; `from` and `to` are handle and offset.
@@ -214,7 +233,8 @@ impl Fs {
     ) -> Result<usize> {
         let (source, target) = (self.opens.get(from.0)?, self.opens.get(to.0)?);
         let rights = self.content_rights(caller, &self.seen(target.number, target.file.getattr()?));
-        source.file.copy_to(from.1, target.file.as_ref(), to.1, length, rights)
+        let copy = || source.file.copy_to(from.1, target.file.as_ref(), to.1, length, rights);
+        self.tree.with_room(copy)
     }
 
     fn unlock(&self, number: u64, owner: u64) {

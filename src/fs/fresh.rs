@@ -278,6 +278,10 @@ impl Fs {
     /// asked for at a moment.
     pub fn attributes_at(&self, moment: Moment, number: u64) -> Duration {
         let Ok(file) = self.tree.file(number) else { return Duration::ZERO };
+        // What the kernel writes by itself is not heard of.
+        if self.is_passed_writing(number) {
+            return Duration::ZERO;
+        }
         let time = match self.fresh.trust {
             Trust::For(time) => time,
             Trust::Watch => match self.fresh.covers(file.0) {
@@ -360,7 +364,7 @@ impl Fs {
         }
         let Ok(open) = self.opens.get(handle) else { return false };
         let Ok(file) = self.tree.file(open.number) else { return false };
-        if self.fresh.covers(file.0) != Covers::Everything {
+        if self.fresh.covers(file.0) == Covers::Nothing {
             return false;
         }
         open.file.getattr().is_ok_and(|attr| self.fresh.is_as_last_opened(file, &attr))

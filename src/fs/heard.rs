@@ -46,6 +46,7 @@ impl Fs {
             What::Contents(key) => {
                 self.fresh.note_contents((key.volume, key.ino));
                 for number in self.changed(key, own) {
+                    self.ignore_writes(number);
                     tell(Notice::Pages(number));
                 }
             }
@@ -82,6 +83,15 @@ impl Fs {
         self.tree.unhear();
         // For whoever began in between.
         self.fresh.note_all();
+    }
+
+    /// Has the contents of a file ignored for as long as the kernel writes it by
+    /// itself: its callers' writes look like others', and its size and times are
+    /// not believed meanwhile.
+    fn ignore_writes(&self, number: u64) {
+        if let (Some(file), Some(watch)) = (self.ignore_contents(number), self.watch()) {
+            watch.ignore_contents(&file);
+        }
     }
 
     /// Notes a change of a file; returns the numbers by which it is known. What we

@@ -49,10 +49,12 @@ impl Fs {
     ///
     /// # Errors
     /// `Unsupported` if one of the two policies depends on the caller and the
-    /// other one does not: the kernel was promised otherwise at the mount.
+    /// other one does not, or if it has rules and the kernel opens files without
+    /// asking: the kernel was promised otherwise at the mount.
     pub fn replace(&self, policy: Arc<dyn Policy>, stand_in: StandIn) -> Result<()> {
         let mut both = write(&self.in_force.both);
-        if both.0.inputs().caller != policy.inputs().caller {
+        let caller = both.0.inputs().caller != policy.inputs().caller;
+        if caller || self.is_alone() && !policy.rules().is_empty() {
             return Err(Error::Unsupported);
         }
         let before = std::mem::replace(&mut *both, (policy, stand_in));

@@ -11,6 +11,8 @@
 //! | `names`, `rename` | lookup, mknod, mkdir, symlink, link, unlink, rmdir; rename |
 //! | `attrs` | getattr, setattr, readlink, statfs |
 //! | `files` | open, create, read, write, flush, release, and so on |
+//! | `alone` | none: files that the kernel opens without asking |
+//! | `passed` | none: open files that the kernel reads and writes by itself |
 //! | `dirs` | opendir, readdirplus, fsyncdir; `ahead` looks up for them |
 //! | `xattrs`, `ioctl` | extended attributes, inode flags |
 //! | `rights`, `rules` | what a caller may, and what the rules of the policy say of a file |
@@ -24,6 +26,7 @@
 
 mod access;
 mod ahead;
+mod alone;
 mod attrs;
 mod budget;
 mod changes;
@@ -38,6 +41,7 @@ mod names;
 mod negative;
 mod opens;
 mod owners;
+mod passed;
 mod rename;
 mod rights;
 mod rules;
@@ -58,10 +62,13 @@ use crate::source::{Found, Lock, Node, SetTime, Source};
 use crate::tree::{Handles, Tree};
 
 pub use crate::acl::StandIn;
+pub use crate::source::Lending;
+pub use alone::Kept;
 pub use fresh::{Moment, SHORT, Teller, Trust};
 pub use heard::Notice;
 
 use ahead::Ahead;
+use alone::Alone;
 use budget::Budget;
 use dirs::OpenDir;
 use fresh::Fresh;
@@ -215,6 +222,7 @@ pub struct Fs {
     fresh: Fresh,
     budget: Arc<Budget>,
     opens: Arc<Opens>,
+    alone: Alone,
     dirs: Handles<OpenDir>,
     ahead: Ahead,
     waits: Arc<Waits>,
@@ -238,6 +246,7 @@ impl Fs {
         let in_force = InForce::new(policy, config.stand_in);
         let (opens, dirs) = (Arc::new(Opens::new(Arc::clone(&budget))), Handles::new());
         let ahead = Ahead::default();
+        let alone = Alone::new(config.descriptors / 8);
         Ok(Self {
             source,
             in_force,
@@ -248,6 +257,7 @@ impl Fs {
             fresh: Fresh::new(config.trust),
             budget,
             opens,
+            alone,
             dirs,
             ahead,
             waits,
@@ -271,6 +281,7 @@ impl Fs {
     /// on the disk for as long as it is held, and the kernel may know it for
     /// long.
     pub fn tidy(&self) {
+        self.alone.shrink();
         self.tree.shrink();
         self.budget.removed(self.tree.pins());
     }
@@ -291,6 +302,7 @@ impl Fs {
     /// Takes lookups back.
     pub fn forget(&self, node: u64, count: u64) {
         self.tree.forget(node, count);
+        self.close_forgotten(node);
     }
 
     /// Returns the file behind a number.

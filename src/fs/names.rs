@@ -247,7 +247,9 @@ impl Fs {
         }
         let number = self.tree.known(&found.key, &seen.state)?;
         let held = self.tree.pins();
-        if held >= self.config.descriptors / 8 || !self.budget.one_more(held) {
+        // Of those that the kernel opens without asking, all may be open.
+        let part = if self.is_alone() { 2 } else { 8 };
+        if held.saturating_mul(part) >= self.config.descriptors || !self.budget.one_more(held) {
             // Whoever has it open keeps the file through that.
             if self.opens.any(number).is_some()
                 && let Ok(node) = self.tree.node(number)

@@ -1,7 +1,8 @@
 //! The files that callers have open, by handle and by inode number.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::budget::{Budget, FILE, LOCKS, Share};
 use super::owners::{Owner, Owners};
@@ -48,8 +49,12 @@ pub(super) struct Open {
     /// Its node, which may outlive all its names; a file that was made and
     /// opened in one step has none until it loses a name.
     pub node: OnceLock<Node>,
-    /// Its descriptors.
-    _share: Share,
+    /// Whether the kernel reads and writes it by itself.
+    lent: AtomicBool,
+    /// Whether it is closed without a flush: nobody had a lock on the file.
+    quiet: AtomicBool,
+    /// Its descriptors, where they count for a caller.
+    _share: Option<Share>,
 }
 
 impl Open {
@@ -59,10 +64,21 @@ impl Open {
         file: Arc<dyn File>,
         flags: i32,
         node: Option<Node>,
-        share: Share,
+        share: impl Into<Option<Share>>,
     ) -> Self {
         let node = node.map_or_else(OnceLock::new, OnceLock::from);
-        Self { number, file, access: Access::of(flags), node, _share: share }
+        let (lent, quiet) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { number, file, access: Access::of(flags), node, lent, quiet, _share: share.into() }
+    }
+
+    /// Reports whether it is closed without a flush.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
+    }
+
+    /// Reports whether the kernel writes it by itself.
+    fn is_passed_writing(&self) -> bool {
+        self.access.write && self.lent.load(Ordering::Relaxed)
     }
 }
 
@@ -71,20 +87,39 @@ impl Open {
 struct Inode {
     handles: Vec<(u64, Arc<Open>)>,
     owners: Owners,
+    /// Its node, if its contents are not watched while the kernel writes them.
+    unwatched: Option<Node>,
 }
+
+/// What is left of a handle that was closed.
+#[derive(Debug, Default)]
+pub(super) struct Closed {
+    /// The number of its node.
+    pub number: u64,
+    /// Whether there were locks.
+    pub unlocked: bool,
+    /// The node whose contents are to be watched again.
+    pub heed: Option<Node>,
+}
+
+/// How many parts the table by inode has; each has a lock of its own.
+const SHARDS: usize = 16;
 
 /// The table of open files.
 #[derive(Debug)]
 pub(super) struct Opens {
     budget: Arc<Budget>,
     table: Handles<Open>,
-    inodes: Mutex<HashMap<u64, Inode>>,
+    inodes: [Mutex<HashMap<u64, Inode>>; SHARDS],
+    /// How many handles the kernel writes by itself.
+    passed_writing: AtomicUsize,
 }
 
 impl Opens {
     /// Makes an empty table.
     pub(super) fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, table: Handles::new(), inodes: Mutex::default() }
+        let inodes = std::array::from_fn(|_| Mutex::default());
+        Self { budget, table: Handles::new(), inodes, passed_writing: AtomicUsize::new(0) }
     }
 
     /// Takes the descriptors of a file that a caller is to open.
@@ -112,8 +147,44 @@ impl Opens {
     pub(super) fn insert(&self, open: Open) -> u64 {
         let open = Arc::new(open);
         let handle = self.table.insert(Arc::clone(&open));
-        lock(&self.inodes).entry(open.number).or_default().handles.push((handle, open));
+        let mut inodes = self.inodes(open.number);
+        let inode = inodes.entry(open.number).or_default();
+        // Whoever opens it to write may have to do with locks.
+        open.quiet.store(!open.access.write && inode.owners.is_empty(), Ordering::Relaxed);
+        inode.handles.push((handle, open));
         handle
+    }
+
+    /// Notes that the kernel reads and writes a file by itself.
+    pub(super) fn lent(&self, open: &Open) {
+        let before = open.lent.swap(true, Ordering::Relaxed);
+        if !before && open.access.write {
+            self.passed_writing.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Reports whether the kernel writes an inode by itself: it changes without
+    /// our being told, by the descriptor or through a mapping.
+    pub(super) fn is_passed_writing(&self, number: u64) -> bool {
+        self.passed_writing.load(Ordering::Relaxed) != 0
+            && self.find(number, Open::is_passed_writing).is_some()
+    }
+
+    /// Notes that an inode's contents are not watched, if the kernel writes it by
+    /// itself and they still are; returns its node, which is to be ignored then.
+    pub(super) fn ignore(&self, number: u64, node: impl FnOnce() -> Option<Node>) -> Option<Node> {
+        if !self.is_passed_writing(number) {
+            return None;
+        }
+        let node = node()?;
+        let mut inodes = self.inodes(number);
+        let inode = inodes.get_mut(&number)?;
+        let writes = inode.handles.iter().any(|(_, open)| open.is_passed_writing());
+        if !writes || inode.unwatched.is_some() {
+            return None;
+        }
+        inode.unwatched = Some(node.clone());
+        Some(node)
     }
 
     /// Returns an open file.
@@ -125,19 +196,27 @@ impl Opens {
     }
 
     /// Closes a handle; the locks that were set through it and no other handle
-    /// go. Returns the number of its node, and whether there were locks.
-    pub(super) fn remove(&self, handle: u64) -> Option<(u64, bool)> {
+    /// go.
+    pub(super) fn remove(&self, handle: u64) -> Option<Closed> {
         let open = self.table.remove(handle)?;
-        let mut inodes = lock(&self.inodes);
-        let inode = inodes.get_mut(&open.number)?;
+        let number = open.number;
+        let mut inodes = self.inodes(number);
+        let inode = inodes.get_mut(&number)?;
         inode.handles.retain(|(number, _)| *number != handle);
-        let gone = inode.owners.release(handle);
-        let last = if inode.handles.is_empty() { inodes.remove(&open.number) } else { None };
+        let gone = inode.owners.release(handle, open.is_quiet());
+        let mut heed = None;
+        if open.is_passed_writing() {
+            self.passed_writing.fetch_sub(1, Ordering::Relaxed);
+            if !inode.handles.iter().any(|(_, open)| open.is_passed_writing()) {
+                heed = inode.unwatched.take();
+            }
+        }
+        let last = if inode.handles.is_empty() { inodes.remove(&number) } else { None };
         drop(inodes);
         // Only now, with no lock held, do descriptors close.
-        let had = !gone.is_empty() || last.is_some_and(|last| !last.owners.is_empty());
+        let unlocked = !gone.is_empty() || last.is_some_and(|last| !last.owners.is_empty());
         drop(gone);
-        Some((open.number, had))
+        Some(Closed { number, unlocked, heed })
     }
 
     /// Returns some open file of an inode.
@@ -162,7 +241,7 @@ impl Opens {
 
     /// Gives those open files of an inode a node that have none.
     pub(super) fn adopt(&self, number: u64, node: &Node) {
-        if let Some(inode) = lock(&self.inodes).get(&number) {
+        if let Some(inode) = self.inodes(number).get(&number) {
             for (_, open) in &inode.handles {
                 open.node.get_or_init(|| node.clone());
             }
@@ -171,29 +250,35 @@ impl Opens {
 
     /// Returns a lock owner of an inode, if it has any locks.
     pub(super) fn owner(&self, number: u64, owner: u64) -> Option<Arc<Owner>> {
-        lock(&self.inodes).get(&number)?.owners.get(owner)
+        self.inodes(number).get(&number)?.owners.get(owner)
     }
 
     /// Returns a lock owner of an inode, which acts through this handle.
     pub(super) fn owner_through(&self, number: u64, owner: u64, handle: u64) -> Arc<Owner> {
-        lock(&self.inodes).entry(number).or_default().owners.through(owner, handle)
+        self.inodes(number).entry(number).or_default().owners.through(owner, handle)
     }
 
     /// Drops all locks of an owner on an inode; returns whether it was known.
     pub(super) fn drop_owner(&self, number: u64, owner: u64) -> bool {
-        let gone = lock(&self.inodes).get_mut(&number).and_then(|i| i.owners.remove(owner));
+        let gone = self.inodes(number).get_mut(&number).and_then(|i| i.owners.remove(owner));
         gone.is_some()
     }
 
     /// Reports whether nothing is open and nobody holds a lock.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        lock(&self.inodes).is_empty()
+        self.inodes.iter().all(|part| lock(part).is_empty())
     }
 
     fn find(&self, number: u64, fits: impl Fn(&Open) -> bool) -> Option<Arc<Open>> {
-        let inodes = lock(&self.inodes);
+        let inodes = self.inodes(number);
         let mut handles = inodes.get(&number)?.handles.iter();
         handles.find(|(_, open)| fits(open)).map(|(_, open)| Arc::clone(open))
+    }
+
+    fn inodes(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Inode>> {
+        let [first, ..] = &self.inodes;
+        let part = usize::try_from(number).unwrap_or(0) % SHARDS;
+        lock(self.inodes.get(part).unwrap_or(first))
     }
 }

@@ -59,15 +59,19 @@ impl Owners {
     /// Takes the owners out that acted through this handle and no other.
     ///
     /// That ends OFD locks, of which the kernel says nothing when their
-    /// description is closed. A process has sent a flush before that.
-    pub(super) fn release(&mut self, handle: u64) -> Vec<Arc<Owner>> {
+    /// description is closed. A process has sent a flush before that. If it does
+    /// not for this handle, `quiet`, its locks go now: an owner that acted
+    /// through others as well is a process.
+    pub(super) fn release(&mut self, handle: u64, quiet: bool) -> Vec<Arc<Owner>> {
         let mut gone = Vec::new();
         self.known.retain(|_, known| {
+            let through = known.through.len();
             known.through.retain(|through| *through != handle);
-            if known.through.is_empty() {
+            let ends = known.through.is_empty() || quiet && known.through.len() < through;
+            if ends {
                 gone.push(Arc::clone(&known.owner));
             }
-            !known.through.is_empty()
+            !ends
         });
         gone
     }

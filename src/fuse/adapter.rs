@@ -1,12 +1,13 @@
 //! The file system as the transport holds it, and the requests that take more
 //! than handing over.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{AccessFlags, INodeNo, ReplyEmpty, Request};
 
 use super::answer::{attempt, empty};
+use super::passthrough::Passing;
 use super::{Notifier, SessionOptions, convert};
 use crate::attr::Attr;
 use crate::count::Kind;
@@ -34,12 +35,19 @@ pub(super) struct Adapter {
     pub(super) root: u64,
     /// What the kernel is told things by.
     pub(super) notifier: Notifier,
+    /// The files that are open, where the kernel uses those of the host by itself.
+    pub(super) passing: Arc<OnceLock<Arc<Passing>>>,
 }
 
 impl Adapter {
     /// Wraps a file system.
-    pub(super) const fn new(fs: Arc<Fs>, options: SessionOptions, notifier: Notifier) -> Self {
-        Self { fs, options, root: ANCHOR, notifier }
+    pub(super) const fn new(
+        fs: Arc<Fs>,
+        options: SessionOptions,
+        notifier: Notifier,
+        passing: Arc<OnceLock<Arc<Passing>>>,
+    ) -> Self {
+        Self { fs, options, root: ANCHOR, notifier, passing }
     }
 
     /// Returns the number of the file that the kernel calls by this node id.

@@ -14,6 +14,11 @@ const MAX_IO: u32 = 1 << 20;
 /// I/O) may be under way.
 const MAX_BACKGROUND: u16 = 64;
 
+/// How many file systems may be stacked up to ours where the kernel uses files of
+/// the host by itself: with 1, an overlay can still be mounted on top, and the
+/// source cannot be one.
+const STACK: u32 = 1;
+
 /// What the file system would be wrong without.
 ///
 /// - `DONT_MASK`: the umask does not apply where a default ACL decides; only
@@ -29,7 +34,8 @@ const NEEDED: InitFlags = InitFlags::FUSE_DONT_MASK.union(InitFlags::FUSE_DO_REA
 /// - `ATOMIC_O_TRUNC`: truncation comes as a setattr, with its own checks.
 /// - `FLOCK_LOCKS`: the library cannot tell flock from fcntl; without it flock
 ///   is local to the mount and every lock request is a range lock.
-/// - `WRITEBACK_CACHE`: ignores a size that was changed on the host.
+/// - `WRITEBACK_CACHE`: ignores a size that was changed on the host; only for a
+///   source that nobody else changes, see [`ALONE`].
 /// - `READDIRPLUS_AUTO`: slower than always, and asks for plain listings.
 /// - `CACHE_SYMLINKS`: cuts a target at the size in the attributes, which some
 ///   sources give as 0.
@@ -52,11 +58,25 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     // security.capability before every write.
     .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
 
-/// Agrees with the kernel; reports whether it can let a name expire.
+/// What it takes to leave a source to the kernel that nobody else changes: it
+/// caches what is written, and opens files without asking when it is told so.
+const ALONE: InitFlags = InitFlags::FUSE_WRITEBACK_CACHE.union(InitFlags::FUSE_NO_OPEN_SUPPORT);
+
+/// What has been agreed on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Agreed {
+    /// Whether the kernel opens files without asking, caches what is written, and
+    /// keeps locks to itself.
+    pub(super) alone: bool,
+    /// Whether the kernel can let a name expire.
+    pub(super) expires: bool,
+}
+
+/// Agrees with the kernel.
 ///
 /// # Errors
 /// `Unsupported` if the kernel lacks what is needed.
-pub(super) fn negotiate(config: &mut KernelConfig, options: &SessionOptions) -> io::Result<bool> {
+pub(super) fn negotiate(config: &mut KernelConfig, options: &SessionOptions) -> io::Result<Agreed> {
     let acl = if options.acl { InitFlags::FUSE_POSIX_ACL } else { InitFlags::empty() };
     config.add_capabilities(NEEDED | acl).map_err(|missing| {
         io::Error::new(
@@ -66,11 +86,22 @@ pub(super) fn negotiate(config: &mut KernelConfig, options: &SessionOptions) -> 
     })?;
     let offered = config.capabilities();
     log::debug!("FUSE {}: without {:?}", config.kernel_abi(), WANTED.difference(offered));
-    config.add_capabilities(WANTED & offered).map_err(|refused| refusal(&refused))?;
+    let pass = options.passthrough.is_ok() && offered.contains(InitFlags::FUSE_PASSTHROUGH);
+    // The kernel has one or the other.
+    let alone = options.exclusive && !pass && offered.contains(ALONE);
+    let wanted = match (pass, alone) {
+        (true, _) => WANTED | InitFlags::FUSE_PASSTHROUGH,
+        (false, true) => WANTED.difference(InitFlags::FUSE_POSIX_LOCKS) | ALONE,
+        (false, false) => WANTED,
+    };
+    config.add_capabilities(wanted & offered).map_err(|refused| refusal(&refused))?;
+    if pass {
+        config.set_max_stack_depth(STACK).map_err(|limit| refusal(&limit))?;
+    }
     config.set_max_write(MAX_IO).map_err(|limit| refusal(&limit))?;
     config.set_max_background(MAX_BACKGROUND).map_err(|limit| refusal(&limit))?;
     // Nothing is to be agreed: the kernel only says that it has this.
-    Ok(offered.contains(InitFlags::FUSE_HAS_EXPIRE_ONLY))
+    Ok(Agreed { alone, expires: offered.contains(InitFlags::FUSE_HAS_EXPIRE_ONLY) })
 }
 
 fn refusal(what: &dyn std::fmt::Debug) -> io::Error {

@@ -19,7 +19,7 @@ use fuser::{
 
 use super::adapter::{Adapter, FOREVER};
 use super::answer::{attempt, empty, failed, hand_over, later, narrow, written, xattr};
-use super::files::Wanted;
+use super::files::{Opened, Wanted, opened};
 use super::{capabilities, convert};
 use crate::count::{self, Kind};
 use crate::error::{Errno, Error};
@@ -37,11 +37,16 @@ const IOC_WRITE: u32 = 1 << 30;
 
 impl Filesystem for Adapter {
     fn init(&mut self, req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        if capabilities::negotiate(config, &self.options)? {
+        self.options.exclusive &= self.fs.may_be_alone();
+        let agreed = capabilities::negotiate(config, &self.options)?;
+        if agreed.expires {
             self.notifier.can_expire();
         } else {
             // What cannot be taken back is not told for long.
             self.fs.is_deaf_now();
+        }
+        if agreed.alone {
+            self.fs.be_alone();
         }
         // The count of this lookup is never taken back: the root stays.
         let root = self
@@ -73,7 +78,7 @@ impl Filesystem for Adapter {
         }
         let moment = self.fs.moment();
         let answer = attempt(Kind::Getattr, req, || {
-            self.fs.getattr(&convert::caller(req), self.node(ino)?, fh.map(u64::from))
+            self.fs.getattr(&convert::caller(req), self.node(ino)?, opened(fh))
         });
         self.attr(reply, moment, answer);
     }
@@ -108,7 +113,7 @@ impl Filesystem for Adapter {
             };
             Ok((self.node(ino)?, change))
         });
-        self.change(req, change, fh.map(u64::from), reply);
+        self.change(req, change, opened(fh), reply);
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -238,7 +243,7 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
@@ -246,13 +251,13 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.read_file(req, fh.0, offset, size, reply);
+        self.read_file(req, (ino, fh), offset, size, reply);
     }
 
     fn write(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
@@ -261,7 +266,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.write_file(req, fh.0, (offset, data), flags, reply);
+        self.write_file(req, (ino, fh), (offset, data), flags, reply);
     }
 
     fn flush(
@@ -272,31 +277,36 @@ impl Filesystem for Adapter {
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        if self.fs.is_alone() {
+            // Never asked again: it has flushed its cache, and the locks are its own.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
         empty(reply, attempt(Kind::Flush, req, || self.fs.flush(fh.0, lock_owner.0)));
     }
 
     fn release(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
-        _: OpenFlags,
+        flags: OpenFlags,
         lock_owner: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let owner = lock_owner.map(|owner| owner.0);
-        empty(
-            reply,
-            attempt(Kind::Release, req, || {
-                self.fs.release(fh.0, owner);
-                Ok(())
-            }),
-        );
+        self.release_file(req, (ino, flags.0), fh.0, lock_owner.map(|owner| owner.0), reply);
     }
 
-    fn fsync(&self, req: &Request, _: INodeNo, fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        empty(reply, attempt(Kind::Fsync, req, || self.fs.fsync(fh.0, data_only)));
+    fn fsync(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        let sync = || self.fs.fsync(self.file(ino, fh, false)?.handle(), data_only);
+        empty(reply, attempt(Kind::Fsync, req, sync));
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -484,7 +494,8 @@ impl Filesystem for Adapter {
         let directory = flags.contains(IoctlFlags::FUSE_IOCTL_DIR);
         let answer = attempt(Kind::Ioctl, req, || {
             let caller = convert::caller(req);
-            let output = self.fs.ioctl(&caller, fh.0, directory, command, input)?;
+            let file = if directory { Opened::Handle(fh.0) } else { self.file(ino, fh, false)? };
+            let output = self.fs.ioctl(&caller, file.handle(), directory, command, input)?;
             if narrow(output.len())? <= room { Ok(output) } else { Err(Error::Invalid) }
         });
         match answer {
@@ -519,7 +530,7 @@ impl Filesystem for Adapter {
     fn fallocate(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         length: u64,
@@ -529,7 +540,8 @@ impl Filesystem for Adapter {
         empty(
             reply,
             attempt(Kind::Fallocate, req, || {
-                self.fs.fallocate(&convert::caller(req), fh.0, mode, offset, length)
+                let file = self.file(ino, fh, true)?;
+                self.fs.fallocate(&convert::caller(req), file.handle(), mode, offset, length)
             }),
         );
     }
@@ -537,14 +549,14 @@ impl Filesystem for Adapter {
     fn lseek(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
         let answer = attempt(Kind::Lseek, req, || {
-            let found = self.fs.lseek(fh.0, offset, whence)?;
+            let found = self.fs.lseek(self.file(ino, fh, false)?.handle(), offset, whence)?;
             i64::try_from(found).map_err(|_too_large| Error::Internal)
         });
         match answer {
@@ -556,10 +568,10 @@ impl Filesystem for Adapter {
     fn copy_file_range(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino_in: INodeNo,
         handle_in: FileHandle,
         offset_in: u64,
-        _: INodeNo,
+        ino_out: INodeNo,
         handle_out: FileHandle,
         offset_out: u64,
         length: u64,
@@ -570,7 +582,9 @@ impl Filesystem for Adapter {
         written(
             reply,
             attempt(Kind::CopyFileRange, req, || {
-                let (from, to) = ((handle_in.0, offset_in), (handle_out.0, offset_out));
+                let source = self.file(ino_in, handle_in, false)?;
+                let target = self.file(ino_out, handle_out, true)?;
+                let (from, to) = ((source.handle(), offset_in), (target.handle(), offset_out));
                 let caller = convert::caller(req);
                 self.fs.copy_file_range(&caller, from, to, length.min(MAX_COPY)).and_then(narrow)
             }),

@@ -2,19 +2,22 @@
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use fuser::{
-    FileHandle, FopenFlags, Generation, INodeNo, ReplyCreate, ReplyData, ReplyOpen, ReplyWrite,
-    Request, WriteFlags,
+    BackingId, FileHandle, FopenFlags, Generation, INodeNo, ReplyCreate, ReplyData, ReplyEmpty,
+    ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
 
 use super::adapter::Adapter;
-use super::answer::{attempt, hand_over, later, narrow, written};
-use super::convert;
+use super::answer::{attempt, empty, failed, hand_over, later, narrow, written};
+use super::passthrough::{Turn, Way};
+use super::{Notifier, convert};
 use crate::count::{self, Count, Kind};
-use crate::error::Error;
-use crate::fs::Fs;
+use crate::error::{Error, Result};
+use crate::fs::{Fs, Kept};
 
 thread_local! {
     /// Where each thread reads files into, so that no read allocates.
@@ -32,25 +35,142 @@ pub(super) struct Wanted {
     pub(super) flags: i32,
 }
 
-/// Returns how the kernel is to treat an open file; `keep` says that nothing can
-/// change its pages.
-fn open_flags(fs: &Fs, keep: bool, handle: u64) -> FopenFlags {
-    count::add(Count::OpenCached);
-    // Never DIRECT_IO: it takes shared memory maps away.
-    if keep || fs.keeps_pages(handle) { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
+/// An open file that a request is about.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// By its handle.
+    Handle(u64),
+    /// One that is kept open.
+    Kept(Arc<Kept>),
+}
+
+impl Opened {
+    /// Returns the handle.
+    pub(super) fn handle(&self) -> u64 {
+        match self {
+            Self::Handle(handle) => *handle,
+            Self::Kept(kept) => kept.handle(),
+        }
+    }
+}
+
+/// Returns the handle that a request about attributes comes with; without one it
+/// is about the file itself.
+pub(super) fn opened(handle: Option<FileHandle>) -> Option<u64> {
+    handle.map(u64::from).filter(|handle| *handle != 0)
+}
+
+/// What answers an open, now or later.
+#[derive(Clone, Debug)]
+struct Opening {
+    fs: Arc<Fs>,
+    keep_pages: bool,
+    notifier: Notifier,
+}
+
+impl Opening {
+    /// Decides how the kernel is to treat an open file; `register` makes the
+    /// kernel open a descriptor by itself.
+    ///
+    /// # Errors
+    /// As open(2), where that was put off; `EBUSY`.
+    fn treat<'t>(
+        &self,
+        handle: u64,
+        turn: Option<&'t Turn>,
+        register: impl Fn(BorrowedFd<'_>) -> io::Result<BackingId>,
+    ) -> Result<Treated<'t>> {
+        let mut flags = FopenFlags::empty();
+        flags.set(FopenFlags::FOPEN_NOFLUSH, self.fs.is_quiet(handle)?);
+        let Some(turn) = turn else { return Ok(self.by_pages(handle, flags)) };
+        let lend = || {
+            let mut made = Err(io::ErrorKind::Unsupported.into());
+            let lent = self.fs.lend(handle, &mut |file| made = register(file));
+            lent.map_err(|error| io::Error::from_raw_os_error(error.errno().0)).and(made)
+        };
+        let (backing, direct) = match turn.way(self.fs.lending(handle)?, lend)? {
+            Way::Pages => {
+                self.fs.open_now(handle)?;
+                return Ok(self.by_pages(handle, flags));
+            }
+            Way::Host(backing) => (backing, FopenFlags::empty()),
+            Way::Mapped(backing) => (backing, FopenFlags::FOPEN_DIRECT_IO),
+        };
+        count::add(Count::OpenPassthrough);
+        let writes = self.fs.passed(handle)?;
+        Ok(Treated { flags: flags | direct, backing: Some(backing), writes })
+    }
+
+    /// Has the kernel use its own cache, with what is in it if that is still true.
+    ///
+    /// Never `DIRECT_IO`: it takes shared memory maps away.
+    fn by_pages<'t>(&self, handle: u64, mut flags: FopenFlags) -> Treated<'t> {
+        count::add(Count::OpenCached);
+        let keep = self.keep_pages || self.fs.keeps_pages(handle);
+        flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep);
+        Treated { flags, backing: None, writes: false }
+    }
+
+    /// Answers an open that has succeeded.
+    fn opened(
+        &self,
+        (ino, pid): (INodeNo, u32),
+        handle: u64,
+        turn: Option<Turn>,
+        reply: ReplyOpen,
+    ) {
+        let register = |file: BorrowedFd<'_>| reply.open_backing(file);
+        match self.treat(handle, turn.as_ref(), register) {
+            Ok(Treated { flags, backing, writes }) => {
+                if writes {
+                    // Stores to mappings change what it was told.
+                    self.notifier.forget_attributes(ino.0);
+                }
+                match backing {
+                    Some(file) => reply.opened_passthrough(FileHandle(handle), flags, file),
+                    None => reply.opened(FileHandle(handle), flags),
+                }
+                if let Some(turn) = turn {
+                    turn.keep();
+                }
+            }
+            Err(error) => {
+                self.fs.release(handle, None);
+                reply.error(failed(Kind::Open, pid, error));
+            }
+        }
+    }
+}
+
+/// How the kernel is to treat an open file.
+#[derive(Debug)]
+struct Treated<'t> {
+    flags: FopenFlags,
+    /// The file that it uses by itself.
+    backing: Option<&'t BackingId>,
+    /// Whether it writes that.
+    writes: bool,
 }
 
 impl Adapter {
-    /// Returns how the kernel is to treat an open file.
-    pub(super) fn open_flags(&self, handle: u64) -> FopenFlags {
-        open_flags(&self.fs, self.options.keep_pages, handle)
+    fn opening(&self) -> Opening {
+        Opening {
+            fs: Arc::clone(&self.fs),
+            keep_pages: self.options.keep_pages,
+            notifier: self.notifier.clone(),
+        }
+    }
+
+    /// Counts an open of a file, where the kernel may use that of the host.
+    fn turn(&self, node: u64) -> Option<Turn> {
+        self.passing.get().map(|passing| passing.enter(node))
     }
 
     /// Reads a file into the thread's buffer, and answers from there.
     pub(super) fn read_file(
         &self,
         req: &Request,
-        handle: u64,
+        (ino, handle): (INodeNo, FileHandle),
         offset: u64,
         size: u32,
         reply: ReplyData,
@@ -62,7 +182,8 @@ impl Adapter {
                     buffer.resize(size, 0);
                 }
                 let room = buffer.get_mut(..size).ok_or(Error::Internal)?;
-                let read = self.fs.read(handle, offset, room)?;
+                let file = self.file(ino, handle, false)?;
+                let read = self.fs.read(file.handle(), offset, room)?;
                 room.get(..read).ok_or(Error::Internal)
             });
             match answer {
@@ -72,19 +193,42 @@ impl Adapter {
         });
     }
 
+    /// Returns a file that a request is about, perhaps one that the kernel has
+    /// opened without asking: with handle 0.
+    ///
+    /// # Errors
+    /// As [`Fs::kept`].
+    pub(super) fn file(&self, ino: INodeNo, handle: FileHandle, write: bool) -> Result<Opened> {
+        if handle.0 == 0 && self.fs.is_alone() {
+            return self.fs.kept(self.node(ino)?, write).map(Opened::Kept);
+        }
+        Ok(Opened::Handle(handle.0))
+    }
+
     /// Opens a file, and answers now or later.
     pub(super) fn open_file(&self, req: &Request, ino: INodeNo, flags: i32, reply: ReplyOpen) {
+        if self.fs.is_alone() {
+            // Never asked again.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
         let node = match attempt(Kind::Open, req, || self.node(ino)) {
             Ok(node) => node,
             Err(errno) => return reply.error(errno),
         };
-        let (fs, keep) = (Arc::clone(&self.fs), self.options.keep_pages);
+        let (opening, turn) = (self.opening(), self.turn(node));
+        let pass = turn.as_ref().is_some_and(Turn::may_pass);
+        let by = (ino, req.pid());
         let done = later(Kind::Open, req.pid(), move |answer| match answer {
-            Ok(handle) => reply.opened(FileHandle(handle), open_flags(&fs, keep, handle)),
+            Ok(handle) => opening.opened(by, handle, turn, reply),
             Err(errno) => reply.error(errno),
         });
+        let caller = convert::caller(req);
         hand_over(Kind::Open, req, || {
-            self.fs.open(&convert::caller(req), node, flags, done);
+            if pass {
+                self.fs.open_to_lend(&caller, node, flags, done);
+            } else {
+                self.fs.open(&caller, node, flags, done);
+            }
         });
     }
 
@@ -98,21 +242,77 @@ impl Adapter {
         reply: ReplyCreate,
     ) {
         let moment = self.fs.moment();
+        let register = |file: BorrowedFd<'_>| reply.open_backing(file);
+        let mut turn = None;
         let answer = attempt(Kind::Create, req, || {
             let caller = convert::caller(req);
-            let Wanted { mode, umask, flags } = wanted;
-            self.fs.create(&caller, self.node(parent)?, name, mode, umask, flags)
+            let Wanted { mode, umask, mut flags } = wanted;
+            if self.fs.is_alone() {
+                // It reads what it changes a part of, and knows where the end is.
+                flags = flags & !(libc::O_ACCMODE | libc::O_APPEND) | libc::O_RDWR;
+            }
+            let (entry, handle) =
+                self.fs.create(&caller, self.node(parent)?, name, mode, umask, flags)?;
+            if self.fs.is_alone() {
+                // Once an open was not asked, no release is sent either.
+                self.fs.keep_made(entry.node, handle)?;
+                let flags = FopenFlags::FOPEN_KEEP_CACHE;
+                return Ok((entry, 0, Treated { flags, backing: None, writes: false }));
+            }
+            turn = self.turn(entry.node);
+            match self.opening().treat(handle, turn.as_ref(), register) {
+                Ok(treated) => Ok((entry, handle, treated)),
+                Err(error) => {
+                    self.fs.release(handle, None);
+                    self.fs.forget(entry.node, 1);
+                    Err(error)
+                }
+            }
         });
-        match answer {
-            Ok((entry, handle)) => reply.created(
-                &self.fs.entry_at(moment, self.node(parent).unwrap_or(0), &entry).both(),
-                &convert::attr(&entry.attr),
-                Generation(entry.generation),
-                FileHandle(handle),
-                self.open_flags(handle),
-            ),
-            Err(errno) => reply.error(errno),
+        let (entry, handle, treated) = match answer {
+            Ok(made) => made,
+            Err(errno) => return reply.error(errno),
+        };
+        // Not a short one for what it writes by itself: that would cost two round
+        // trips. Its attributes are taken back with the release.
+        let ttl = self.fs.entry_at(moment, self.node(parent).unwrap_or(0), &entry).both();
+        let attr = convert::attr(&entry.attr);
+        let (generation, handle) = (Generation(entry.generation), FileHandle(handle));
+        match treated.backing {
+            Some(file) => {
+                reply.created_passthrough(&ttl, &attr, generation, handle, treated.flags, file);
+            }
+            None => reply.created(&ttl, &attr, generation, handle, treated.flags),
         }
+        if let Some(turn) = turn {
+            turn.keep();
+        }
+    }
+
+    /// Closes a file.
+    pub(super) fn release_file(
+        &self,
+        req: &Request,
+        (ino, flags): (INodeNo, i32),
+        handle: u64,
+        owner: Option<u64>,
+        reply: ReplyEmpty,
+    ) {
+        let answer = attempt(Kind::Release, req, || {
+            let passed = self.fs.release(handle, owner);
+            if let (Some(file), Some(watch)) = (passed, self.fs.watch()) {
+                watch.heed_contents(&file);
+            }
+            if let (Some(passing), Ok(node)) = (self.passing.get(), self.node(ino)) {
+                passing.leave(node);
+                if flags & libc::O_ACCMODE != libc::O_RDONLY {
+                    // Stores to mappings have changed what it was told.
+                    self.notifier.forget_attributes(ino.0);
+                }
+            }
+            Ok(())
+        });
+        empty(reply, answer);
     }
 
     /// Writes what a caller, or the kernel for callers, hands over: data and
@@ -120,13 +320,15 @@ impl Adapter {
     pub(super) fn write_file(
         &self,
         req: &Request,
-        handle: u64,
+        (ino, handle): (INodeNo, FileHandle),
         (offset, data): (u64, &[u8]),
         flags: WriteFlags,
         reply: ReplyWrite,
     ) {
         let answer = attempt(Kind::Write, req, || {
-            // Pages of shared mappings: whose they are is not known.
+            let file = self.file(ino, handle, true)?;
+            let handle = file.handle();
+            // Pages that were changed in the cache: whose they are is not known.
             let written = if flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
                 self.fs.write_back(handle, offset, data)
             } else {

@@ -1,12 +1,14 @@
 //! The FUSE transport: a thin adapter from the kernel's requests to
 //! [`Fs`](crate::fs::Fs). The only module that names `fuser`.
 
+use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::fs::Fs;
+use crate::sys::fuse::can_back;
 
 mod adapter;
 mod answer;
@@ -17,6 +19,9 @@ mod entries;
 mod files;
 mod notices;
 mod notifier;
+mod passthrough;
+
+use passthrough::Passing;
 
 pub use notifier::{Notifier, Refreshed};
 
@@ -44,10 +49,12 @@ pub struct SessionOptions {
     /// nobody else can change: a change within one tick of the host's clock
     /// leaves no trace in the attributes.
     pub keep_pages: bool,
+    /// Whether nobody else changes the source, and the file system serves it so
+    /// ([`Fs::be_alone`]) where the kernel does not use its files by itself.
+    pub exclusive: bool,
     /// Whether the kernel is to read and write files of the source by itself,
-    /// where it can.
-    #[expect(dead_code, reason = "the data path reads it next")]
-    pub passthrough: bool,
+    /// where it can; or why not.
+    pub passthrough: Result<(), &'static str>,
 }
 
 /// A file system being served.
@@ -55,6 +62,29 @@ pub struct SessionOptions {
 pub struct Session {
     workers: fuser::BackgroundSession,
     notifier: Notifier,
+    data: DataPath,
+}
+
+/// Who reads and writes files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataPath {
+    /// The kernel, by itself (passthrough).
+    Kernel,
+    /// The kernel opens files without asking, and the server reads and writes what
+    /// is missing in its cache or has been changed there.
+    Cache,
+    /// The server, for the given reason.
+    Server(&'static str),
+}
+
+impl fmt::Display for DataPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel => f.write_str("the kernel reads and writes files by itself"),
+            Self::Cache => f.write_str("the kernel opens files without asking, and caches them"),
+            Self::Server(why) => write!(f, "the server reads and writes files: {why}"),
+        }
+    }
 }
 
 impl Session {
@@ -71,10 +101,22 @@ impl Session {
         config.clone_fd = options.clone_device;
         let own = device.try_clone()?;
         let notifier = Notifier::new(own, &fs, options.anchored);
-        let adapter = adapter::Adapter::new(fs, options, notifier.clone());
+        let (passing, probe) = (Arc::new(OnceLock::new()), device.try_clone()?);
+        let of_adapter = (notifier.clone(), Arc::clone(&passing));
+        let adapter = adapter::Adapter::new(Arc::clone(&fs), options, of_adapter.0, of_adapter.1);
         // Who may use the mount is the kernel's decision (allow_other).
         let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)?;
-        Ok(Self { workers: session.spawn()?, notifier })
+        let data = if fs.is_alone() { DataPath::Cache } else { data_path(options, probe.as_fd()) };
+        if data == DataPath::Kernel {
+            passing.get_or_init(Passing::new);
+        }
+        log::info!("{data}");
+        Ok(Self { workers: session.spawn()?, notifier, data })
+    }
+
+    /// Returns who reads and writes files.
+    pub const fn data_path(&self) -> &DataPath {
+        &self.data
     }
 
     /// Returns what makes the kernel ask again for what it was told.
@@ -97,5 +139,19 @@ impl Session {
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
             ended => ended,
         }
+    }
+}
+
+/// Finds out who reads and writes files of a session that has been agreed on.
+fn data_path(options: SessionOptions, device: BorrowedFd<'_>) -> DataPath {
+    if let Err(why) = options.passthrough {
+        return DataPath::Server(why);
+    }
+    match can_back(device).map_err(|error| error.raw_os_error()) {
+        Ok(()) => DataPath::Kernel,
+        Err(Some(libc::EPERM)) => {
+            DataPath::Server("passthrough takes CAP_SYS_ADMIN on the host, and Linux 6.9 or later")
+        }
+        Err(_) => DataPath::Server("the kernel has no passthrough; Linux 6.9 or later has it"),
     }
 }

@@ -22,6 +22,7 @@ use super::helper;
 use super::options::Options;
 use crate::fs::Fs;
 use crate::fuse::{Session, SessionOptions, VIEW};
+use crate::sys::fuse;
 use crate::sys::mount::{self as kernel, Context};
 use crate::sys::mountinfo;
 use crate::sys::stat::{self, Mounted};
@@ -103,7 +104,7 @@ pub(super) fn make(
     context: &Context,
     ids: (Uid, Gid),
 ) -> Result<(OwnedFd, OwnedFd), MountError> {
-    let device = File::options().read(true).write(true).open(kernel::FUSE_DEVICE);
+    let device = File::options().read(true).write(true).open(fuse::FUSE_DEVICE);
     let device = OwnedFd::from(device.map_err(MountError::Device)?);
     let attributes = options.flags.with_defaults().attributes().set;
     let parent = configure(context, options, name, device.as_fd(), ids)
@@ -188,7 +189,7 @@ fn by_helper(
 
 /// Gives each thread a descriptor of its own where the device lets us.
 fn with_clones(serving: SessionOptions, device: BorrowedFd<'_>) -> SessionOptions {
-    let clone = kernel::clone_device(device);
+    let clone = fuse::clone_device(device);
     if let Err(error) = &clone {
         log::debug!("threads share one device: {error}");
     }

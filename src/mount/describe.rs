@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::attach::Way;
 use super::check::Paths;
 use super::engine::{self, Server};
-use super::options::{Cache, Options, Passthrough, Submounts};
+use super::options::{Cache, Options, Submounts};
 use crate::control::{Facts, Said, Stats};
 use crate::count;
 use crate::fs::Fs;
-use crate::fuse::SessionOptions;
+use crate::fuse::{DataPath, SessionOptions};
 use crate::source;
 use crate::sys::id_map::{IdMap, Line};
 
@@ -27,6 +27,8 @@ pub(super) struct Made<'a> {
     pub(super) submounts: Submounts,
     /// Why the kernel may believe it for how long.
     pub(super) believed: String,
+    /// Who reads and writes files.
+    pub(super) data: &'a DataPath,
 }
 
 /// Says what a mount is.
@@ -42,7 +44,7 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
         policy: options.spec.describe(),
         options: options.written.clone(),
         cache: cache(made),
-        data: data(options, serving),
+        data: data(made),
         acl: acl(made),
         permission: permission(options),
         submounts: submounts(options.submounts, made.submounts),
@@ -72,17 +74,13 @@ fn cache(made: &Made<'_>) -> Said {
     Said::new(how, made.believed.clone())
 }
 
-fn data(options: &Options, serving: &SessionOptions) -> Said {
-    let pages = if serving.keep_pages {
-        "what was read stays cached"
-    } else {
-        "what was read is read again after the next open"
+fn data(made: &Made<'_>) -> Said {
+    let how = match made.data {
+        DataPath::Kernel => "passthrough",
+        DataPath::Cache => "the kernel's cache",
+        DataPath::Server(_) => "by way of the server",
     };
-    let asked = match options.passthrough {
-        Passthrough::Auto => String::new(),
-        Passthrough::Off => "passthrough=off; ".to_owned(),
-    };
-    Said::new("by way of the server", format!("{asked}{pages}"))
+    Said::new(how, made.data.to_string())
 }
 
 fn acl(made: &Made<'_>) -> Said {

@@ -162,9 +162,12 @@ impl Reloader {
         let (policy, stand_in) =
             decide(&spec, self.any_owner, "self").map_err(|error| error.to_string())?;
         self.fs.replace(Arc::new(policy), stand_in).map_err(|_unsupported| {
-            "this policy makes the view depend on the caller, or no longer: that takes another \
-             mount; umount, and mount with it"
-                .to_owned()
+            let what = if self.fs.is_alone() {
+                "has rules, and with cache=exclusive the kernel opens files without asking"
+            } else {
+                "makes the view depend on the caller, or no longer"
+            };
+            format!("this policy {what}: that takes another mount; umount, and mount with it")
         })?;
         let words = spec.describe();
         let beyond = || engine::of_policy(&spec).err().map(|why| why.to_string());

@@ -69,7 +69,8 @@ pub(super) fn serve(
     let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"));
     let watching = watching.inspect_err(|_| undo(&place))?;
     let way = place.way;
-    let made = Made { options, paths, why, way, serving, source: can, submounts, believed };
+    let data = session.data_path();
+    let made = Made { options, paths, why, way, serving, source: can, submounts, believed, data };
     let reloader = Reloader::new(&made, fs, session.notifier());
     let policy = options.spec.describe();
     reloader.publish(Record::new(&paths.source, &place.target, place.device, policy));
@@ -144,7 +145,14 @@ pub(super) fn file_system(
         // With ACLs the kernel insists on deciding.
         acl: facts.acl && options.kernel_decides(),
         keep_pages: facts.immutable || options.cache == Cache::Exclusive,
-        passthrough: options.passthrough == Passthrough::Auto,
+        exclusive: options.cache == Cache::Exclusive,
+        passthrough: match options.passthrough {
+            Passthrough::Off => Err("passthrough is off"),
+            Passthrough::Auto if !facts.lends => {
+                Err("the source is no file system of this host alone, or is stacked on one")
+            }
+            Passthrough::Auto => Ok(()),
+        },
     };
     // What depends on the caller is not to be shared between callers.
     let cache = if policy.inputs().caller { Cache::Off } else { options.cache };

@@ -88,7 +88,8 @@ const SERVING: SessionOptions = SessionOptions {
     anchored: true,
     acl: true,
     keep_pages: false,
-    passthrough: false,
+    exclusive: false,
+    passthrough: Err("it is a test"),
 };
 
 const NAME: &str = "a, b";

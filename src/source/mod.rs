@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+mod file;
 pub mod host;
 mod lock;
 #[cfg(test)]
@@ -18,7 +19,6 @@ use std::any::Any;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::ops::ControlFlow;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::acl::{Acl, AclKind, Capability};
@@ -26,6 +26,7 @@ use crate::attr::{Attr, FileKind, Mode, Name, Time};
 use crate::error::Result;
 use crate::id::{Disk, Group, Id, Ids, User};
 
+pub use file::{File, Lending};
 pub use lock::{Lock, LockKind, Locks};
 pub use watch::{Covers, Happened, Unwatched, Watch, What};
 
@@ -41,6 +42,9 @@ pub struct Facts {
     pub any_owner: bool,
     /// Whether nothing in it ever changes.
     pub immutable: bool,
+    /// Whether the kernel may be lent files of the root's volume, see
+    /// [`File::lend`].
+    pub lends: bool,
 }
 
 /// The identity of a file: the same for all its names, never that of another.
@@ -386,6 +390,16 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// As open(2).
     fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>>;
 
+    /// Returns an open file that the kernel is to serve by itself, see
+    /// [`File::lend`]: what it has to be opened for here is put off, where
+    /// nothing has to be refused at once.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    fn open_to_lend(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
+        self.open(node, flags)
+    }
+
     /// Opens a directory for listing.
     ///
     /// # Errors
@@ -460,99 +474,6 @@ pub trait Source: Send + Sync + fmt::Debug {
         how: XattrSet,
         rights: Rights,
     ) -> Result<()>;
-}
-
-/// An open regular file. All offsets and lengths are in bytes.
-pub trait File: Send + Sync + fmt::Debug {
-    /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
-    ///
-    /// # Errors
-    /// As pread(2).
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize>;
-
-    /// Writes, at the end of the file if it was opened with `O_APPEND`.
-    ///
-    /// # Errors
-    /// As pwrite(2): `ENOSPC`, `EDQUOT`, `EFBIG`.
-    fn write(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize>;
-
-    /// Writes at the offset even if the file was opened with `O_APPEND`: for
-    /// what callers have changed through a shared mapping.
-    ///
-    /// # Errors
-    /// As pwrite(2).
-    fn write_back(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
-        self.write(offset, data, rights)
-    }
-
-    /// Reports errors of earlier writes, as close(2) would.
-    ///
-    /// # Errors
-    /// As close(2).
-    fn flush(&self) -> Result<()>;
-
-    /// Writes contents to disk; attributes too unless `data_only`.
-    ///
-    /// # Errors
-    /// As fsync(2).
-    fn sync(&self, data_only: bool) -> Result<()>;
-
-    /// Allocates or frees space; `mode` as in fallocate(2).
-    ///
-    /// # Errors
-    /// As fallocate(2).
-    fn allocate(&self, mode: i32, offset: u64, length: u64, rights: Rights) -> Result<()>;
-
-    /// Finds data or a hole; `whence` is `SEEK_DATA` or `SEEK_HOLE`.
-    ///
-    /// # Errors
-    /// As lseek(2): `ENXIO`.
-    fn seek(&self, offset: i64, whence: i32) -> Result<u64>;
-
-    /// Copies to another open file of the same source.
-    ///
-    /// # Errors
-    /// As copy_file_range(2).
-    fn copy_to(
-        &self,
-        offset: u64,
-        to: &dyn File,
-        to_offset: u64,
-        length: u64,
-        rights: Rights,
-    ) -> Result<usize>;
-
-    /// Returns the attributes of the file.
-    ///
-    /// # Errors
-    /// As statx(2).
-    fn getattr(&self) -> Result<Attr<Disk>>;
-
-    /// Reads the inode flags.
-    ///
-    /// # Errors
-    /// `ENOTTY` where the source has none.
-    fn inode_flags(&self, kind: InodeFlagsKind) -> Result<InodeFlags>;
-
-    /// Sets the inode flags.
-    ///
-    /// # Errors
-    /// `ENOTTY` where the source has none; `EPERM` without the privilege.
-    fn set_inode_flags(&self, flags: &InodeFlags) -> Result<()>;
-
-    /// Opens the same file once more, to hold range locks of one owner.
-    ///
-    /// # Errors
-    /// As open(2).
-    fn locks(&self) -> Result<Box<dyn Locks>>;
-
-    /// Returns the descriptor that the kernel may serve directly, if any.
-    fn backing_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    /// Returns what a source put in, for its own [`File::copy_to`].
-    fn as_any(&self) -> &dyn Any;
 }
 
 /// An open directory.

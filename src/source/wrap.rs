@@ -2,7 +2,7 @@
 //! them, and can let one fail.
 //!
 //! It also shows what a wrapper must do: pass nodes on as they are, and let
-//! [`File::as_any`] and [`File::backing_fd`] answer for what it wraps.
+//! [`File::as_any`] and [`File::lend`] answer for what it wraps.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use super::{
     Change, Created, Dir, DirEntry, Facts, File, FileHandle, Found, InodeFlags, InodeFlagsKind,
-    Key, Lock, Locks, New, Node, RenameFlags, Rights, Source, Statfs, Unwatched, Watch, XattrSet,
+    Key, Lending, Lock, Locks, New, Node, RenameFlags, Rights, Source, Statfs, Unwatched, Watch,
+    XattrSet,
 };
 use crate::acl::{Acl, AclKind, Capability};
 use crate::attr::{Attr, FileKind, Name};
@@ -225,6 +226,11 @@ impl Source for Wrap {
         Ok(self.file(self.inner.open(node, flags)?))
     }
 
+    fn open_to_lend(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
+        self.ledger.enter(Call::Open)?;
+        Ok(self.file(self.inner.open_to_lend(node, flags)?))
+    }
+
     fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>> {
         self.ledger.enter(Call::Opendir)?;
         let inner = self.inner.opendir(node)?;
@@ -366,8 +372,16 @@ impl File for WrapFile {
         Ok(Box::new(WrapLocks { inner, ledger: Arc::clone(&self.ledger) }))
     }
 
-    fn backing_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.backing_fd()
+    fn lending(&self) -> Result<Lending> {
+        self.inner.lending()
+    }
+
+    fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
+        self.inner.lend(to)
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.inner.settle()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod dirent;
 pub mod fanotify;
 pub mod file;
+pub mod fuse;
 pub mod handle;
 pub mod id_map;
 pub mod inode_flags;

@@ -20,11 +20,6 @@ const FSCONFIG_SET_STRING: c_uint = 1;
 const FSCONFIG_CMD_CREATE: c_uint = 6;
 const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;
 
-mod ioctl {
-    // FUSE_DEV_IOC_CLONE of linux/fuse.h.
-    nix::ioctl_read!(clone, 229, 0, u32);
-}
-
 /// A file system being set up.
 #[derive(Debug)]
 pub struct Context(File);
@@ -232,22 +227,6 @@ fn mount_setattr(
     })?;
     Ok(Errno::result(done).map(drop)?)
 }
-
-/// Opens one more descriptor of a FUSE connection, which gets requests of its
-/// own.
-///
-/// # Errors
-/// `EINVAL` unless both devices were opened in the same user namespace.
-pub fn clone_device(device: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let clone: OwnedFd = File::options().read(true).write(true).open(FUSE_DEVICE)?.into();
-    let mut source = device.as_raw_fd().cast_unsigned();
-    // SAFETY: the call reads a u32, which lives until it returns.
-    unsafe { ioctl::clone(clone.as_raw_fd(), &raw mut source) }?;
-    Ok(clone)
-}
-
-/// The device that a FUSE server talks to the kernel through.
-pub const FUSE_DEVICE: &str = "/dev/fuse";
 
 /// Writes what is cached of a file system to it.
 ///

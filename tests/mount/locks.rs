@@ -195,6 +195,38 @@ fn close_of_any_descriptor_drops_posix_locks() {
     });
 }
 
+/// The kernel does not tell of closes of such a descriptor but the last.
+#[test]
+fn a_reader_that_came_before_all_locks_drops_its_own_at_the_last_close() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let read = File::open(ours.at("f")).unwrap();
+        let write = open(&ours.at("f"));
+        raw::lock(read.as_fd(), libc::F_SETLK, libc::F_RDLCK, 0, 5).unwrap();
+        raw::lock(write.as_fd(), libc::F_SETLK, libc::F_WRLCK, 5, 5).unwrap();
+        let other = open(&source.join("f"));
+        let copy = read.try_clone().unwrap();
+        drop(read);
+        assert_eq!(set(&other, libc::F_WRLCK).map(|_| ()), Err(libc::EAGAIN));
+        drop(copy);
+        wait_for("a free lock", || set(&other, libc::F_WRLCK).is_ok());
+        drop(write);
+        // One that has set none leaves those of others alone.
+        raw::lock(other.as_fd(), libc::F_OFD_SETLK, libc::F_UNLCK, 0, 10).unwrap();
+        wait_for("a file without locks", || set(&other, libc::F_WRLCK).is_ok());
+        raw::lock(other.as_fd(), libc::F_OFD_SETLK, libc::F_UNLCK, 0, 10).unwrap();
+        let (read, write) = (File::open(ours.at("f")).unwrap(), open(&ours.at("f")));
+        raw::lock(write.as_fd(), libc::F_SETLK, libc::F_WRLCK, 0, 10).unwrap();
+        drop(read);
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(set(&other, libc::F_WRLCK).map(|_| ()), Err(libc::EAGAIN));
+        drop(write);
+        wait_for("a free lock", || set(&other, libc::F_WRLCK).is_ok());
+    });
+}
+
 #[test]
 fn flock_excludes_between_callers_and_not_fcntl() {
     require!(Root, Fuse);

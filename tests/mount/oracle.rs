@@ -58,6 +58,13 @@ struct Run {
 
 const NONE: Duration = Duration::ZERO;
 
+impl Run {
+    /// Whether the kernel may read and write files of ours by itself.
+    fn passes(&self) -> bool {
+        matches!(&self.engines[1], Engine::Ours(args) if !args.iter().any(|arg| arg == "off"))
+    }
+}
+
 /// The state of a run.
 struct Session<'a> {
     world: &'a World,
@@ -113,6 +120,10 @@ impl Session<'_> {
                 let known = &mut self.stats.known;
                 differences.extend(compare::outcomes(&op, &outcomes, &before, known));
             }
+        }
+        if self.run.passes() && known::set_id_while_passed(&op, kernel, ours) {
+            *self.stats.known.entry(Known::SetIdWhilePassed).or_default() += 1;
+            known::settle_set_id(sides);
         }
         if known::denied_before_unmapped(&op, kernel, ours) && !self.denied(who, &op) {
             differences.push("EACCES instead of EOVERFLOW, but no directory denies it".into());
@@ -330,7 +341,7 @@ fn episodes(run: &Run, seeds: std::ops::Range<u64>, ops: u64) -> (Stats, Vec<Fau
 }
 
 /// Runs and fails with every fault; prints what was covered.
-fn hold(name: &str, run: &Run, seeds: std::ops::Range<u64>, ops: u64) {
+fn hold(name: &str, run: &Run, seeds: std::ops::Range<u64>, ops: u64) -> Stats {
     let started = std::time::Instant::now();
     let (stats, faults) = episodes(run, seeds, ops);
     let reports: Vec<&str> = faults.iter().map(|fault| fault.report.as_str()).collect();
@@ -343,6 +354,7 @@ fn hold(name: &str, run: &Run, seeds: std::ops::Range<u64>, ops: u64) {
     );
     println!("  [failed, done] by kind: {:?}\n  errors: {:?}", stats.kinds, stats.errors);
     assert!(faults.is_empty(), "{}", reports.join("\n\n"));
+    stats
 }
 
 fn kernel() -> Engine {
@@ -470,4 +482,19 @@ fn the_kernel_engine_equals_the_kernel() {
         we_decide: false,
     };
     hold("engine=kernel", &run, 41..43, 2500);
+}
+
+/// Our mount where the server reads and writes: then who writes makes a
+/// difference, as in the kernel.
+#[test]
+fn ours_equals_the_kernel_without_passthrough() {
+    require!(Root, Fuse, Ext4Loop, Idmap);
+    let run = Run {
+        engines: [kernel(), ours(&["--passthrough", "off"])],
+        host_changes: false,
+        settle: NONE,
+        we_decide: false,
+    };
+    let stats = hold("passthrough off", &run, 21..25, 2500);
+    assert!(!stats.known.contains_key(&Known::SetIdWhilePassed), "{:?}", stats.known);
 }

@@ -20,6 +20,10 @@ pub enum Feature {
     UserNamespaces,
     /// fusermount3 is installed set-uid root.
     Fusermount,
+    /// The kernel can read and write files of a FUSE source by itself.
+    Passthrough,
+    /// Overlay file systems can be mounted.
+    Overlay,
     /// setfacl, getfacl.
     AclTools,
     /// setcap, getcap.
@@ -101,6 +105,19 @@ fn probe(feature: Feature) -> Answer {
             let set_uid = meta.permissions().mode() & 0o4000 != 0;
             set_uid.then_some(()).ok_or("fusermount3 is not set-uid".into())
         }
+        Feature::Passthrough => in_sandbox(|sandbox| {
+            let (_, ours) = super::ours::Ours::of_new(sandbox, &["--log", "info"]);
+            let log = ours.log();
+            log.contains("the kernel reads and writes").then_some(()).ok_or(log)
+        }),
+        Feature::Overlay => in_sandbox(|sandbox| {
+            let [lower, upper, work, at] = ["l", "u", "w", "m"].map(|name| sandbox.dir(name));
+            let (lower, upper, work) = (lower.display(), upper.display(), work.display());
+            let layers = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+            let at = at.display().to_string();
+            let mounted = output("mount", &["-t", "overlay", "-o", &layers, "overlay", &at]);
+            mounted.status.success().then_some(()).ok_or_else(|| super::text(&mounted))
+        }),
         Feature::AclTools => tool("setfacl"),
         Feature::CapTools => tool("setcap"),
         Feature::Quota => tool("setquota").and_then(|()| {

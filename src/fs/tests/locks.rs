@@ -158,13 +158,34 @@ fn a_release_drops_the_locks_set_through_the_handle() {
 }
 
 #[test]
+fn a_release_without_a_flush_drops_what_its_process_has_set_through_it() {
+    let world = World::new(IDENTITY);
+    let file = world.file("a", (1, 1), 0o644);
+    let fs = &world.fs;
+    let [both, read] = [libc::O_RDWR, libc::O_RDONLY].map(|f| world.open(file.node, f).unwrap());
+    assert_eq!((fs.is_quiet(both), fs.is_quiet(read)), (Ok(false), Ok(true)));
+    set(fs, request(read, ALICE, Shared, 0, 9)).unwrap();
+    set(fs, request(both, ALICE, Exclusive, 20, 29)).unwrap();
+    set(fs, request(both, BOB, Exclusive, 40, 49)).unwrap();
+    let late = world.open(file.node, libc::O_RDONLY).unwrap();
+    assert_eq!(fs.is_quiet(late), Ok(false), "there are locks");
+    fs.release(read, None);
+    let free = |start, end| fs.getlk(&request(both, 99, Exclusive, start, end)).unwrap().is_none();
+    assert!(free(0, 29) && !free(40, 49));
+    fs.release(late, None);
+    assert!(!free(40, 49));
+    fs.release(both, None);
+    assert!(fs.opens.is_empty());
+}
+
+#[test]
 fn a_wait_ends_when_the_lock_is_let_go() {
     type Letting = fn(&Opened);
     let ways: [(&str, Letting); 5] = [
         ("unlock", |o| set(&o.world.fs, request(o.both, ALICE, Unlock, 0, 9)).unwrap()),
         ("downgrade", |o| set(&o.world.fs, request(o.both, ALICE, Shared, 0, 9)).unwrap()),
         ("flush", |o| o.world.fs.flush(o.both, ALICE).unwrap()),
-        ("release", |o| o.world.fs.release(o.both, None)),
+        ("release", |o| drop(o.world.fs.release(o.both, None))),
         ("host", |o| {
             // Nobody tells us.
             set(&o.world.disk, request(o.host, BOB, Unlock, 0, 9)).unwrap();

@@ -147,7 +147,7 @@ fn removed_files_hold_few_descriptors_and_open_ones_still_work() {
                 .is(libc::ENODATA)
         );
     }
-    files.iter().for_each(|(_, handle)| world.fs.release(*handle, None));
+    files.iter().for_each(|(_, handle)| drop(world.fs.release(*handle, None)));
     assert_eq!(world.fs.tree.counts().1, 3);
 }
 
@@ -220,7 +220,7 @@ fn who_holds_too_much_is_refused_alone() {
     // A lock belongs to who locks, not to who has opened the file.
     lock(Caller { pid: 9, ..other }, made, LockKind::Shared).unwrap();
     assert_eq!((held(&greedy), held(&other)), (656, 6));
-    [waited, made, mine].into_iter().for_each(|handle| world.fs.release(handle, None));
+    [waited, made, mine].into_iter().for_each(|handle| drop(world.fs.release(handle, None)));
     [dir, listing].into_iter().for_each(|handle| world.fs.releasedir(handle));
     assert_eq!(world.fs.budget.held(&other), (0, 0));
 }

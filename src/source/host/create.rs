@@ -14,7 +14,7 @@ use super::{Host, kept, nix_mode, open_beneath};
 use crate::attr::{FileKind, Mode};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Ids};
-use crate::source::{Created, File, Found, New, NewKind, RenameFlags, Rights};
+use crate::source::{Created, Found, New, NewKind, RenameFlags, Rights};
 use crate::sys::cred::{SetId, Who};
 use crate::sys::stat::stat;
 
@@ -60,8 +60,8 @@ impl Host {
         let stat = stat(fd.as_fd(), OsStr::new(""))?;
         let volume = self.volume_of(dir, name, fd.as_fd(), &stat)?;
         let found = self.found(&volume, fd.as_fd(), &stat)?;
-        let file: Arc<dyn File> = Arc::new(HostFile::new(Arc::clone(&self.context), fd, opening));
-        Ok(Created { found, file: Some(file) })
+        let file = HostFile::new(Arc::clone(&self.context), fd, opening, volume.lends);
+        Ok(Created { found, file: Some(Arc::new(file)) })
     }
 
     /// Acts as the owner of what is to be made in a directory.

@@ -3,19 +3,20 @@
 use std::any::Any;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, copy_file_range, fallocate};
 use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Whence, close, dup, fdatasync, fsync, lseek};
 
-use super::Context;
 use super::locks::HostLocks;
+use super::node::held;
+use super::{Context, lend};
 use crate::attr::Attr;
 use crate::error::{Error, Result};
 use crate::id::Disk;
-use crate::source::{File, InodeFlags, InodeFlagsKind, Locks, Rights};
+use crate::source::{File, InodeFlags, InodeFlagsKind, Lending, Locks, Node, Rights};
 use crate::sys::cred::SetId;
 use crate::sys::file::append;
 use crate::sys::inode_flags;
@@ -60,45 +61,71 @@ impl Opening {
 /// way of a mapping have to go where they were; what callers write is appended
 /// call by call instead, at the end that the host sees. One that is
 /// append-only on the host cannot be opened so; its mappings cannot be written.
+///
+/// One that the kernel reads by itself is opened only if more is asked of it.
 #[derive(Debug)]
 pub(super) struct HostFile {
     context: Arc<Context>,
-    fd: OwnedFd,
+    fd: OnceLock<OwnedFd>,
+    /// What it is opened by, if that was put off.
+    node: Option<Node>,
     opening: Opening,
     /// Whether the host lets data go to the end only.
     append_only: bool,
+    /// Whether it is on a volume of which the kernel may open files by itself.
+    lends: bool,
 }
 
 impl HostFile {
     /// Opens the regular file behind a descriptor.
-    pub fn open(context: Arc<Context>, node: BorrowedFd<'_>, flags: i32) -> Result<Self> {
+    pub fn open(
+        context: Arc<Context>,
+        node: BorrowedFd<'_>,
+        flags: i32,
+        lends: bool,
+    ) -> Result<Self> {
         let opening = Opening::new(flags);
         context.as_server(SetId::Unaffected)?;
-        let fd = match context.procfs.reopen(node, opening.flags()) {
-            // Only the owner may leave the time of access alone; the file can
-            // be opened nevertheless.
-            Err(Errno::EPERM) if opening.flags.contains(OFlag::O_NOATIME) => {
-                context.procfs.reopen(node, opening.flags().difference(OFlag::O_NOATIME))
-            }
+        match reopen(&context, node, opening) {
             // A file that may only be appended to.
             Err(Errno::EPERM) if opening.append => {
                 let fd = context.procfs.reopen(node, opening.flags() | OFlag::O_APPEND)?;
-                return Ok(Self { context, fd, opening, append_only: true });
+                Ok(Self { append_only: true, ..Self::new(context, fd, opening, lends) })
             }
-            opened => opened,
-        }?;
-        Ok(Self::new(context, fd, opening))
+            opened => opened.map(|fd| Self::new(context, fd, opening, lends)).map_err(Into::into),
+        }
     }
 
     /// Wraps an open file. It stays `O_NONBLOCK`, which means nothing for a
     /// regular file but in procfs and the like, where reading may wait.
-    pub const fn new(context: Arc<Context>, fd: OwnedFd, opening: Opening) -> Self {
-        Self { context, fd, opening, append_only: false }
+    pub fn new(context: Arc<Context>, fd: OwnedFd, opening: Opening, lends: bool) -> Self {
+        Self { context, fd: fd.into(), node: None, opening, append_only: false, lends }
+    }
+
+    /// Puts off opening a file that is only to be read.
+    pub fn put_off(context: Arc<Context>, node: Node, flags: i32) -> Self {
+        let (fd, opening) = (OnceLock::new(), Opening::new(flags));
+        Self { context, fd, node: Some(node), opening, append_only: false, lends: true }
     }
 
     /// Returns the descriptor.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub fn fd(&self) -> Result<BorrowedFd<'_>> {
+        if let Some(fd) = self.fd.get() {
+            return Ok(fd.as_fd());
+        }
+        self.context.as_server(SetId::Unaffected)?;
+        let fd = reopen(&self.context, self.held()?, self.opening)?;
+        // Another thread may have been first; this one is closed then.
+        Ok(self.fd.get_or_init(|| fd).as_fd())
+    }
+
+    /// Returns a descriptor that need not be open for reading.
+    fn held(&self) -> Result<BorrowedFd<'_>> {
+        match (self.fd.get(), &self.node) {
+            (Some(fd), _) => Ok(fd.as_fd()),
+            (None, Some(node)) => Ok(held(node, Errno::EISDIR)?.fd()),
+            (None, None) => Err(Error::Internal),
+        }
     }
 
     /// Reports whether the file can be written.
@@ -109,10 +136,11 @@ impl HostFile {
 
 impl File for HostFile {
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let fd = self.fd()?;
         let mut done = 0_usize;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let at = offset.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
-            match pread(&self.fd, rest, position(at)?) {
+            match pread(fd, rest, position(at)?) {
                 Ok(0) => break,
                 Ok(more) => done = done.saturating_add(more),
                 Err(Errno::EINTR) => {}
@@ -128,8 +156,9 @@ impl File for HostFile {
         if !self.opening.append {
             return self.write_back(offset, data, rights);
         }
+        let fd = self.fd()?;
         self.context.as_writer(rights)?;
-        Ok(uninterrupted(|| append(self.fd(), data))?)
+        Ok(uninterrupted(|| append(fd, data))?)
     }
 
     fn write_back(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
@@ -137,14 +166,15 @@ impl File for HostFile {
             // Wherever the pages were, the data would go to the end.
             return Err(Error::Denied);
         }
+        let (fd, at) = (self.fd()?, position(offset)?);
         self.context.as_writer(rights)?;
-        let at = position(offset)?;
-        Ok(uninterrupted(|| pwrite(&self.fd, data, at))?)
+        Ok(uninterrupted(|| pwrite(fd, data, at))?)
     }
 
     fn flush(&self) -> Result<()> {
+        let Some(fd) = self.fd.get() else { return Ok(()) };
         // Closing a copy tells the file system what closing ours would.
-        match dup(&self.fd) {
+        match dup(fd) {
             Ok(copy) => Ok(close(copy)?),
             // No descriptor for that: the data is what a close could lose.
             Err(Errno::EMFILE | Errno::ENFILE) if self.is_writable() => self.sync(true),
@@ -154,15 +184,17 @@ impl File for HostFile {
     }
 
     fn sync(&self, data_only: bool) -> Result<()> {
-        let sync = if data_only { fdatasync(&self.fd) } else { fsync(&self.fd) };
+        let fd = self.fd()?;
+        let sync = if data_only { fdatasync(fd) } else { fsync(fd) };
         Ok(sync?)
     }
 
     fn allocate(&self, mode: i32, offset: u64, length: u64, rights: Rights) -> Result<()> {
         let mode = FallocateFlags::from_bits(mode).ok_or(Error::Unsupported)?;
         let (offset, length) = (position(offset)?, position(length)?);
+        let fd = self.fd()?;
         self.context.as_writer(rights)?;
-        Ok(uninterrupted(|| fallocate(&self.fd, mode, offset, length))?)
+        Ok(uninterrupted(|| fallocate(fd, mode, offset, length))?)
     }
 
     fn seek(&self, offset: i64, whence: i32) -> Result<u64> {
@@ -171,7 +203,7 @@ impl File for HostFile {
             libc::SEEK_HOLE => Whence::SeekHole,
             _ => return Err(Error::Invalid),
         };
-        u64::try_from(lseek(&self.fd, offset, whence)?).map_err(|_| Error::Internal)
+        u64::try_from(lseek(self.fd()?, offset, whence)?).map_err(|_| Error::Internal)
     }
 
     fn copy_to(
@@ -185,35 +217,71 @@ impl File for HostFile {
         let to = to.as_any().downcast_ref::<Self>().ok_or(Errno::EXDEV)?;
         let (mut offset, mut to_offset) = (position(offset)?, position(to_offset)?);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let (fd, to) = (self.fd()?, to.fd()?);
         self.context.as_writer(rights)?;
-        let copied =
-            copy_file_range(&self.fd, Some(&mut offset), &to.fd, Some(&mut to_offset), length);
+        let copied = copy_file_range(fd, Some(&mut offset), to, Some(&mut to_offset), length);
         Ok(copied?)
     }
 
     fn getattr(&self) -> Result<Attr<Disk>> {
-        self.context.attr(&stat(self.fd(), OsStr::new(""))?)
+        self.context.attr(&stat(self.held()?, OsStr::new(""))?)
     }
 
     fn inode_flags(&self, kind: InodeFlagsKind) -> Result<InodeFlags> {
-        read_flags(self.fd(), kind)
+        read_flags(self.fd()?, kind)
     }
 
     fn set_inode_flags(&self, flags: &InodeFlags) -> Result<()> {
+        let fd = self.fd()?;
         self.context.as_server(SetId::Unaffected)?;
-        write_flags(self.fd(), flags)
+        write_flags(fd, flags)
     }
 
     fn locks(&self) -> Result<Box<dyn Locks>> {
-        Ok(Box::new(HostLocks::open(Arc::clone(&self.context), self.fd(), self.is_writable())?))
+        let (context, file) = (Arc::clone(&self.context), self.held()?);
+        Ok(Box::new(HostLocks::open(context, file, self.is_writable())?))
     }
 
-    fn backing_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.fd())
+    fn lending(&self) -> Result<Lending> {
+        if !self.lends || !self.context.credentials.any_owner() {
+            return Ok(Lending::Nothing);
+        }
+        if !self.is_writable() {
+            return Ok(Lending::Everything);
+        }
+        if self.append_only {
+            // A mapping could write anywhere; it takes a descriptor that reads.
+            let reads = self.opening.flags.contains(OFlag::O_RDWR);
+            return Ok(if reads { Lending::Nothing } else { Lending::Mappings });
+        }
+        lend::of_written(self.fd()?)
+    }
+
+    fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
+        let file = self.held()?;
+        self.context.as_writer(Rights { keep_setid: false, reserve: false })?;
+        to(file);
+        Ok(())
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.fd().map(drop)
     }
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+/// Opens the file behind a descriptor once more, acting as the server.
+fn reopen(context: &Context, node: BorrowedFd<'_>, opening: Opening) -> nix::Result<OwnedFd> {
+    match context.procfs.reopen(node, opening.flags()) {
+        // Only the owner may leave the time of access alone; the file can
+        // be opened nevertheless.
+        Err(Errno::EPERM) if opening.flags.contains(OFlag::O_NOATIME) => {
+            context.procfs.reopen(node, opening.flags().difference(OFlag::O_NOATIME))
+        }
+        opened => opened,
     }
 }
 

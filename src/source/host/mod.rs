@@ -14,6 +14,7 @@ mod create;
 mod dir;
 mod file;
 mod hidden;
+mod lend;
 mod locks;
 mod mounts;
 mod node;
@@ -150,6 +151,7 @@ impl Host {
             handles: volumes.root().opens_handles(),
             any_owner: credentials.any_owner() && credentials.knows_others(),
             immutable: false,
+            lends: volumes.root().lends && credentials.any_owner(),
         };
         let context = Arc::new(Context { procfs, credentials });
         let exchanges = Exchanges::default();

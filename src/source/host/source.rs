@@ -102,17 +102,18 @@ impl Source for Host {
     }
 
     fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
-        let node = held(node, Errno::EISDIR)?;
-        match node.kind {
-            FileKind::Regular => {}
-            FileKind::Directory => return Err(Errno::EISDIR.into()),
-            FileKind::Symlink => return Err(Errno::ELOOP.into()),
-            // Opening one would reach a driver, or wait for a peer.
-            FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
-                return Err(Errno::ENXIO.into());
-            }
+        let held = to_open(node)?;
+        let context = Arc::clone(&self.context);
+        Ok(Arc::new(HostFile::open(context, held.fd(), flags, self.lends(held))?))
+    }
+
+    fn open_to_lend(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
+        let held = to_open(node)?;
+        // What can refuse a writer refuses the kernel nothing.
+        if flags & libc::O_ACCMODE != libc::O_RDONLY || !self.lends(held) {
+            return self.open(node, flags);
         }
-        Ok(Arc::new(HostFile::open(Arc::clone(&self.context), node.fd(), flags)?))
+        Ok(Arc::new(HostFile::put_off(Arc::clone(&self.context), node.clone(), flags)))
     }
 
     fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>> {
@@ -178,6 +179,11 @@ impl Source for Host {
 }
 
 impl Host {
+    /// Reports whether the kernel may open a file by itself.
+    fn lends(&self, node: &Held) -> bool {
+        self.volumes.tagged(node.key.volume).is_some_and(|volume| volume.lends)
+    }
+
     fn reopen_dir(&self, node: &Held) -> Result<OwnedFd> {
         if !node.kind.is_dir() {
             return Err(Errno::ENOTDIR.into());
@@ -189,6 +195,20 @@ impl Host {
             // It may be read, but not searched.
             Err(Errno::EACCES) => Ok(self.context.procfs.reopen(node.fd(), flags)?),
             opened => Ok(opened?),
+        }
+    }
+}
+
+/// Returns the regular file that a node is.
+fn to_open(node: &Node) -> Result<&Held> {
+    let held = held(node, Errno::EISDIR)?;
+    match held.kind {
+        FileKind::Regular => Ok(held),
+        FileKind::Directory => Err(Errno::EISDIR.into()),
+        FileKind::Symlink => Err(Errno::ELOOP.into()),
+        // Opening one would reach a driver, or wait for a peer.
+        FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
+            Err(Errno::ENXIO.into())
         }
     }
 }

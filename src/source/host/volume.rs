@@ -13,6 +13,7 @@ use nix::sys::statfs::{
     TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
 };
 
+use super::lend;
 use super::watch::HostWatch;
 use crate::error::{Error, Result};
 use crate::source::{FileHandle, Key};
@@ -30,6 +31,8 @@ const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
 pub(super) struct Volume {
     /// [`Key::volume`]: 0 for the one of the root.
     pub(super) tag: u64,
+    /// Whether the kernel may be told to open files of it by itself.
+    pub(super) lends: bool,
     generation: Generation,
     /// Whether only capabilities count for who may look and remove names: no
     /// server, and no other file system, sees the user of a call.
@@ -89,7 +92,7 @@ impl Volumes {
     /// # Errors
     /// As open(2), statfs(2).
     pub fn new(procfs: &Procfs, root: BorrowedFd<'_>, stat: &Stat) -> nix::Result<Self> {
-        let root = Arc::new(Volume::probe(procfs, root, true)?);
+        let root = Arc::new(Volume::probe(procfs, root, stat.dev, true)?);
         let known = HashMap::from([((stat.mount, stat.dev), Arc::clone(&root))]);
         Ok(Self { root, known: RwLock::new(known), watch: OnceLock::new() })
     }
@@ -133,7 +136,7 @@ impl Volumes {
         place: Place<'_>,
     ) -> nix::Result<Arc<Volume>> {
         let is_dir = stat.mode & libc::S_IFMT == libc::S_IFDIR;
-        let mut volume = Volume::probe(procfs, fd, is_dir)?;
+        let mut volume = Volume::probe(procfs, fd, stat.dev, is_dir)?;
         let mut known = write(&self.known);
         let wanted = if is_dir { place.tag() } else { tag(&[&stat.dev.to_le_bytes()]) };
         volume.tag = free(wanted, |tag| known.values().any(|other| other.tag == tag));
@@ -197,7 +200,7 @@ fn generation(handle: &Handle) -> u64 {
 impl Volume {
     /// Finds out what the file system of a descriptor has to tell files by; the
     /// tag is the root's.
-    fn probe(procfs: &Procfs, fd: BorrowedFd<'_>, is_dir: bool) -> nix::Result<Self> {
+    fn probe(procfs: &Procfs, fd: BorrowedFd<'_>, dev: u64, is_dir: bool) -> nix::Result<Self> {
         let kind = fstatfs(fd)?.filesystem_type();
         let generation = Generation::probe(fd, kind)?;
         let opener = match generation {
@@ -205,7 +208,8 @@ impl Volume {
             Generation::Handle(_) | Generation::Birth | Generation::None => None,
         };
         let local = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC];
-        Ok(Self { tag: 0, generation, local: local.contains(&kind), opener })
+        let (local, lends) = (local.contains(&kind), lend::is_local(kind, dev));
+        Ok(Self { tag: 0, lends, generation, local, opener })
     }
 
     /// Reports whether any file can be opened by its handle.

@@ -166,7 +166,8 @@ impl Memory {
 impl Source for Memory {
     fn facts(&self) -> Facts {
         let options = self.shared.lock().options;
-        Facts { acl: options.acl, handles: options.handles, any_owner: true, immutable: false }
+        let (acl, handles) = (options.acl, options.handles);
+        Facts { acl, handles, any_owner: true, immutable: false, lends: false }
     }
 
     fn root(&self) -> Result<(Node, Found)> {

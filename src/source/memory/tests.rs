@@ -184,5 +184,5 @@ fn a_wrapper_counts_and_fails() {
     assert_eq!((wrap.count(Call::Lookup), wrap.count(Call::Write)), (2, 2));
     assert_eq!(wrap.count(Call::Rename), 0);
     assert_eq!(inner.getattr(&node).unwrap().size, 1, "nodes pass through");
-    assert_eq!(file.backing_fd().map(drop), None);
+    assert_eq!(file.lending(), Ok(crate::source::Lending::Nothing));
 }

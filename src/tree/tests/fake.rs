@@ -178,7 +178,8 @@ impl Fake {
 #[expect(unused_variables, reason = "most of a source is of no use to the tree")]
 impl Source for Fake {
     fn facts(&self) -> Facts {
-        Facts { acl: false, handles: self.handles, any_owner: false, immutable: false }
+        let handles = self.handles;
+        Facts { acl: false, handles, any_owner: false, immutable: false, lends: false }
     }
     fn root(&self) -> Result<(Node, Found)> {
         Ok((self.open(&self.root, &self.opened.0)?, self.found(&self.root)))

@@ -27,6 +27,9 @@ pub enum Known {
     CapabilityBeforeUnmappedChown,
     /// The client asks for the removal of a capability as for chown(-1, -1).
     SetIdWithCapability,
+    /// What the kernel writes by itself it writes as nobody, from the first open
+    /// to the last close: set-id bits that come meanwhile go, whoever writes.
+    SetIdWhilePassed,
     /// A stranger's chown(-1, -1) of a set-id file that is open for writing looks
     /// like what comes before a write: nothing is done.
     ChownOfNothingWhileWritten,
@@ -115,6 +118,13 @@ pub fn of_outcomes(op: &Op, kernel: &Outcome, ours: &Outcome, locked: bool) -> O
             && ours.after.contains(STALE) =>
         {
             Some(Known::PathOfDeleted)
+        }
+        // Of a file without names the kernel's cannot be made the same.
+        _ if (kernel.errno, &kernel.value) == (ours.errno, &ours.value)
+            && kernel.after.contains(" nlink 0 ")
+            && without_set_id(&kernel.after) == ours.after =>
+        {
+            Some(Known::SetIdWhilePassed)
         }
         // Whether there was a capability is seen when the file is looked at.
         _ if op.writes()
@@ -229,6 +239,30 @@ pub fn settle_fifos(sides: &[Side; 2]) {
         let (kernel, ours) = (times(&sides[0], &path), times(&sides[1], &path));
         if let (Some(_), Some(ours)) = (kernel, ours) {
             raw::utimens(&sides[0].disk.join(&path), ours, false).expect("by root");
+        }
+    }
+}
+
+/// Whether outcomes differ by what is written as nobody.
+pub fn set_id_while_passed(op: &Op, kernel: &Outcome, ours: &Outcome) -> bool {
+    matches!(op, Op::Write { .. } | Op::Pwrite { .. })
+        && kernel.after != ours.after
+        && without_set_id(&kernel.after) == ours.after
+}
+
+/// Takes set-id bits from the kernel's files that ours have lost, after a write
+/// to one of them: it may have another name by now than when it was opened.
+pub fn settle_set_id(sides: &[Side; 2]) {
+    let mode = |side: &Side, path: &str| {
+        let mode = raw::statx(Ok(&side.disk.join(path))).ok()?.stx_mode;
+        Some(u32::from(mode)).filter(|mode| mode & libc::S_IFMT == libc::S_IFREG)
+    };
+    for path in compare::walk(&sides[0]).1 {
+        if let (Some(kernel), Some(ours)) = (mode(&sides[0], &path), mode(&sides[1], &path))
+            && kernel != ours
+            && kernel & !0o6000 == ours
+        {
+            raw::chmod(&sides[0].disk.join(&path), ours & 0o7777).expect("by root");
         }
     }
 }

@@ -1,0 +1,75 @@
+//! Open files that the kernel reads and writes by itself.
+//!
+//! What a caller may do with them has been decided when they were opened, and
+//! the host treats every writer as one without privilege. What else is asked of
+//! an open file comes here as ever.
+
+use std::os::fd::BorrowedFd;
+
+use super::Fs;
+use crate::error::Result;
+use crate::source::{Lending, Node};
+
+impl Fs {
+    /// Returns what of an open file the kernel can do by itself.
+    ///
+    /// # Errors
+    /// `Unknown` for a handle that is not open; as fstat(2).
+    pub fn lending(&self, handle: u64) -> Result<Lending> {
+        self.opens.get(handle)?.file.lending()
+    }
+
+    /// Hands over a descriptor of an open file that the kernel can open by
+    /// itself, with the rights that this thread has meanwhile.
+    ///
+    /// # Errors
+    /// `Unknown` for a handle that is not open; `Unsupported` for a file that is
+    /// not lent.
+    pub fn lend(&self, handle: u64, to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
+        self.opens.get(handle)?.file.lend(to)
+    }
+
+    /// Notes that the kernel reads an open file by itself from now on, and writes
+    /// it if it is open for that; reports whether it is.
+    ///
+    /// # Errors
+    /// `Unknown` for a handle that is not open.
+    pub fn passed(&self, handle: u64) -> Result<bool> {
+        let open = self.opens.get(handle)?;
+        self.opens.lent(&open);
+        Ok(open.access.write)
+    }
+
+    /// Opens what [`Fs::open_to_lend`] has put off, where the kernel does not read
+    /// the file by itself after all.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open_now(&self, handle: u64) -> Result<()> {
+        let open = self.opens.get(handle)?;
+        self.tree.with_room(|| open.file.settle())
+    }
+
+    /// Reports whether an open file is closed without a flush: it was opened for
+    /// reading while nobody had a lock on it.
+    ///
+    /// # Errors
+    /// `Unknown` for a handle that is not open.
+    pub fn is_quiet(&self, handle: u64) -> Result<bool> {
+        Ok(self.opens.get(handle)?.is_quiet())
+    }
+
+    /// Reports whether the kernel writes a file by itself, by a descriptor or
+    /// through a mapping: what was told of its size and times is soon wrong.
+    pub fn is_passed_writing(&self, number: u64) -> bool {
+        self.opens.is_passed_writing(number)
+    }
+
+    /// Returns the node of a file that the kernel writes by itself, whose contents
+    /// are not to be watched until then: its callers' writes look like others'.
+    /// [`Fs::release`] returns it when the last of them is done. `None` if there is
+    /// nothing to do.
+    pub fn ignore_contents(&self, number: u64) -> Option<Node> {
+        self.opens.ignore(number, || self.node(number).ok())
+    }
+}

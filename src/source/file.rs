@@ -1,0 +1,137 @@
+//! Open regular files of a source.
+
+use std::any::Any;
+use std::fmt;
+use std::os::fd::BorrowedFd;
+
+use super::{InodeFlags, InodeFlagsKind, Locks, Rights};
+use crate::attr::Attr;
+use crate::error::{Error, Result};
+use crate::id::Disk;
+
+/// What of an open file the kernel can do by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lending {
+    /// Nothing.
+    Nothing,
+    /// What is done through mappings: how each write is treated depends on who
+    /// writes.
+    Mappings,
+    /// Everything.
+    Everything,
+}
+
+/// An open regular file. All offsets and lengths are in bytes.
+pub trait File: Send + Sync + fmt::Debug {
+    /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// As pread(2).
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// Writes, at the end of the file if it was opened with `O_APPEND`.
+    ///
+    /// # Errors
+    /// As pwrite(2): `ENOSPC`, `EDQUOT`, `EFBIG`.
+    fn write(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize>;
+
+    /// Writes at the offset even if the file was opened with `O_APPEND`: for
+    /// what callers have changed through a shared mapping.
+    ///
+    /// # Errors
+    /// As pwrite(2).
+    fn write_back(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
+        self.write(offset, data, rights)
+    }
+
+    /// Reports errors of earlier writes, as close(2) would.
+    ///
+    /// # Errors
+    /// As close(2).
+    fn flush(&self) -> Result<()>;
+
+    /// Writes contents to disk; attributes too unless `data_only`.
+    ///
+    /// # Errors
+    /// As fsync(2).
+    fn sync(&self, data_only: bool) -> Result<()>;
+
+    /// Allocates or frees space; `mode` as in fallocate(2).
+    ///
+    /// # Errors
+    /// As fallocate(2).
+    fn allocate(&self, mode: i32, offset: u64, length: u64, rights: Rights) -> Result<()>;
+
+    /// Finds data or a hole; `whence` is `SEEK_DATA` or `SEEK_HOLE`.
+    ///
+    /// # Errors
+    /// As lseek(2): `ENXIO`.
+    fn seek(&self, offset: i64, whence: i32) -> Result<u64>;
+
+    /// Copies to another open file of the same source.
+    ///
+    /// # Errors
+    /// As copy_file_range(2).
+    fn copy_to(
+        &self,
+        offset: u64,
+        to: &dyn File,
+        to_offset: u64,
+        length: u64,
+        rights: Rights,
+    ) -> Result<usize>;
+
+    /// Returns the attributes of the file.
+    ///
+    /// # Errors
+    /// As statx(2).
+    fn getattr(&self) -> Result<Attr<Disk>>;
+
+    /// Reads the inode flags.
+    ///
+    /// # Errors
+    /// `ENOTTY` where the source has none.
+    fn inode_flags(&self, kind: InodeFlagsKind) -> Result<InodeFlags>;
+
+    /// Sets the inode flags.
+    ///
+    /// # Errors
+    /// `ENOTTY` where the source has none; `EPERM` without the privilege.
+    fn set_inode_flags(&self, flags: &InodeFlags) -> Result<()>;
+
+    /// Opens the same file once more, to hold range locks of one owner.
+    ///
+    /// # Errors
+    /// As open(2).
+    fn locks(&self) -> Result<Box<dyn Locks>>;
+
+    /// Returns what of it the kernel can do by itself.
+    ///
+    /// # Errors
+    /// As fstat(2), fstatfs(2).
+    fn lending(&self) -> Result<Lending> {
+        Ok(Lending::Nothing)
+    }
+
+    /// Hands over a descriptor of the file that the kernel can open by itself,
+    /// on a thread that acts as nobody meanwhile: it opens, reads and writes with
+    /// the rights that the thread has.
+    ///
+    /// # Errors
+    /// `Unsupported` for one that is not lent.
+    fn lend(&self, _to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
+        Err(Error::Unsupported)
+    }
+
+    /// Opens what [`Source::open_to_lend`](super::Source::open_to_lend) has put
+    /// off.
+    ///
+    /// # Errors
+    /// As open(2).
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns what a source put in, for its own [`File::copy_to`].
+    fn as_any(&self) -> &dyn Any;
+}

@@ -1,0 +1,188 @@
+//! A source that nobody else changes, where the kernel opens files without
+//! asking and caches what is written.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+
+use crate::require;
+use crate::support::ours::{Ours, finish};
+use crate::support::{Sandbox, raw, sandbox, sh, sh_as, str, text, wait_for};
+
+const ARGS: [&str; 6] = ["--cache", "exclusive", "--passthrough", "off", "--log", "info"];
+
+fn exclusive(sandbox: &Sandbox, more: &[&str]) -> (PathBuf, Ours) {
+    let (source, ours) = Ours::of_new(sandbox, &[&ARGS, more].concat());
+    (source, ours)
+}
+
+#[test]
+fn what_was_closed_is_on_disk_and_opens_are_not_asked() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = exclusive(sandbox, &[]);
+        assert!(ours.log().contains("the kernel opens files without asking"), "{}", ours.log());
+        fs::write(ours.at("f"), "0123456789").unwrap();
+        assert_eq!(fs::read_to_string(source.join("f")).unwrap(), "0123456789");
+        // Parts of pages, by descriptors that cannot read, appended and not.
+        sh(&format!("echo more >> {}", str(&ours.at("f"))));
+        let part = File::options().write(true).open(ours.at("f")).unwrap();
+        part.write_at(b"ab", 3).unwrap();
+        drop(part);
+        assert_eq!(fs::read_to_string(source.join("f")).unwrap(), "012ab56789more\n");
+        assert_eq!(fs::read_to_string(ours.at("f")).unwrap(), "012ab56789more\n");
+        let mut file = File::options().read(true).write(true).open(ours.at("f")).unwrap();
+        file.set_len(5).unwrap();
+        assert_eq!(file.seek(SeekFrom::End(0)).unwrap(), 5);
+        raw::fallocate(file.as_fd(), 0, 0, 1 << 20).unwrap();
+        file.sync_all().unwrap();
+        assert_eq!(fs::metadata(source.join("f")).unwrap().len(), 1 << 20);
+        let to = File::options().write(true).create(true).truncate(true).open(ours.at("copy"));
+        let to = to.unwrap();
+        file.rewind().unwrap();
+        assert_eq!(raw::copy_range(file.as_fd(), to.as_fd(), 5).unwrap(), 5);
+        drop(to);
+        assert_eq!(fs::read_to_string(source.join("copy")).unwrap(), "012ab");
+        let mut page = raw::Page::map(file.as_fd(), true).unwrap();
+        page.set(0, b'm');
+        page.sync().unwrap();
+        assert_eq!(fs::read(source.join("f")).unwrap()[0], b'm');
+        // Times that were set stay, and those of a write come.
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        file.set_modified(old).unwrap();
+        drop((page, file));
+        assert_eq!(fs::metadata(source.join("f")).unwrap().mtime(), 0);
+        fs::write(ours.at("f"), "new").unwrap();
+        assert_ne!(fs::metadata(source.join("f")).unwrap().mtime(), 0);
+    });
+}
+
+/// Any number of files can be open that have no name any more: nothing was asked
+/// when they were opened.
+#[test]
+fn files_without_names_stay_what_was_opened() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = exclusive(sandbox, &[]);
+        let open: Vec<File> = (0..300)
+            .map(|n| {
+                let path = ours.at(&n.to_string());
+                fs::write(&path, n.to_string()).unwrap();
+                let file = File::options().read(true).write(true).open(&path).unwrap();
+                fs::remove_file(&path).unwrap();
+                // The number of the file is for another one now, on some file systems.
+                fs::write(&path, "another").unwrap();
+                file
+            })
+            .collect();
+        sh("echo 1 > /proc/sys/vm/drop_caches");
+        for (n, mut file) in open.iter().enumerate() {
+            let mut contents = String::new();
+            file.read_to_string(&mut contents).unwrap();
+            assert_eq!(contents, n.to_string());
+            file.write_all(b"!").unwrap();
+            file.sync_all().unwrap();
+            assert_eq!(file.metadata().unwrap().nlink(), 0);
+        }
+        let deleted = || {
+            let fds = fs::read_dir(format!("/proc/{}/fd", ours.pid())).unwrap().flatten();
+            let links = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
+            links.filter(|link| str(link).ends_with("(deleted)")).count()
+        };
+        assert!(deleted() >= 300);
+        drop(open);
+        wait_for("no file without a name held", || deleted() == 0);
+        assert_eq!(fs::read_to_string(source.join("7")).unwrap(), "another");
+    });
+}
+
+/// More files than are kept open are read and written in turn.
+#[test]
+fn many_files_are_read_and_written_in_turn() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let source = sandbox.dir("src");
+        let point = sandbox.dir("mnt");
+        let mut command = std::process::Command::new("bash");
+        let line = format!("ulimit -n 256; exec {} -f \"$@\"", crate::support::ours::PROGRAM);
+        command.args(["-c", &line, "bash"]).args(ARGS).arg(&source).arg(&point);
+        let ours = Ours::start(command, &point, sandbox.path("log"));
+        let names: Vec<String> = (0..400).map(|n| format!("f{n}")).collect();
+        let files: Vec<File> = names
+            .iter()
+            .map(|name| {
+                fs::write(source.join(name), name).unwrap();
+                File::options().read(true).write(true).open(ours.at(name)).unwrap()
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (files, names) = (&files, &names);
+                scope.spawn(move || {
+                    for (name, file) in names.iter().zip(files).skip(thread).step_by(4) {
+                        let mut contents = vec![0; name.len()];
+                        file.read_exact_at(&mut contents, 0).unwrap();
+                        assert_eq!(contents, name.as_bytes());
+                        file.write_all_at(b"g", 0).unwrap();
+                        file.sync_all().unwrap();
+                    }
+                });
+            }
+        });
+        for name in &names {
+            let contents = fs::read_to_string(source.join(name)).unwrap();
+            assert_eq!(contents, name.replace('f', "g"));
+        }
+    });
+}
+
+#[test]
+fn rights_and_set_id_bits_are_as_ever() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = exclusive(sandbox, &["--map", "0:100000:1000", "-o", "suid"]);
+        fs::write(source.join("f"), "x").unwrap();
+        raw::chmod(&source.join("f"), 0o6777).unwrap();
+        sh_as(100_005, 100_005, &[], &format!("echo y >> {}", str(&ours.at("f"))));
+        assert_eq!(fs::metadata(source.join("f")).unwrap().mode() & 0o7777, 0o777);
+        assert_eq!(fs::read_to_string(source.join("f")).unwrap(), "xy\n");
+        raw::chmod(&ours.at("f"), 0o600).unwrap();
+        let denied = format!("! cat {0} && ! ( echo z >> {0} )", str(&ours.at("f")));
+        sh_as(100_005, 100_005, &[], &denied);
+    });
+}
+
+#[test]
+fn locks_are_between_the_callers_of_the_mount() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = exclusive(sandbox, &[]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let open = |path: PathBuf| File::options().read(true).write(true).open(path).unwrap();
+        let (one, two, host) = (open(ours.at("f")), open(ours.at("f")), open(source.join("f")));
+        let set = |file: &File| raw::lock(file.as_fd(), libc::F_OFD_SETLK, libc::F_WRLCK, 0, 10);
+        set(&one).unwrap();
+        assert_eq!(set(&two).map(|_| ()), Err(libc::EAGAIN));
+        set(&host).unwrap();
+        drop(one);
+        wait_for("a free lock", || set(&two).is_ok());
+    });
+}
+
+#[test]
+fn rules_are_for_another_mount() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let policy = sandbox.file("p.toml", "version = 1\n");
+        let (_, ours) = exclusive(sandbox, &["--policy", str(&policy)]);
+        fs::write(&policy, "version = 1\n[[rules]]\npath = \"x\"\nhide = true\n").unwrap();
+        // The socket is there a moment after the mount.
+        wait_for("a refusal", || {
+            let refused = finish(&["reload", str(&ours.point)]);
+            assert!(!refused.status.success());
+            text(&refused).contains("opens files without asking")
+        });
+    });
+}

@@ -1,0 +1,331 @@
+//! Files that the kernel reads, writes and maps by itself.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::require;
+use crate::support::image::Ext4;
+use crate::support::ours::Ours;
+use crate::support::{copy_program, holds_within, raw, run, sandbox, sh, sh_as, str, wait_for};
+
+const MAP: [&str; 2] = ["--map", "0:100000:1000"];
+
+/// What the kernel does by itself goes on without the server: so this tells
+/// whether it does.
+fn goes_on_without_the_server(ours: &Ours, act: impl FnOnce() -> bool + Send) -> bool {
+    ours.signal(Signal::SIGSTOP);
+    let state = format!("/proc/{}/stat", ours.pid());
+    wait_for("a stopped server", || fs::read_to_string(&state).unwrap().contains(") T "));
+    let (sender, done) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || sender.send(act()).unwrap());
+        let went_on = done.recv_timeout(std::time::Duration::from_secs(2)).unwrap_or(false);
+        ours.signal(Signal::SIGCONT);
+        went_on
+    })
+}
+
+fn reads(file: &File) -> bool {
+    let mut byte = [0];
+    file.read_at(&mut byte, 0).is_ok()
+}
+
+#[test]
+fn the_kernel_reads_and_writes_by_itself() {
+    require!(Root, Fuse, Passthrough);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--log", "info"]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let (read, write) = (
+            File::open(ours.at("f")).unwrap(),
+            File::options().write(true).open(ours.at("f")).unwrap(),
+        );
+        // What comes before a first write is asked for once.
+        write.write_at(b"x", 0).unwrap();
+        assert!(goes_on_without_the_server(&ours, || reads(&read)));
+        assert!(goes_on_without_the_server(&ours, || write.write_at(b"ab", 1).is_ok()));
+        assert_eq!(fs::read_to_string(source.join("f")).unwrap(), "xab3456789");
+        let mut made = File::create_new(ours.at("new")).unwrap();
+        made.write_all(b"1").unwrap();
+        assert!(goes_on_without_the_server(&ours, || made.write_all(b"2").is_ok()));
+        assert_eq!(fs::read_to_string(source.join("new")).unwrap(), "12");
+        assert!(ours.log().contains("the kernel reads and writes files by itself"));
+        // Nothing of it is left open when all is closed.
+        drop((read, write, made));
+        let fds = format!("/proc/{}/fd", ours.pid());
+        let open = || {
+            let names = fs::read_dir(&fds).unwrap().flatten();
+            let paths = names.filter_map(|fd| fs::read_link(fd.path()).ok());
+            paths.filter(|path| path.ends_with("new") && path.starts_with(&source)).count()
+        };
+        wait_for("closed files", || open() == 0);
+    });
+}
+
+#[test]
+fn it_can_be_turned_off() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) =
+            Ours::of_new(sandbox, &["--log", "info", "--passthrough", "off", "--cache", "none"]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let read = File::open(ours.at("f")).unwrap();
+        assert!(!goes_on_without_the_server(&ours, || reads(&read)));
+        assert!(reads(&read));
+        assert!(ours.log().contains("the server reads and writes files: passthrough is off"));
+    });
+}
+
+/// A source on which the kernel would not do it is served all the same.
+#[test]
+fn an_overlay_is_read_and_written_by_the_server() {
+    require!(Root, Fuse, Overlay);
+    sandbox(|sandbox| {
+        let dir = |name: &str| sandbox.dir(name);
+        let (lower, upper, work, merged) = (dir("l"), dir("u"), dir("w"), dir("m"));
+        fs::write(lower.join("f"), "0123456789").unwrap();
+        let layers =
+            format!("lowerdir={},upperdir={},workdir={}", str(&lower), str(&upper), str(&work));
+        run("mount", &["-t", "overlay", "-o", &layers, "overlay", str(&merged)]);
+        let ours = Ours::new(&merged, &dir("mnt"), &["--log", "info"]);
+        assert_eq!(fs::read_to_string(ours.at("f")).unwrap(), "0123456789");
+        fs::write(ours.at("f"), "new").unwrap();
+        assert_eq!(fs::read_to_string(upper.join("f")).unwrap(), "new");
+        assert!(ours.log().contains("stacked"), "{}", ours.log());
+    });
+}
+
+#[test]
+fn an_overlay_works_on_top() {
+    require!(Root, Fuse, Overlay);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        let dir = |name: &str| sandbox.dir(name);
+        let (upper, work, merged) = (dir("u"), dir("w"), dir("m"));
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let layers = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            str(&ours.point),
+            str(&upper),
+            str(&work)
+        );
+        run("mount", &["-t", "overlay", "-o", &layers, "overlay", str(&merged)]);
+        assert_eq!(fs::read_to_string(merged.join("f")).unwrap(), "0123456789");
+        sh(&format!("echo more >> {}/f", str(&merged)));
+        assert_eq!(fs::read_to_string(upper.join("f")).unwrap(), "0123456789more\n");
+        assert_eq!(fs::read_to_string(source.join("f")).unwrap(), "0123456789");
+        run("umount", &[str(&merged)]);
+    });
+}
+
+#[test]
+fn mappings_of_the_view_and_the_host_are_one() {
+    require!(Root, Fuse, Passthrough);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("f"), vec![b'a'; 4096]).unwrap();
+        let open = |path: &Path| File::options().read(true).write(true).open(path).unwrap();
+        let (view, host) = (open(&ours.at("f")), open(&source.join("f")));
+        let mut seen = raw::Page::map(view.as_fd(), true).unwrap();
+        let mut own = raw::Page::map(host.as_fd(), true).unwrap();
+        seen.set(1, b'v');
+        own.set(2, b'h');
+        assert_eq!((own.get(1), seen.get(2)), (b'v', b'h'));
+        host.write_at(b"w", 3).unwrap();
+        assert_eq!(seen.get(3), b'w');
+        view.write_at(b"x", 4).unwrap();
+        assert_eq!(own.get(4), b'x');
+    });
+}
+
+/// Callers open, read, append, cut and seek at once; first opens meet last
+/// closes all the time.
+#[test]
+fn files_are_opened_and_closed_by_many_at_once() {
+    require!(Root, Fuse);
+    for passthrough in ["auto", "off"] {
+        sandbox(move |sandbox| {
+            let (source, ours) = Ours::of_new(sandbox, &["--passthrough", passthrough]);
+            fs::write(source.join("f"), "").unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        for _ in 0..500 {
+                            let mut file = File::options().append(true).open(ours.at("f")).unwrap();
+                            file.write_all(b"0123456789\n").unwrap();
+                            let mut line = [0; 11];
+                            File::open(ours.at("f")).unwrap().read_exact(&mut line).unwrap();
+                            assert_eq!(&line, b"0123456789\n");
+                        }
+                    });
+                }
+            });
+            let lines = fs::read_to_string(source.join("f")).unwrap();
+            assert_eq!(lines.len(), 4 * 500 * 11);
+            assert!(lines.lines().all(|line| line == "0123456789"));
+        });
+    }
+}
+
+#[test]
+fn what_else_is_asked_of_an_open_file_works() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let read = File::open(ours.at("f")).unwrap();
+        let mut file = File::options().read(true).write(true).open(ours.at("f")).unwrap();
+        file.sync_all().unwrap();
+        read.sync_data().unwrap();
+        file.set_len(1 << 20).unwrap();
+        assert_eq!(raw::lseek(read.as_fd(), 1 << 19, libc::SEEK_HOLE).unwrap(), 1 << 19);
+        assert_eq!(file.seek(SeekFrom::End(0)).unwrap(), 1 << 20);
+        raw::fallocate(file.as_fd(), libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, 0, 4)
+            .unwrap();
+        let mut start = [1; 10];
+        read.read_exact_at(&mut start, 0).unwrap();
+        assert_eq!(&start, b"\0\0\0\x00456789");
+        assert_eq!(read.read_at(&mut start, 1 << 20).unwrap(), 0, "the end of the file");
+        raw::lseek(read.as_fd(), 4, libc::SEEK_SET).unwrap();
+        let to = File::create(ours.at("copy")).unwrap();
+        let copied = raw::copy_range(read.as_fd(), to.as_fd(), 6).unwrap();
+        assert_eq!(copied, 6);
+        assert_eq!(fs::read_to_string(source.join("copy")).unwrap(), "456789");
+        assert_eq!(file.metadata().unwrap().len(), 1 << 20);
+        // A file that the host deletes stays what was opened.
+        fs::remove_file(source.join("f")).unwrap();
+        file.write_at(b"end", 0).unwrap();
+        read.read_exact_at(&mut start[..3], 0).unwrap();
+        assert_eq!(&start[..3], b"end");
+        assert_eq!(file.metadata().unwrap().nlink(), 0);
+        file.sync_all().unwrap();
+    });
+}
+
+#[test]
+fn what_is_read_past_the_kernels_cache_is_what_the_host_has() {
+    require!(Root, Fuse, Passthrough);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "ttl=3600"]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let file = File::open(ours.at("f")).unwrap();
+        let mut bytes = [0; 4];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        fs::write(source.join("f"), "other contents, longer ones").unwrap();
+        file.read_exact_at(&mut bytes, 20).unwrap();
+        assert_eq!(&bytes, b"er o");
+        let direct = File::options().read(true).custom_flags(libc::O_DIRECT).open(ours.at("f"));
+        // As on the host, where the file system may not have it.
+        let host = File::options().read(true).custom_flags(libc::O_DIRECT).open(source.join("f"));
+        assert_eq!(direct.is_ok(), host.is_ok());
+    });
+}
+
+#[test]
+fn programs_that_run_are_not_written_nor_the_other_way_round() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        copy_program("/bin/sleep", &source.join("sleep"));
+        let written = File::options().write(true).open(ours.at("sleep")).unwrap();
+        let busy = Command::new(ours.at("sleep")).arg("60").spawn().unwrap_err();
+        assert_eq!(busy.raw_os_error(), Some(libc::ETXTBSY));
+        drop(written);
+        let mut child = None;
+        // Another test's child may hold the descriptor for a moment.
+        wait_for("a program", || {
+            child = Command::new(ours.at("sleep")).arg("60").spawn().ok();
+            child.is_some()
+        });
+        let mut child = child.unwrap();
+        let busy = File::options().write(true).open(ours.at("sleep")).unwrap_err();
+        assert_eq!(busy.raw_os_error(), Some(libc::ETXTBSY));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+}
+
+/// Set-id bits go with a write, though nobody asks the server; one who may keep
+/// them does.
+#[test]
+fn writes_by_the_kernel_take_set_id_bits() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[MAP[0], MAP[1], "-o", "suid"]);
+        let mode = |name: &str| fs::metadata(source.join(name)).unwrap().mode() & 0o7777;
+        for (name, held) in [("a", false), ("b", true)] {
+            fs::write(source.join(name), "x").unwrap();
+            raw::chmod(&source.join(name), 0o6777).unwrap();
+            // A reader makes the kernel use the host's file from before.
+            let reader = held.then(|| File::open(ours.at(name)).unwrap());
+            sh_as(0, 0, &[], &format!("echo y >> {}", str(&ours.at(name))));
+            assert_eq!(mode(name), 0o6777, "by root");
+            sh_as(100_005, 100_005, &[], &format!("echo y >> {}", str(&ours.at(name))));
+            assert_eq!(mode(name), 0o777, "by a user");
+            assert_eq!(fs::read_to_string(source.join(name)).unwrap(), "xy\ny\n");
+            drop(reader);
+        }
+        // Bits that come while a file is open for writing go as well.
+        let file = File::options().write(true).open(ours.at("a")).unwrap();
+        file.set_permissions(fs::Permissions::from_mode(0o4755)).unwrap();
+        file.write_at(b"z", 0).unwrap();
+        assert!([0o4755, 0o755].contains(&mode("a")));
+        assert_eq!(fs::metadata(ours.at("a")).unwrap().mode() & 0o7777, mode("a"));
+    });
+}
+
+#[test]
+fn a_file_that_only_appends_is_never_mapped_for_writing() {
+    require!(Root, Fuse, Ext4Loop, Passthrough);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 16);
+        let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &[]);
+        let (disk, view) = (image.root.join("f"), ours.at("f"));
+        fs::write(&disk, "0123456789").unwrap();
+        let reader = File::open(&view).unwrap();
+        assert!(reads(&reader));
+        run("chattr", &["+a", str(&disk)]);
+        let denied = File::options().write(true).open(&view).unwrap_err();
+        assert_eq!(denied.raw_os_error(), Some(libc::EPERM));
+        File::options().append(true).open(&view).unwrap().write_all(b"more").unwrap();
+        assert_eq!(fs::read_to_string(&disk).unwrap(), "0123456789more");
+        // While the kernel reads the host's file, one that can be mapped is busy.
+        let both = File::options().read(true).append(true).open(&view).unwrap_err();
+        assert_eq!(both.raw_os_error(), Some(libc::EBUSY));
+        assert_eq!(fs::read_to_string(&disk).unwrap(), "0123456789more");
+        run("chattr", &["-a", str(&disk)]);
+    });
+}
+
+/// What is open can be read on when the server is killed or its connection
+/// aborted, and nobody hangs.
+#[test]
+fn what_is_open_survives_the_server() {
+    require!(Root, Fuse, Passthrough);
+    for abort in [false, true] {
+        sandbox(move |sandbox| {
+            let (source, ours) = Ours::of_new(sandbox, &[]);
+            fs::write(source.join("f"), "0123456789").unwrap();
+            let file = File::options().read(true).write(true).open(ours.at("f")).unwrap();
+            file.write_at(b"x", 0).unwrap();
+            if abort {
+                crate::support::ours::finish(&["abort", str(&ours.point)]);
+            } else {
+                ours.signal(Signal::SIGKILL);
+            }
+            let gone = || File::open(ours.at("f")).is_err();
+            assert!(holds_within(std::time::Duration::from_secs(5), gone));
+            assert!(reads(&file));
+            let mut all = String::new();
+            (&file).read_to_string(&mut all).unwrap();
+            assert_eq!(all, "x123456789");
+            drop(file);
+        });
+    }
+}
