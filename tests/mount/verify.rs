@@ -26,15 +26,18 @@ struct Subject {
     /// A page of it that stays mapped, and its number.
     page: Option<(raw::Page, usize)>,
     want: Vec<u8>,
+    /// What `O_DIRECT` is: nothing where the kernel uses the file of the source, and
+    /// has it insist on aligned buffers.
+    direct: i32,
 }
 
 impl Subject {
-    fn new(ours: &Ours, source: &std::path::Path, name: &str) -> Self {
+    fn new(ours: &Ours, source: &std::path::Path, name: &str, direct: i32) -> Self {
         let (at, on_disk) = (ours.at(name), source.join(name));
         File::options().append(true).create(true).open(&at).unwrap();
         let files = [open(&at, 0), open(&at, 0)];
         let want = fs::read(&at).unwrap();
-        Self { at, on_disk, files, page: None, want }
+        Self { at, on_disk, files, page: None, want, direct }
     }
 
     fn any(&self, rng: &mut Rng) -> &File {
@@ -119,7 +122,7 @@ fn step(rng: &mut Rng, subjects: &mut [Subject; 2]) -> String {
         }
         2 => allocate(rng, subject),
         3 => {
-            let flags = rng.pick(&[0, 0, libc::O_SYNC, libc::O_DIRECT, libc::O_NOATIME]);
+            let flags = rng.pick(&[0, 0, libc::O_SYNC, subject.direct, libc::O_NOATIME]);
             subject.reopen(flags);
             format!("opened again with {flags:#o}")
         }
@@ -217,9 +220,10 @@ fn copy(rng: &mut Rng, subjects: &mut [Subject; 2], from: usize) -> String {
 fn rounds(sandbox: &Sandbox, source: &std::path::Path, seed: u64, args: &[&str]) {
     let mut rng = Rng::new(seed);
     let mut held: [Vec<u8>; 2] = Default::default();
+    let direct = if args.contains(&"--passthrough") { libc::O_DIRECT } else { 0 };
     for round in 0..3 {
         let ours = Ours::new(source, &sandbox.dir("mnt"), args);
-        let mut subjects = ["one", "two"].map(|name| Subject::new(&ours, source, name));
+        let mut subjects = ["one", "two"].map(|name| Subject::new(&ours, source, name, direct));
         for (subject, held) in subjects.iter().zip(&held) {
             compare(&subject.want, held, "what the last mount wrote");
         }
@@ -249,6 +253,9 @@ fn files_hold_what_was_written() {
         (1, &["--map", "0:0:65536"][..]),
         (2, &["--cache", "none"]),
         (3, &["--map", "0:0:1", "--cache", "ttl=60"]),
+        (4, &["--passthrough", "off"]),
+        (5, &["--cache", "none", "--passthrough", "off"]),
+        (6, &["--cache", "exclusive", "--passthrough", "off"]),
     ] {
         sandbox(move |sandbox| {
             let image = Ext4::new(sandbox, 64);
