@@ -47,7 +47,10 @@ impl Fs {
                 self.fresh.note_contents((key.volume, key.ino));
                 for number in self.changed(key, own) {
                     self.ignore_writes(number);
-                    tell(Notice::Pages(number));
+                    // Of what it writes by itself the kernel keeps no pages.
+                    let passed = self.is_passed_writing(number);
+                    let pages = (!passed).then_some(Notice::Pages(number));
+                    tell(pages.unwrap_or(Notice::Attributes(number)));
                 }
             }
             What::Name { dir, name, file } => {

@@ -251,31 +251,31 @@ impl Adapter {
                 // It reads what it changes a part of, and knows where the end is.
                 flags = flags & !(libc::O_ACCMODE | libc::O_APPEND) | libc::O_RDWR;
             }
-            let (entry, handle) =
-                self.fs.create(&caller, self.node(parent)?, name, mode, umask, flags)?;
+            let parent = self.node(parent)?;
+            let (entry, handle) = self.fs.create(&caller, parent, name, mode, umask, flags)?;
+            // Before the kernel writes it by itself: no time at all would cost two
+            // round trips. Its attributes are taken back with the release.
+            let ttl = self.fs.entry_at(moment, parent, &entry).both();
             if self.fs.is_alone() {
                 // Once an open was not asked, no release is sent either.
                 self.fs.keep_made(entry.node, handle)?;
                 let flags = FopenFlags::FOPEN_KEEP_CACHE;
-                return Ok((entry, 0, Treated { flags, backing: None, writes: false }));
+                return Ok((entry, ttl, 0, Treated { flags, backing: None, writes: false }));
             }
             turn = self.turn(entry.node);
             match self.opening().treat(handle, turn.as_ref(), register) {
-                Ok(treated) => Ok((entry, handle, treated)),
+                Ok(treated) => Ok((entry, ttl, handle, treated)),
                 Err(error) => {
-                    self.fs.release(handle, None);
+                    drop(self.fs.release(handle, None));
                     self.fs.forget(entry.node, 1);
                     Err(error)
                 }
             }
         });
-        let (entry, handle, treated) = match answer {
+        let (entry, ttl, handle, treated) = match answer {
             Ok(made) => made,
             Err(errno) => return reply.error(errno),
         };
-        // Not a short one for what it writes by itself: that would cost two round
-        // trips. Its attributes are taken back with the release.
-        let ttl = self.fs.entry_at(moment, self.node(parent).unwrap_or(0), &entry).both();
         let attr = convert::attr(&entry.attr);
         let (generation, handle) = (Generation(entry.generation), FileHandle(handle));
         match treated.backing {
