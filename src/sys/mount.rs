@@ -161,24 +161,15 @@ pub fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     Ok(Errno::result(done).map(drop)?)
 }
 
-/// Which mounts are changed together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// The one at a path.
-    One,
-    /// That one and all below it.
-    Tree,
-}
-
-/// Changes the attributes of the mount at a path: `MOUNT_ATTR_*` flags.
+/// Changes the attributes of the mount at a path, and of none below it:
+/// `MOUNT_ATTR_*` flags.
 ///
 /// # Errors
 /// As mount_setattr(2): `EINVAL` if nothing is mounted right there, `EPERM`
 /// for flags that are locked, or without the privilege.
-pub fn change_attributes(target: &Path, reach: Reach, set: u64, clear: u64) -> io::Result<()> {
+pub fn change_attributes(target: &Path, set: u64, clear: u64) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
-    let flags = if reach == Reach::Tree { libc::AT_RECURSIVE } else { 0 };
-    mount_setattr(AT_FDCWD, target, flags, &attr)
+    mount_setattr(AT_FDCWD, target, 0, &attr)
 }
 
 /// Gives a mount that is attached nowhere the id map of a user namespace.

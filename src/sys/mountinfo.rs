@@ -31,9 +31,22 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Reports whether the mount has this flag.
+    pub fn has(&self, flag: &str) -> bool {
+        self.flags.split(',').any(|there| there == flag)
+    }
+
     /// Reports whether the mount has an id map of its own.
     pub fn is_idmapped(&self) -> bool {
-        self.flags.split(',').any(|flag| flag == "idmapped")
+        self.has("idmapped")
+    }
+
+    /// Returns where a directory of a file system is seen through this mount, if it
+    /// is of that file system and shows it.
+    pub fn place_of(&self, device: (u32, u32), root: &Path) -> Option<PathBuf> {
+        let below = root.strip_prefix(&self.root).ok().filter(|_| self.device == device)?;
+        // Without a slash at its end, where nothing is below.
+        Some(self.point.join(below).components().collect())
     }
 
     /// Returns who has mounted a FUSE file system, as its user namespace counts.
@@ -134,6 +147,15 @@ mod tests {
 
         let mapped = parse(b"9 1 8:1 /s /m rw,nosuid,idmapped - ext4 /dev/sda1 rw").unwrap();
         assert!(mapped.is_idmapped() && !mount.is_idmapped());
+        assert!(mapped.has("nosuid") && !mapped.has("suid"));
+        for (device, root, place) in [
+            ((8, 1), "/s", Some("/m")),
+            ((8, 1), "/s/a", Some("/m/a")),
+            ((8, 1), "/sa", None),
+            ((8, 2), "/s", None),
+        ] {
+            assert_eq!(mapped.place_of(device, Path::new(root)), place.map(PathBuf::from));
+        }
 
         let bare = parse(b"1 1 8:1 / / rw - ext4 /dev/sda1 rw").unwrap();
         assert_eq!((bare.device, bare.point.as_path()), ((8, 1), Path::new("/")));

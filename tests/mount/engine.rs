@@ -177,6 +177,39 @@ fn the_sources_own_flags_stay_in_force() {
 }
 
 #[test]
+fn a_remount_leaves_alone_what_is_not_ours() {
+    require!(Root, Idmap);
+    sandbox(|sandbox| {
+        let (source, point) = planted(sandbox);
+        sh(&format!("mkdir {0}/later; mount -t tmpfs none {0}/sub", str(&source)));
+        sh(&format!("mount --bind {0} {0}; mount -o remount,bind,ro {0}", str(&source)));
+        sh(&format!("mount -t tmpfs none {0}/sub", str(&source)));
+        assert_eq!(mount(&["--engine=kernel", "--map=0:0:65536"], &source, &point).0, Some(0));
+        sh(&format!("mount -t tmpfs -o noexec,nosuid none {}/later", str(&point)));
+        let flags = |name: &str| mount_at(&point.join(name)).unwrap().options;
+        let denied = |name: &str| fs::write(point.join(name), "").unwrap_err().raw_os_error();
+        let remount = |options: &str| {
+            let (code, said) = mount(&["-o", options], &source, &point);
+            assert_eq!(code, Some(0), "{options}: {said}");
+        };
+        // As mount(8) passes it on.
+        remount("remount,rw,noexec");
+        assert_eq!(denied("f"), Some(libc::EROFS));
+        assert!(flags("sub").contains("noexec") && flags("sub").starts_with("rw"));
+        remount("remount,ro");
+        assert_eq!(denied("sub/g"), Some(libc::EROFS));
+        fs::write(point.join("later/g"), "").expect("what was mounted later is not changed");
+        // What the source lets write to is written to again.
+        remount("remount,rw,exec,suid");
+        assert_eq!(denied("f"), Some(libc::EROFS));
+        fs::write(point.join("sub/g"), "").unwrap();
+        assert!(!flags("sub").contains("noexec") && !flags("sub").contains("nosuid"));
+        assert!(flags("later").contains("noexec") && flags("later").contains("nosuid"));
+        run("umount", &["-R", str(&point)]);
+    });
+}
+
+#[test]
 fn names_qualify_as_ranges() {
     require!(Root, Idmap);
     sandbox(|sandbox| {
