@@ -1,9 +1,10 @@
 //! Text for people: shown so that it cannot change a terminal or fake a line,
 //! errors of the system in plain words, and near misses.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 
 /// Escapes what could change a terminal or fake another line of a log:
 /// control characters and those that turn the direction of text.
@@ -37,6 +38,38 @@ pub fn shown(raw: impl AsRef<OsStr>) -> String {
         }
     }
     out
+}
+
+/// Writes any bytes as text from which [`decoded`] has them back: those that are not
+/// UTF-8, and backslashes, as `\xNN`.
+pub fn coded(raw: impl AsRef<OsStr>) -> String {
+    let mut out = String::new();
+    for chunk in raw.as_ref().as_encoded_bytes().utf8_chunks() {
+        out.push_str(&chunk.valid().replace('\\', "\\x5c"));
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _never: std::fmt::Result = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+/// Returns the bytes that [`coded`] has written.
+pub fn decoded(text: &str) -> OsString {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let digits = rest.strip_prefix(b"\\x").and_then(|digits| digits.get(..2));
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            bytes.push(byte);
+            rest = rest.get(4..).unwrap_or_default();
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    OsString::from_vec(bytes)
 }
 
 /// Returns what went wrong, without the number that the library adds.
@@ -99,6 +132,22 @@ mod tests {
         }
         let raw = OsStr::from_bytes(b"p\xc3\xa4th\xff\x1b[0m\n\xc2\x9bz");
         assert_eq!(shown(raw), "p\u{e4}th\\xff\\u{1b}[0m\\n\\u{9b}z");
+    }
+
+    #[test]
+    fn bytes_come_back_from_text() {
+        for (raw, text) in [
+            (&b"/srv/a b"[..], "/srv/a b"),
+            (b"a\xff\xc3\xa4", "a\\xff\u{e4}"),
+            (b"a\\xff", "a\\x5cxff"),
+            (b"", ""),
+        ] {
+            let raw = OsStr::from_bytes(raw);
+            assert_eq!(coded(raw), text);
+            assert_eq!(decoded(text), raw);
+        }
+        // What was written by hand stays as it is.
+        assert_eq!(decoded("a\\b\\x\\x4"), "a\\b\\x\\x4");
     }
 
     #[test]

@@ -119,7 +119,7 @@ fn is_mounted(source: &Path, target: &Path, spec: &Spec, engine: Engine) -> Resu
         };
     }
     let Some(record) = live_at(target)? else { return Ok(false) };
-    let same_source = source.canonicalize().is_ok_and(|source| shows(&record, &source));
+    let same_source = source.canonicalize().is_ok_and(|source| record.source == source);
     if !same_source {
         return Err(already(target, "another source", REMAKE));
     }
@@ -143,11 +143,6 @@ fn already(target: &Path, what: &str, hint: &str) -> Fault {
 /// Returns the kernel's idmapped mount at a path, if one is there.
 fn idmapped_at(target: &Path) -> Result<Option<IdMapped>, Fault> {
     IdMapped::at(target).map_err(|error| Fault::mount(format!("mount table: {error}")))
-}
-
-fn shows(record: &Record, source: &Path) -> bool {
-    // Records are text: bytes that are none were replaced.
-    record.source == Path::new(source.to_string_lossy().as_ref())
 }
 
 /// Returns the record of the live mount at a path.

@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::options::{self, Area, OPTIONS, Opt};
 use crate::mount::{Atime, Cache, Engine, Flags, Passthrough, Submounts};
 use crate::policy;
-use crate::text::{nearest, shown};
+use crate::text::{coded, decoded, nearest, shown};
 
 /// What is logged and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +102,8 @@ impl Settings {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let opt = options::find(name).filter(|opt| opt.area == Area::Policy);
             let opt = opt.ok_or_else(|| Fault::usage(format!("unknown option {}", shown(name))))?;
-            settings.apply(opt, OsStr::new(value))?;
+            let value = if name == "policy" { decoded(value) } else { value.into() };
+            settings.apply(opt, &value)?;
         }
         settings.written = words.to_vec();
         Ok(settings)
@@ -198,7 +199,7 @@ fn written(opt: &Opt, value: &OsStr) -> Result<String, Fault> {
     let value = match name {
         "policy" => {
             let path = std::path::absolute(value).unwrap_or_else(|_| PathBuf::from(value));
-            path.to_string_lossy().into_owned()
+            coded(path)
         }
         "names" => from_here(name, text(name, value)?)?,
         "map-passwd" | "map-group" | "map-passwd-rev" | "map-group-rev" => {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::path;
+
 /// Something that was decided, and why, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
@@ -28,9 +30,12 @@ pub struct Facts {
     pub version: u32,
     /// The process of the server; `None`: there is none.
     pub pid: Option<u32>,
-    /// The directory that is shown.
+    /// The directory that is shown. In JSON, bytes of paths that are not UTF-8, and
+    /// backslashes, are `\xNN`.
+    #[serde(with = "path")]
     pub source: PathBuf,
     /// Where it is mounted.
+    #[serde(with = "path")]
     pub target: PathBuf,
     /// What translates: `fuse` or `kernel`.
     pub engine: Said,

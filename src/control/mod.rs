@@ -16,6 +16,7 @@ use crate::text::{plain, shown};
 mod abort;
 mod directory;
 mod facts;
+mod path;
 mod publish;
 mod record;
 mod request;

@@ -7,6 +7,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::path;
+
 /// A live mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -17,9 +19,12 @@ pub struct Record {
     /// When it was started, in clock ticks after boot: with the pid, it names
     /// one process for ever.
     pub start_time: u64,
-    /// The directory that is shown. Bytes that are no UTF-8 are replaced.
+    /// The directory that is shown. In JSON, bytes of paths that are not UTF-8, and
+    /// backslashes, are `\xNN`.
+    #[serde(with = "path")]
     pub source: PathBuf,
     /// Where it is mounted.
+    #[serde(with = "path")]
     pub target: PathBuf,
     /// What translates: `fuse`.
     pub engine: String,
@@ -32,13 +37,12 @@ pub struct Record {
 impl Record {
     /// Describes a mount that this process serves.
     pub fn new(source: &Path, target: &Path, device: (u32, u32), policy: String) -> Self {
-        let printable = |path: &Path| PathBuf::from(path.to_string_lossy().into_owned());
         Self {
             version: 1,
             pid: std::process::id(),
             start_time: start_time("self").unwrap_or(0),
-            source: printable(source),
-            target: printable(target),
+            source: source.to_owned(),
+            target: target.to_owned(),
             engine: "fuse".to_owned(),
             connection: device.1,
             policy,
@@ -75,11 +79,13 @@ fn start_time(process: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
 
     #[test]
     fn records_are_one_line_and_come_back() {
-        let record =
-            Record::new(Path::new("/a\nb"), Path::new("/mnt"), (0, 50), "map=0:1:2".to_owned());
+        let source = Path::new(OsStr::from_bytes(b"/a\n\xff\\xff"));
+        let record = Record::new(source, Path::new("/mnt"), (0, 50), "map=0:1:2".to_owned());
         assert!(record.start_time > 0);
         let line = record.to_line().unwrap();
         assert_eq!(line.matches('\n').count(), 1);

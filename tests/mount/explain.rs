@@ -1,5 +1,6 @@
 //! What `idmapfs explain` says a caller may do is what the caller can do.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -303,6 +304,34 @@ fn a_live_mount_says_when_the_kernel_would_do() {
         assert!(done.status.success(), "{}", text(&done));
         assert_eq!(live(&source, &[])["kernel"]["what"], "unknown");
         sh(&format!("umount {}", str(&source)));
+    });
+}
+
+#[test]
+fn a_live_mount_has_paths_of_any_bytes() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let dir = sandbox.path("").join(OsStr::from_bytes(b"a\xff"));
+        for name in ["src", "mnt"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        fs::write(dir.join("p.toml"), "version = 1\n[ids]\nmap = ['0:7:1']\n").unwrap();
+        let ours = |args: &[&str]| finish_command(command(args).current_dir(&dir));
+        let done = ours(&["--policy", "p.toml", "src", "mnt"]);
+        assert!(done.status.success(), "{}", text(&done));
+        let mut said = Value::Null;
+        wait_for("a server that is known", || {
+            let done = ours(&["explain", "--mount", "--json", "mnt", "."]);
+            said = serde_json::from_slice(&done.stdout).unwrap_or_default();
+            done.status.success()
+        });
+        let coded =
+            |name: &str| format!("{}/a\\xff/{name}", str(&sandbox.path("")).trim_end_matches('/'));
+        assert_eq!(said["mount"]["source"], coded("src"));
+        assert_eq!(said["mount"]["target"], coded("mnt"));
+        assert_eq!(said["mount"]["options"][0], format!("policy={}", coded("p.toml")));
+        assert_eq!(said["files"][0]["shown"][0]["answer"], 7, "{said}");
+        sh(&format!("umount {}/*/mnt", str(&sandbox.path(""))));
     });
 }
 
