@@ -25,13 +25,14 @@ pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
     tree(source, options.submounts, (&users, &groups), attributes(options.flags))
 }
 
-/// Tries whether the kernel maps ids of a source for this user; nothing is left.
+/// Tries whether the kernel maps ids of a source for this user, and shows of what is
+/// mounted below what is asked; nothing is left.
 ///
 /// # Errors
 /// Why it does not.
-pub fn probe(source: &Path) -> Result<(), Unfit> {
+pub fn probe(source: &Path, submounts: Submounts) -> Result<(), Unfit> {
     let one = [Line { inside: 0, outside: 0, count: 1 }];
-    tree(source, Submounts::Follow, (&one, &one), Attributes::default()).map(drop)
+    tree(source, submounts, (&one, &one), Attributes::default()).map(drop)
 }
 
 /// Returns what to change of the flags of a copied mount.
@@ -133,17 +134,21 @@ impl IdMapped {
         source.is_some_and(|source| file(&self.mount.point) == Ok(source))
     }
 
-    /// Returns a place where the directory is seen without the map, if there is
-    /// one: below another mount of the same file system.
+    /// Returns a place where the directory is seen without the map: below another
+    /// mount of the same file system. If there is none, it is a place that this mount
+    /// covers.
     pub fn source(&self) -> Option<PathBuf> {
-        let mounts = mountinfo::mounts().ok()?;
-        let plain = mounts.iter().filter(|mount| !mount.is_idmapped());
-        plain.filter(|mount| mount.device == self.mount.device).find_map(|mount| {
-            let below = self.mount.root.strip_prefix(&mount.root).ok()?;
-            // Without a slash at its end, where nothing is below.
-            let path: PathBuf = mount.point.join(below).components().collect();
-            self.shows(&path).then_some(path)
-        })
+        let table = mountinfo::mounts().ok()?;
+        let plain = table.iter().filter(|mount| !mount.is_idmapped());
+        let places: Vec<PathBuf> = plain
+            .filter_map(|mount| mount.place_of(self.mount.device, &self.mount.root))
+            .filter(|place| self.shows(place))
+            .collect();
+        let is_plain = |place: &&PathBuf| {
+            mountinfo::holding(&table, place).is_some_and(|mount| !mount.is_idmapped())
+        };
+        let is_covered = |place: &&PathBuf| place.starts_with(&self.mount.point);
+        places.iter().find(is_plain).or_else(|| places.iter().find(is_covered)).cloned()
     }
 
     /// Reports whether it does what a policy says; `None` if that is not known.

@@ -78,9 +78,14 @@ pub fn mount_at(point: &Path) -> io::Result<Option<Mount>> {
 /// # Errors
 /// As [`mounts`].
 pub fn mount_of(path: &Path) -> io::Result<Option<Mount>> {
-    let on = mounts()?.into_iter().filter(|mount| path.starts_with(&mount.point));
+    Ok(holding(&mounts()?, path).cloned())
+}
+
+/// Returns the mount of a table that a path is on; the path is compared as written.
+pub fn holding<'a>(table: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    let on = table.iter().filter(|mount| path.starts_with(&mount.point));
     // Of several at one point the last is on top.
-    Ok(on.max_by_key(|mount| mount.point.components().count()))
+    on.max_by_key(|mount| mount.point.components().count())
 }
 
 fn parse(line: &[u8]) -> Option<Mount> {

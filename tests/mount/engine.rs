@@ -307,6 +307,20 @@ fn commands_say_what_a_kernel_mount_is() {
         assert_eq!(said["files"][0]["path"], "f");
         assert!(said["flags"].as_str().unwrap().contains("idmapped"));
         run("umount", &[str(&point)]);
+        // Over its own source, what is on disk is not to be seen, unless elsewhere.
+        assert_eq!(mount(&["--engine=kernel", MAP], &source, &source).0, Some(0));
+        let done = finish(&["explain", "--mount", str(&source)]);
+        assert!(done.status.success(), "{}", text(&done));
+        let done = finish(&["explain", "--mount", str(&source), "f"]);
+        assert_eq!(done.status.code(), Some(1), "{}", text(&done));
+        assert!(text(&done).contains("it is covered by this mount"), "{}", text(&done));
+        let other = sandbox.dir("other");
+        sh(&format!("mount --bind {} {}", str(&image.root), str(&other)));
+        let done = finish(&["explain", "--mount", "--json", str(&source), "f"]);
+        let said: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!(said["mount"]["source"], str(&other.join("dir")));
+        assert_eq!(said["files"][0]["shown"][0]["answer"], 100_000, "{said}");
+        run("umount", &[str(&other), str(&source)]);
     });
 }
 

@@ -303,7 +303,16 @@ fn a_live_mount_says_when_the_kernel_would_do() {
         let done = finish(&[str(&source), str(&source)]);
         assert!(done.status.success(), "{}", text(&done));
         assert_eq!(live(&source, &[])["kernel"]["what"], "unknown");
+        let done = finish(&["explain", "--mount", str(&source), "."]);
+        assert!(text(&done).contains("it is covered by this mount"), "{}", text(&done));
         sh(&format!("umount {}", str(&source)));
+        // The kernel would show what a mount covers.
+        sh(&format!("mkdir {0}/sub; mount -t tmpfs none {0}/sub", str(&source)));
+        let done = finish(&["--submounts=hide", str(&source), str(&point)]);
+        assert!(done.status.success(), "{}", text(&done));
+        let said = live(&point, &[]);
+        assert_eq!(said["kernel"]["what"], "no", "{said}");
+        sh(&format!("umount {} {}/sub", str(&point), str(&source)));
     });
 }
 

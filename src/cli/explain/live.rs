@@ -11,7 +11,7 @@ use crate::cli::parse::{Form, Live};
 use crate::cli::policy::{asker, spec};
 use crate::cli::settings::Settings;
 use crate::control::{self, ControlError, Facts, Said};
-use crate::mount::{self, IdMapped};
+use crate::mount::{self, IdMapped, Submounts};
 use crate::policy::Spec;
 use crate::sys::id_map::Line;
 use crate::sys::mountinfo;
@@ -110,11 +110,23 @@ fn made(options: &[String], source: &Path) -> Result<Spec, Fault> {
     spec(&Settings::rewritten(options)?, source)
 }
 
+/// What is said of a source that is seen through its own mount alone.
+const COVERED: &str =
+    "it is covered by this mount, and its files cannot be seen as they are on disk";
+
+fn is_covered(mount: &Facts) -> bool {
+    mount.source.starts_with(&mount.target)
+}
+
 /// Makes the policy of a mount again, of the options that it was made with.
 ///
 /// # Errors
-/// They no longer say what is in force.
+/// They no longer say what is in force, or the files that it is about cannot be seen.
 fn policy(mount: &Facts) -> Result<Spec, Fault> {
+    if is_covered(mount) {
+        let source = shown(&mount.source);
+        return Err(Fault::usage(format!("source {source}: {COVERED}")));
+    }
     if mount.policy == UNTOLD {
         return Err(Fault::usage(format!("the policy of that mount is {UNTOLD}")));
     }
@@ -134,9 +146,14 @@ fn kernel(mount: &Facts) -> Said {
     if let Some(why) = &mount.beyond_kernel {
         return Said::new("no", why);
     }
-    let covered = mount.source.starts_with(&mount.target);
-    match mount::probe(&mount.source) {
-        _ if covered => Said::new("unknown", "the source is covered by this mount"),
+    if is_covered(mount) {
+        return Said::new("unknown", "the source is covered by this mount");
+    }
+    let submounts = match mount.submounts.what.as_str() {
+        "hide" => Submounts::Hide,
+        _ => Submounts::Follow,
+    };
+    match mount::probe(&mount.source, submounts) {
         Ok(()) => Said::new("yes", "engine=kernel would do the same without a server"),
         Err(why) => Said::new("no", why.to_string()),
     }
