@@ -36,7 +36,7 @@ pub fn run(request: &Mount) -> Result<(), Fault> {
     if request.how == How::Fake {
         return fake(request, &spec);
     }
-    if request.helper && is_mounted(source, target, &spec, engine(&request.settings))? {
+    if request.helper && is_mounted(source, target, &spec, &request.settings)? {
         if request.verbose {
             say(&format!("{} is mounted already", shown(target)));
         }
@@ -109,13 +109,25 @@ fn fake(request: &Mount, spec: &Spec) -> Result<(), Fault> {
 ///
 /// # Errors
 /// Something else of ours is mounted there.
-fn is_mounted(source: &Path, target: &Path, spec: &Spec, engine: Engine) -> Result<bool, Fault> {
+fn is_mounted(
+    source: &Path,
+    target: &Path,
+    spec: &Spec,
+    settings: &Settings,
+) -> Result<bool, Fault> {
+    let engine = engine(settings);
     if let Some(there) = idmapped_at(target)?.filter(|there| there.shows(source)) {
         return match (engine, there.is_by(spec)) {
             (Engine::Fuse, _) => Err(already(target, "the kernel's idmapped mount", REMAKE)),
             (_, Some(false)) => Err(already(target, "another policy", REMAKE)),
             // Where the kernel does not tell its map, it is taken to be this one.
-            (Engine::Kernel | Engine::Auto, Some(true) | None) => Ok(true),
+            (Engine::Kernel | Engine::Auto, Some(true) | None) => {
+                let flag = there.lacks(settings.flags);
+                flag.map_or(Ok(true), |flag| {
+                    let what = format!("an idmapped mount without {flag}");
+                    Err(already(target, &what, REMAKE))
+                })
+            }
         };
     }
     let Some(record) = live_at(target)? else { return Ok(false) };

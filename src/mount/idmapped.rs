@@ -153,20 +153,63 @@ impl IdMapped {
 
     /// Reports whether it does what a policy says; `None` if that is not known.
     pub fn is_by(&self, spec: &Spec) -> Option<bool> {
-        let sorted = |mut lines: Vec<Line>| {
-            lines.sort_unstable_by_key(|line| line.inside);
-            lines
-        };
-        let [users, groups] = self.maps.clone()?;
-        let wanted = engine::of_policy(spec).ok();
-        Some(wanted == Some((sorted(users), sorted(groups))))
+        let Ok((users, groups)) = engine::of_policy(spec) else { return Some(false) };
+        let told = self.maps.clone()?.map(joined);
+        Some(told == [joined(users), joined(groups)])
     }
+
+    /// Returns a flag that is asked for, by name or by default, and that it lacks.
+    pub fn lacks(&self, flags: Flags) -> Option<&'static str> {
+        let Flags { suid, dev, .. } = flags.with_defaults();
+        let wanted = [(suid, "nosuid"), (dev, "nodev")];
+        let lacks =
+            |(lifted, flag): &(Option<bool>, &str)| *lifted == Some(false) && !self.mount.has(flag);
+        wanted.into_iter().find(lacks).map(|(_, flag)| flag)
+    }
+}
+
+/// Puts lines that go on where another ends into one.
+fn joined(mut lines: Vec<Line>) -> Vec<Line> {
+    lines.sort_unstable_by_key(|line| line.inside);
+    lines.dedup_by(|next, line| {
+        let end = |start: u32| start.checked_add(line.count);
+        let goes_on = end(line.inside) == Some(next.inside);
+        let goes_on = goes_on && end(line.outside) == Some(next.outside);
+        if goes_on {
+            line.count = line.count.saturating_add(next.count);
+        }
+        goes_on
+    });
+    lines
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::mount::options::Atime;
+    use crate::policy::{NoNames, options};
+
+    #[test]
+    fn lines_that_go_on_are_one() {
+        let line = |inside, outside, count| Line { inside, outside, count };
+        let told = vec![line(5, 105, 2), line(0, 100, 5), line(7, 200, 1), line(9, 202, 1)];
+        assert_eq!(joined(told), [line(0, 100, 7), line(7, 200, 1), line(9, 202, 1)]);
+    }
+
+    #[test]
+    fn a_policy_that_the_kernel_cannot_do_is_none_of_its_mounts() {
+        let mount = mountinfo::mount_at(Path::new("/")).unwrap().unwrap();
+        let line = |inside, count| Line { inside, outside: inside, count };
+        let parts = vec![line(0, 7), line(7, u32::MAX - 7)];
+        let there = IdMapped { mount, maps: Some([parts.clone(), parts]) };
+        let untold = IdMapped { maps: None, ..there.clone() };
+        assert_eq!(there.is_by(&Spec::default()), Some(true));
+        assert_eq!(untold.is_by(&Spec::default()), None);
+        let mut given = options::Options::default();
+        assert!(given.set("present-as", Some("7:8")).unwrap());
+        let unfit = Spec::from_options(&given, &NoNames).unwrap();
+        assert_eq!([there.is_by(&unfit), untold.is_by(&unfit)], [Some(false); 2]);
+    }
 
     #[test]
     fn what_the_source_forbids_is_lifted_by_name_alone() {

@@ -268,6 +268,14 @@ fn fstab_with_the_kernel_as_engine() {
                 text(&done)
             );
         }
+        // Nor is one that somebody has made without our flags.
+        run("idmapfs", &["-o", "remount,suid", str(&source), str(&point)]);
+        let done = all(&table("map=0:100000:65536,engine=kernel"));
+        assert!(
+            text(&done).contains("an idmapped mount without nosuid is mounted there already"),
+            "{}",
+            text(&done)
+        );
         run("umount", &[str(&point)]);
         assert!(mount_at(&point).is_none());
         // A server that does the same is as good for `auto`, and not for `kernel`.
