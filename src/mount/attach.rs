@@ -86,9 +86,15 @@ fn own(
     let (device, parent) = make(options, target, name, context, (geteuid(), getegid()))?;
     let serving = SessionOptions { anchored: true, ..with_clones(serving, device.as_fd()) };
     let session = Session::start(device, fs, serving).map_err(MountError::Session)?;
-    let mounted = attach(parent, target)
-        .and_then(|root| mounted_at(root.as_fd(), Path::new("")))
-        .map_err(|why| refused(target, why, String::new()))?;
+    let failed = |why| refused(target, why, String::new());
+    let root = attach(parent, target).map_err(failed)?;
+    let mounted = mounted_at(root.as_fd(), Path::new("")).map_err(|why| {
+        // There would be a mount without a server.
+        if let Err(left) = umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            log::warn!("{}", failed(left.into()));
+        }
+        failed(why)
+    })?;
     Ok((session, Place::new(target, mounted, Way::Own), serving))
 }
 
