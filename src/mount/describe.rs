@@ -10,6 +10,7 @@ use crate::control::{Facts, Said, Stats};
 use crate::count;
 use crate::fs::Fs;
 use crate::fuse::{DataPath, SessionOptions};
+use crate::policy::Spec;
 use crate::source;
 use crate::sys::id_map::{IdMap, Line};
 
@@ -40,7 +41,7 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
         source: paths.source.clone(),
         target: paths.target.clone(),
         engine: Said::new("fuse", why.to_string()),
-        beyond_kernel: beyond_kernel(options),
+        beyond_kernel: beyond_kernel(options_beyond(options), &options.spec),
         policy: options.spec.describe(),
         options: options.written.clone(),
         cache: cache(made),
@@ -55,10 +56,15 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
     }
 }
 
-/// Says why the kernel would not do the same, if policy or options are why.
-fn beyond_kernel(options: &Options) -> Option<String> {
-    let all = engine::of_options(options).and_then(|()| engine::of_policy(&options.spec));
-    all.err().map(|why| why.to_string())
+/// Says why the kernel would not do what options ask for, but for the policy.
+pub(super) fn options_beyond(options: &Options) -> Option<String> {
+    engine::of_options(options).err().map(|why| why.to_string())
+}
+
+/// Says why the kernel would not do the same: by what is said of the options, or by a
+/// policy.
+pub(super) fn beyond_kernel(options: Option<String>, spec: &Spec) -> Option<String> {
+    options.or_else(|| engine::of_policy(spec).err().map(|why| why.to_string()))
 }
 
 fn cache(made: &Made<'_>) -> Said {

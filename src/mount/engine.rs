@@ -106,7 +106,9 @@ impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Asked => f.write_str("engine=fuse, which is the default"),
-            Self::Unfit(why) => write!(f, "engine=auto; not the kernel: {why}"),
+            Self::Unfit(why) => {
+                write!(f, "engine=auto; not the kernel, when it was mounted: {why}")
+            }
         }
     }
 }

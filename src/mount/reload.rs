@@ -8,7 +8,6 @@ use std::thread;
 use std::time::Duration;
 
 use super::describe::{self, Made};
-use super::engine;
 use super::error::MountError;
 use super::options::Renew;
 use super::stand_in;
@@ -57,8 +56,8 @@ pub(super) struct Reloader {
     notifier: Notifier,
     /// What is said of the mount.
     facts: Mutex<Facts>,
-    /// Whether the kernel could do what the options ask for, but for the policy.
-    beyond_kernel: Option<String>,
+    /// Why the kernel could not do what the options ask for, but for the policy.
+    options_beyond: Option<String>,
     /// Held for as long as a policy is replaced, so that the one that is read
     /// last is in force, and known to be.
     published: Mutex<Option<Published>>,
@@ -87,10 +86,10 @@ impl Reloader {
     pub(super) fn new(made: &Made<'_>, fs: Arc<Fs>, notifier: Notifier) -> Arc<Self> {
         let renew = made.options.renew.clone();
         let facts = Mutex::new(describe::facts(made));
-        let beyond_kernel = engine::of_options(made.options).err().map(|why| why.to_string());
+        let options_beyond = describe::options_beyond(made.options);
         let any_owner = made.source.any_owner;
         let published = Mutex::new(None);
-        Arc::new(Self { renew, any_owner, fs, notifier, facts, beyond_kernel, published })
+        Arc::new(Self { renew, any_owner, fs, notifier, facts, options_beyond, published })
     }
 
     /// Says what was done, and what is held.
@@ -170,11 +169,11 @@ impl Reloader {
             format!("this policy {what}: that takes another mount; umount, and mount with it")
         })?;
         let words = spec.describe();
-        let beyond = || engine::of_policy(&spec).err().map(|why| why.to_string());
+        let beyond = describe::beyond_kernel(self.options_beyond.clone(), &spec);
         {
             let mut facts = lock(&self.facts);
             facts.policy.clone_from(&words);
-            facts.beyond_kernel = self.beyond_kernel.clone().or_else(beyond);
+            facts.beyond_kernel = beyond;
         }
         if let Some(Err(error)) = published.as_ref().map(|published| published.describe(&words)) {
             log::warn!("control: {error}");
