@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use super::fault::Fault;
+use super::json;
 use super::parse::Explain;
 use super::policy::{asker, server, spec};
 use crate::acl::Acl;
@@ -148,11 +149,6 @@ fn place(pipeline: &Pipeline, seen: Shown, step: &Step, so_far: &mut PathBuf) ->
 fn unreachable_file(what: &str, path: &OsStr, errno: Errno) -> Fault {
     let why = if errno == Errno::EXDEV { "it leads out of the source" } else { errno.desc() };
     Fault::usage(format!("{what} {}: {why}", shown(path)))
-}
-
-fn json(answer: &impl Serialize, out: &mut dyn Write) -> std::io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, answer)?;
-    writeln!(out)
 }
 
 fn text(answer: &Answer, asker: Option<&Asker>, out: &mut dyn Write) -> std::io::Result<()> {

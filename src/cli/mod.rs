@@ -18,12 +18,13 @@ mod stats;
 mod walk;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::Write;
 use std::process::ExitCode;
 
 use fault::{Exit, Fault};
 use parse::Request;
 pub use parse::parse;
+use serde::Serialize;
 
 /// Does what the command line asks for; returns the exit status.
 ///
@@ -57,4 +58,10 @@ fn perform(request: &Request) -> Result<u8, Fault> {
         Request::Abort(target) => crate::control::abort(target)?,
     }
     Ok(0)
+}
+
+/// Prints something for programs.
+fn json(what: &impl Serialize, out: &mut dyn Write) -> std::io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, what)?;
+    writeln!(out)
 }

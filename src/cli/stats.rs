@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::fault::Fault;
+use super::json;
 use super::parse::Form;
 use crate::control::{self, Stats};
 
@@ -16,9 +17,7 @@ pub fn stats(target: &Path, form: Form, out: &mut dyn Write) -> Result<(), Fault
     let stats = control::stats(target)?;
     Fault::printing(match form {
         Form::Text => text(&stats, out),
-        Form::Json => serde_json::to_writer_pretty(&mut *out, &stats)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out)),
+        Form::Json => json(&stats, out),
     })
 }
 

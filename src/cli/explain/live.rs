@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Answer, answer};
 use crate::cli::fault::Fault;
+use crate::cli::json;
 use crate::cli::parse::{Form, Live};
 use crate::cli::policy::{asker, spec};
 use crate::cli::settings::Settings;
@@ -47,7 +48,7 @@ pub fn explain(request: &Live, out: &mut dyn Write) -> Result<(), Fault> {
     let flags = there.map(|there| there.flags).unwrap_or_default();
     let explained = Explained { flags, kernel: kernel(&mount), mount, files };
     Fault::printing(match request.form {
-        Form::Json => super::json(&explained, out),
+        Form::Json => json(&explained, out),
         Form::Text => text(&explained, out).and_then(|()| match &explained.files {
             Some(files) => super::text(files, asker.as_ref(), out),
             None => Ok(()),
