@@ -166,8 +166,7 @@ fn live_at(target: &Path) -> Result<Option<Record>, Fault> {
 
 /// Returns the FUSE connection of the mount of ours at a path, if there is one.
 fn connection_at(target: &Path) -> Result<Option<u32>, Fault> {
-    let Ok(point) = target.canonicalize() else { return Ok(None) };
-    let there = mountinfo::mount_at(&point)
+    let there = mountinfo::mount_behind(target)
         .map_err(|error| Fault::mount(format!("mount table: {error}")))?
         .filter(|mount| mountinfo::is_ours(&mount.fstype));
     Ok(there.map(|mount| mount.device.1))

@@ -120,9 +120,11 @@ impl IdMapped {
     /// # Errors
     /// As read(2) of the table of mounts.
     pub fn at(point: &Path) -> io::Result<Option<Self>> {
-        let Ok(point) = point.canonicalize() else { return Ok(None) };
-        let there = mountinfo::mount_at(&point)?.filter(Mount::is_idmapped);
-        Ok(there.map(|mount| Self { mount, maps: statmount::id_maps(&point).ok().flatten() }))
+        let there = mountinfo::mount_behind(point)?.filter(Mount::is_idmapped);
+        Ok(there.map(|mount| {
+            let maps = statmount::id_maps(&mount.point).ok().flatten();
+            Self { mount, maps }
+        }))
     }
 
     /// Reports whether it shows this directory: the kernel's mount has the same

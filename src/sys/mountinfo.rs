@@ -73,6 +73,15 @@ pub fn mount_at(point: &Path) -> io::Result<Option<Mount>> {
     Ok(mounts()?.into_iter().rfind(|mount| mount.point == point))
 }
 
+/// Returns the topmost mount at the end of a path, whatever links lead there; `None`,
+/// too, where it leads nowhere.
+///
+/// # Errors
+/// As [`mounts`].
+pub fn mount_behind(path: &Path) -> io::Result<Option<Mount>> {
+    path.canonicalize().map_or(Ok(None), |point| mount_at(&point))
+}
+
 /// Returns the mount that a path is on; the path is compared as written.
 ///
 /// # Errors
