@@ -306,6 +306,41 @@ fn pages_and_listings_are_those_of_the_host() {
     });
 }
 
+/// The same files have numbers of their own at each place.
+#[test]
+fn what_is_done_by_one_place_is_seen_at_another() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let source = sandbox.dir("src");
+        sh(&format!("cd {}; mkdir a b; printf 0000 > a/f; mount --bind a b", str(&source)));
+        let ours = Ours::new(&source, &sandbox.dir("mnt"), &["--cache", "watch"]);
+        let [one, other] = ["a", "b"].map(|dir| ours.at(dir));
+        let read = || fs::read_to_string(other.join("f")).unwrap();
+        assert_eq!((read(), names(&other)), ("0000".into(), vec!["f".into()]));
+        assert!(fs::metadata(other.join("new")).is_err());
+        assert_ne!(
+            fs::metadata(one.join("f")).unwrap().ino(),
+            fs::metadata(other.join("f")).unwrap().ino()
+        );
+        fs::write(one.join("f"), "11").unwrap();
+        assert!(holds_within(LATE, || read() == "11" && shown(&other, "f").unwrap().4 == 2));
+        raw::chown(&one.join("f"), OWNERS[1], OWNERS[1], false).unwrap();
+        assert!(holds_within(LATE, || shown(&other, "f").unwrap().2 == OWNERS[1]));
+        let mut open = File::options().append(true).open(one.join("f")).unwrap();
+        for i in 3..10 {
+            // Still open, so that the kernel writes it by itself.
+            std::io::Write::write_all(&mut open, b"1").unwrap();
+            assert!(holds_within(LATE, || shown(&other, "f").unwrap().4 == i), "{i}");
+            assert_eq!(read().len(), usize::try_from(i).unwrap());
+        }
+        fs::write(one.join("new"), "").unwrap();
+        assert!(holds_within(LATE, || fs::metadata(other.join("new")).is_ok()));
+        assert!(holds_within(LATE, || names(&other).len() == 2));
+        fs::remove_file(one.join("new")).unwrap();
+        assert!(holds_within(LATE, || fs::metadata(other.join("new")).is_err()));
+    });
+}
+
 /// An ordinary user has directories watched, one by one.
 #[test]
 fn an_ordinary_users_mount_hears_of_names() {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -17,7 +17,7 @@ use super::lend;
 use super::watch::HostWatch;
 use crate::error::{Error, Result};
 use crate::source::{FileHandle, Key};
-use crate::sync::{read, write};
+use crate::sync::{lock, read, write};
 use crate::sys::handle::{self, Handle, Use};
 use crate::sys::procfs::Procfs;
 use crate::sys::stat::Stat;
@@ -83,6 +83,8 @@ pub(super) struct Place<'a> {
 pub(super) struct Volumes {
     root: Arc<Volume>,
     known: RwLock<HashMap<(u64, u64), Arc<Volume>>>,
+    /// Held by whoever adds one: what that waits for is waited for by no other.
+    adding: Mutex<()>,
     watch: OnceLock<Arc<HostWatch>>,
 }
 
@@ -94,7 +96,12 @@ impl Volumes {
     pub fn new(procfs: &Procfs, root: BorrowedFd<'_>, stat: &Stat) -> nix::Result<Self> {
         let root = Arc::new(Volume::probe(procfs, root, stat.dev, true)?);
         let known = HashMap::from([((stat.mount, stat.dev), Arc::clone(&root))]);
-        Ok(Self { root, known: RwLock::new(known), watch: OnceLock::new() })
+        Ok(Self {
+            root,
+            known: RwLock::new(known),
+            adding: Mutex::default(),
+            watch: OnceLock::new(),
+        })
     }
 
     /// Has volumes watched from now on, before anything of them is told.
@@ -137,18 +144,18 @@ impl Volumes {
     ) -> nix::Result<Arc<Volume>> {
         let is_dir = stat.mode & libc::S_IFMT == libc::S_IFDIR;
         let mut volume = Volume::probe(procfs, fd, stat.dev, is_dir)?;
-        let mut known = write(&self.known);
-        let wanted = if is_dir { place.tag() } else { tag(&[&stat.dev.to_le_bytes()]) };
-        volume.tag = free(wanted, |tag| known.values().any(|other| other.tag == tag));
-        let place = (stat.mount, stat.dev);
-        if let Some(volume) = known.get(&place) {
-            return Ok(Arc::clone(volume));
+        let adding = lock(&self.adding);
+        if let Some(volume) = self.get(stat) {
+            return Ok(volume);
         }
+        let wanted = if is_dir { place.tag() } else { tag(&[&stat.dev.to_le_bytes()]) };
+        volume.tag = free(wanted, |tag| self.tagged(tag).is_some());
         let volume = Arc::new(volume);
         if let Some(watch) = self.watch.get() {
             watch.cover(&volume, fd, stat);
         }
-        known.insert(place, Arc::clone(&volume));
+        write(&self.known).insert((stat.mount, stat.dev), Arc::clone(&volume));
+        drop(adding);
         Ok(volume)
     }
 }

@@ -69,14 +69,12 @@ impl Host {
         let root = self.root.as_fd();
         let stat = stat(root, "".as_ref()).map_err(|errno| because(errno.desc()))?;
         let watch = Arc::new(HostWatch::new(Arc::clone(&self.context))?);
-        if !self.volumes.watch(&watch) {
-            return Err(because("it is watched already"));
-        }
         watch.cover(self.volumes.root(), root, &stat);
-        match watch.unwatched(0) {
-            Some(reason) => Err(reason),
-            None => Ok(watch),
+        // Only what somebody reads is to be marked.
+        if let Some(reason) = watch.unwatched(0) {
+            return Err(reason);
         }
+        if self.volumes.watch(&watch) { Ok(watch) } else { Err(because("it is watched already")) }
     }
 }
 
@@ -191,8 +189,9 @@ impl HostWatch {
         let mut mattered = false;
         for event in Events::new(buf.get(..length).unwrap_or_default()) {
             let told = event.is_ok_and(|event| {
-                let own = event.pid == self.own;
-                let mut pass = |what| mattered |= each(&Happened { what, own });
+                let ours = event.pid == self.own;
+                // What we did by one volume is news for another one of the same files.
+                let mut pass = |what, only| mattered |= each(&Happened { what, own: ours && only });
                 self.watched.tell(&event, &mut pass)
             });
             if !told {
@@ -247,6 +246,15 @@ impl Watch for HostWatch {
     }
 
     fn ignore_contents(&self, file: &Node) {
+        // What is written by one volume is to be heard for another one of the same
+        // files.
+        let key = inner(file).ok().and_then(|node| match node {
+            HostNode::Held(held) => Some(&held.key),
+            _ => None,
+        });
+        if key.is_some_and(|key| self.watched.is_shared(key.volume)) {
+            return;
+        }
         self.at(file, Group::ignore_contents);
     }
 

@@ -53,6 +53,12 @@ struct Shown {
     volume: Arc<Volume>,
 }
 
+impl Shown {
+    fn is(&self, other: &Self) -> bool {
+        self.subvolume == other.subvolume && self.volume.tag == other.volume.tag
+    }
+}
+
 impl Watched {
     /// Watches a volume by an open file of it.
     pub fn add(
@@ -100,7 +106,13 @@ impl Watched {
     /// Expects events of a volume under the id of a file system.
     fn expect(&self, fs: FsId, subvolume: Option<u64>, volume: &Arc<Volume>) {
         let shown = Shown { subvolume, volume: Arc::clone(volume) };
-        self.change(|state| state.by_fs.entry(fs).or_default().push(shown));
+        self.change(|state| {
+            let others = state.by_fs.entry(fs).or_default();
+            // Each once: what it does itself is told apart only where it is alone.
+            if !others.iter().any(|other| other.is(&shown)) {
+                others.push(shown);
+            }
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -117,6 +129,19 @@ impl Watched {
             Some(Ok(covers)) => *covers,
             Some(Err(_)) | None => Covers::Nothing,
         }
+    }
+
+    /// Reports whether a file system is shown by this volume and another one, where
+    /// each has a number of its own for a file.
+    pub fn is_shared(&self, volume: u64) -> bool {
+        let state = self.now();
+        state.by_fs.values().any(|all| {
+            let mine = all.iter().filter(|shown| shown.volume.tag == volume);
+            mine.into_iter().any(|mine| {
+                let here = all.iter().filter(|other| other.subvolume == mine.subvolume);
+                here.count() > 1
+            })
+        })
     }
 
     /// Says why nothing is heard of a volume, if so.
@@ -139,15 +164,18 @@ impl Watched {
     }
 
     /// Calls for each volume that shows the file of an event, with its key
-    /// there; reports whether it is known who it is.
-    pub fn each(&self, file: &File, call: &mut dyn FnMut(&Volume, Key)) -> bool {
+    /// there, and whether no other volume shows it; reports whether it is known who
+    /// it is.
+    pub fn each(&self, file: &File, call: &mut dyn FnMut(&Volume, Key, bool)) -> bool {
         let state = self.now();
         let Some(volumes) = state.by_fs.get(&file.fs) else { return false };
         let subvolume = file.handle.subvolume();
+        let here = || volumes.iter().filter(|shown| shown.subvolume == subvolume);
+        let only = here().nth(1).is_none();
         let mut known = true;
-        for shown in volumes.iter().filter(|shown| shown.subvolume == subvolume) {
+        for shown in here() {
             match shown.volume.key(&file.handle) {
-                Some(key) => call(&shown.volume, key),
+                Some(key) => call(&shown.volume, key, only),
                 None => known = false,
             }
         }
