@@ -19,13 +19,17 @@ use crate::sync::lock;
 
 /// How many cells there are for files; files share them by hash.
 const CELLS: usize = 4096;
+/// How many cells there are for volumes that are not watched.
+const SAID: usize = 64;
 /// How many files are remembered as they were when they were last opened.
 const OPENED: usize = 1 << 16;
 
 /// How long the kernel may believe what is heard of as soon as it changes. Not for
 /// ever: stores of the host to shared mappings, and times of access, are not
 /// heard of.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_secs(HOUR);
+/// An hour, in seconds.
+const HOUR: u64 = 3600;
 /// How long it may believe what is not heard of.
 pub const SHORT: Duration = Duration::from_secs(1);
 
@@ -38,6 +42,8 @@ const STUCK: u64 = 1000;
 const UNDER_WAY: u64 = 1000;
 /// For how long a file may change twice at one time of its file system.
 const TICK: Duration = Duration::from_millis(20);
+/// The same where times are of whole seconds, or of two.
+const SLOW_TICK: Duration = Duration::from_secs(3);
 
 /// What the kernel may believe, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +107,10 @@ pub(super) struct Fresh {
     start: Instant,
     /// The volumes of which it was said that they are not watched.
     said: Mutex<Vec<u64>>,
+    /// The same, to be seen without a lock: by volume, and 1 more than it.
+    seen_said: Box<[AtomicU64]>,
+    /// Whether any directory was marked since all was lost.
+    pub(super) marked: AtomicBool,
     pub(super) negative: Negative,
 }
 
@@ -119,6 +129,8 @@ impl Fresh {
             telling: [AtomicU64::new(0), AtomicU64::new(0)],
             start: Instant::now(),
             said: Mutex::default(),
+            seen_said: cells(SAID),
+            marked: AtomicBool::new(false),
             negative: Negative::default(),
         }
     }
@@ -163,6 +175,11 @@ impl Fresh {
 
     /// Logs once why nothing is heard of a volume.
     fn say_unwatched(&self, volume: u64, watch: &dyn Watch) {
+        let seen = cell(&self.seen_said, (volume, 0));
+        let mark = volume.wrapping_add(1);
+        if seen.is_some_and(|seen| seen.swap(mark, Ordering::Relaxed) == mark) {
+            return;
+        }
         let mut said = lock(&self.said);
         if said.contains(&volume) {
             return;
@@ -186,7 +203,8 @@ impl Fresh {
     /// counts from now on.
     fn is_as_last_opened(&self, file: (u64, u64), attr: &Attr<Disk>) -> bool {
         let Some(cell) = cell(&self.opened, file) else { return false };
-        let new = stamp(file, attr);
+        // Stores to a mapping may leave no trace at all (tmpfs), so not for ever.
+        let new = stamp(file, attr, self.start.elapsed().as_secs().checked_div(HOUR).unwrap_or(0));
         // Where another change would leave no trace it is as good as changed.
         let next = if is_settled(attr) { new } else { 0 };
         let old = cell.load(Ordering::SeqCst);
@@ -227,18 +245,20 @@ const fn mix(n: u64) -> u64 {
     n ^ (n >> 29)
 }
 
-/// Returns what tells one state of a file from another one; never 0.
-fn stamp(file: (u64, u64), attr: &Attr<Disk>) -> u64 {
+/// Returns what tells one state of a file from another one, or from the same in
+/// another hour; never 0.
+fn stamp(file: (u64, u64), attr: &Attr<Disk>, hour: u64) -> u64 {
     let time = |time: Time| [time.sec.cast_unsigned(), u64::from(time.nsec)];
     let ([mtime, mtime_nsec], [ctime, ctime_nsec]) = (time(attr.mtime), time(attr.ctime));
-    let parts = [file.0, file.1, mtime, mtime_nsec, ctime, ctime_nsec, attr.size];
+    let parts = [file.0, file.1, mtime, mtime_nsec, ctime, ctime_nsec, attr.size, hour];
     parts.into_iter().fold(1, |hash: u64, part| mix(hash.rotate_left(5) ^ mix(part))) | 1
 }
 
 /// Reports whether a change now would move the times of a file.
 fn is_settled(attr: &Attr<Disk>) -> bool {
     let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
-    let Some(then) = now.checked_sub(TICK) else { return false };
+    let whole = attr.mtime.nsec == 0 && attr.ctime.nsec == 0;
+    let Some(then) = now.checked_sub(if whole { SLOW_TICK } else { TICK }) else { return false };
     let then = Time { sec: i64::try_from(then.as_secs()).unwrap_or(0), nsec: then.subsec_nanos() };
     attr.mtime < then && attr.ctime < then
 }
@@ -292,6 +312,14 @@ impl Fs {
         if self.fresh.holds(moment, file) { time } else { Duration::ZERO }
     }
 
+    /// Returns how long the kernel may believe attributes that it does not compare
+    /// with what it was told meanwhile: those of an answer to a change, or to a
+    /// link. So a notice may be overwritten by them.
+    pub fn unguarded_at(&self, moment: Moment, number: u64) -> Duration {
+        let time = self.attributes_at(moment, number);
+        if self.fresh.trust == Trust::Watch { time.min(SHORT) } else { time }
+    }
+
     /// Returns how long the kernel may believe where names in a directory lead
     /// that were asked for at a moment.
     pub fn names_at(&self, moment: Moment, dir: u64) -> Duration {
@@ -319,16 +347,21 @@ impl Fs {
     }
 
     /// Returns how long the kernel may believe that there is no such name; what
-    /// it has to be told then, so that all it knows for long is remembered.
+    /// it has to be told then, so that all it knows for long is remembered. If it
+    /// has to be told too much already (`busy`), it is told nothing instead.
     pub fn missing_at(
         &self,
         moment: Moment,
         dir: u64,
         name: &std::ffi::OsStr,
+        busy: bool,
     ) -> (Duration, Option<Notice>) {
         let watched = self.fresh.trust == Trust::Watch;
         let gone = match self.tree.file(dir) {
             Ok((volume, _)) if watched && self.hears_names(volume, dir) => {
+                if !self.fresh.negative.has_room(busy) {
+                    return (self.names_at(moment, dir).min(SHORT), None);
+                }
                 self.fresh.negative.add(dir, name)
             }
             Ok(_) | Err(_) => None,
@@ -380,6 +413,7 @@ impl Fs {
         }
         let moment = self.moment();
         if watch.add(dir).is_some() {
+            self.fresh.marked.store(true, Ordering::SeqCst);
             self.tree.set_heard(number);
             // All that was added may have been given up meanwhile.
             if self.fresh.all.load(Ordering::SeqCst) > moment.0 {
@@ -397,12 +431,14 @@ impl Fs {
     }
 
     /// Reports whether names of a directory were told for long so short a time
-    /// ago that the kernel may not have read the answer yet.
-    pub fn is_being_asked(&self, dir: u64) -> bool {
+    /// before something that happened `ago` that the kernel may not have read the
+    /// answer by then.
+    pub fn is_being_asked(&self, dir: u64, ago: Duration) -> bool {
         let Ok(file) = self.tree.file(dir) else { return false };
         let Some(cell) = cell(&self.fresh.answered, file) else { return true };
         let then = cell.load(Ordering::SeqCst);
-        then != 0 && self.fresh.clock().saturating_sub(then) < UNDER_WAY
+        let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        then != 0 && self.fresh.clock().saturating_sub(then) < UNDER_WAY.saturating_add(ago)
     }
 
     /// Runs what tells the kernel something, which may have to wait: after a while
@@ -417,5 +453,49 @@ impl Fs {
         let told = tell();
         since.store(0, Ordering::SeqCst);
         told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::{FileKind, Mode};
+    use crate::id::{Id, Owner};
+
+    fn attr(ago: Duration, nsec: Option<u32>) -> Attr<Disk> {
+        let then = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - ago;
+        let nsec = nsec.unwrap_or(then.subsec_nanos());
+        let time = Time { sec: i64::try_from(then.as_secs()).unwrap(), nsec };
+        Attr {
+            ino: 2,
+            kind: FileKind::Regular,
+            mode: Mode::new(0o644),
+            nlink: 1,
+            owner: Owner { uid: Id::new(0), gid: Id::new(0) },
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            blksize: 4096,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: None,
+            locked: false,
+        }
+    }
+
+    #[test]
+    fn coarse_times_settle_late() {
+        let fine = |ago| is_settled(&attr(Duration::from_millis(ago), None));
+        let whole = |ago| is_settled(&attr(Duration::from_millis(ago), Some(0)));
+        assert!(!fine(1) && fine(1000));
+        assert!(!whole(1000) && whole(4000));
+    }
+
+    #[test]
+    fn pages_are_not_kept_for_ever() {
+        let attr = attr(Duration::from_secs(9), Some(5));
+        assert_eq!(stamp((0, 2), &attr, 0), stamp((0, 2), &attr, 0));
+        assert_ne!(stamp((0, 2), &attr, 0), stamp((0, 2), &attr, 1));
     }
 }

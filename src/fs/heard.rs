@@ -1,6 +1,7 @@
 //! What others have changed in the source, as what the kernel has to be told.
 
 use std::ffi::{OsStr, OsString};
+use std::sync::atomic::Ordering;
 
 use super::Fs;
 use crate::attr::Name;
@@ -45,8 +46,12 @@ impl Fs {
             }
             What::Contents(key) => {
                 self.fresh.note_contents((key.volume, key.ino));
+                // Writes by one number are heard for the others.
+                let several = self.tree.all_numbers(key).len() > 1;
                 for number in self.changed(key, own) {
-                    self.ignore_writes(number);
+                    if !several {
+                        self.ignore_writes(number);
+                    }
                     // Of what it writes by itself the kernel keeps no pages.
                     let passed = self.is_passed_writing(number);
                     let pages = (!passed).then_some(Notice::Pages(number));
@@ -83,7 +88,9 @@ impl Fs {
     /// Notes that anything may have changed: all has to be told again.
     pub fn lose(&self) {
         self.fresh.note_all();
-        self.tree.unhear();
+        if self.fresh.marked.swap(false, Ordering::SeqCst) {
+            self.tree.unhear();
+        }
         // For whoever began in between.
         self.fresh.note_all();
     }

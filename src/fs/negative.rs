@@ -33,6 +33,12 @@ impl Negative {
         Self { most, names: Mutex::new(LruCache::unbounded()) }
     }
 
+    /// Reports whether another name may be added: if the kernel is busy, only while
+    /// none has to be taken back for it.
+    pub(super) fn has_room(&self, busy: bool) -> bool {
+        !busy || lock(&self.names).len() < self.most
+    }
+
     /// Adds a name; returns another one that is not remembered any more.
     pub(super) fn add(&self, dir: u64, name: &OsStr) -> Option<Key> {
         let mut names = lock(&self.names);
@@ -77,7 +83,9 @@ mod tests {
         assert_eq!(names.add(2, "b".as_ref()), Some(key(3, "a")));
         names.remove(2, "a".as_ref());
         names.remove(7, "a".as_ref());
+        assert!(names.has_room(true));
         assert_eq!((names.len(), names.add(2, "c".as_ref())), (1, None));
+        assert!(names.has_room(false) && !names.has_room(true), "it is full");
         assert_eq!(names.drain().len(), 2);
         assert_eq!(names.len(), 0);
     }

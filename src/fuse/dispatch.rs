@@ -219,7 +219,7 @@ impl Filesystem for Adapter {
             let (node, parent) = (self.node(ino)?, self.node(parent)?);
             self.fs.link(&convert::caller(req), node, parent, name)
         });
-        self.entry(reply, (moment, parent), answer);
+        self.linked(reply, (moment, parent), answer);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {

@@ -36,6 +36,27 @@ impl Adapter {
         }
     }
 
+    /// Answers with a file that has a further name in a directory now.
+    pub(super) fn linked(
+        &self,
+        reply: ReplyEntry,
+        (moment, dir): (Moment, INodeNo),
+        answer: Answer<Entry>,
+    ) {
+        match answer {
+            Ok(entry) => {
+                let attributes = self.fs.unguarded_at(moment, entry.node);
+                let names = self.fs.entry_at(moment, self.node(dir).unwrap_or(0), &entry).names;
+                let attr = convert::attr(&entry.attr);
+                let generation = Generation(entry.generation);
+                // As ever, not longer than the attributes.
+                let names = names.min(attributes);
+                reply.entry_with_ttls(&attributes, &names, &attr, generation);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
     /// Answers with attributes that were asked for at a moment.
     pub(super) fn attr(&self, reply: ReplyAttr, moment: Moment, answer: Answer<Attr<View>>) {
         match answer {
@@ -69,7 +90,7 @@ impl Adapter {
         };
         let (fs, moment) = (Arc::clone(&self.fs), self.fs.moment());
         let done = later(Kind::Setattr, req.pid(), move |answer| match answer {
-            Ok(attr) => reply.attr(&fs.attributes_at(moment, node), &convert::attr(&attr)),
+            Ok(attr) => reply.attr(&fs.unguarded_at(moment, node), &convert::attr(&attr)),
             Err(errno) => reply.error(errno),
         });
         hand_over(Kind::Setattr, req, || {
@@ -102,7 +123,8 @@ impl Adapter {
             match self.fs.lookup(&convert::caller(req), parent, name) {
                 Ok(entry) => Ok(Some(entry)),
                 Err(error) if error.is(libc::ENOENT) && error != Error::Hidden => {
-                    let (time, gone) = self.fs.missing_at(moment, parent, name);
+                    let (time, gone) =
+                        self.fs.missing_at(moment, parent, name, self.notifier.is_busy());
                     gone.into_iter().for_each(|gone| self.notifier.later(gone));
                     missing = time;
                     if time.is_zero() { Err(error) } else { Ok(None) }

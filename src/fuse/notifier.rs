@@ -6,8 +6,8 @@
 //! caller who waits for us.
 //!
 //! What the kernel does not know yet, because the answer is under way to it, it
-//! is told again: files until the tree has forgotten them, names twice more where
-//! their directory was asked for something a moment ago.
+//! is told again: files until the tree has forgotten them, names for some seconds
+//! where their directory was asked for something a moment before.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
@@ -29,9 +29,20 @@ use crate::tree::ANCHOR;
 /// How long a caller may need to read a reply that it has been woken up for.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// When a name is told again that was known, since the first time.
-const AGAIN: [Duration; 3] =
-    [Duration::from_millis(3), Duration::from_millis(20), Duration::from_millis(200)];
+/// After what pauses a name is told again that was known.
+const AGAIN: [Duration; 5] = [
+    Duration::from_millis(3),
+    Duration::from_millis(20),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
+
+/// The first of these for which a name waits only while there is room.
+const SLOW: usize = 3;
+
+/// After what pauses names that somebody asked for are told again, when all was.
+const ALL_AGAIN: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
 /// The last of these: where so much is told that nothing can wait.
 const LAST: usize = AGAIN.len();
@@ -45,6 +56,9 @@ const ROUNDS: usize = 3;
 
 /// How much may wait to be told; if it is more, all is told again instead.
 const MOST: usize = 1 << 16;
+
+/// How much may wait before nothing is added that can be avoided.
+const BUSY: usize = 1024;
 
 /// Everything, to be told again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,6 +107,8 @@ enum Again {
     File(u64, bool, Duration),
     /// A name, and how often it was told.
     Name(u64, OsString, usize),
+    /// All names that somebody was asking for; how often that was done.
+    Names(usize),
 }
 
 /// What is to be told again, in the order of time.
@@ -101,6 +117,8 @@ struct Later {
     by_time: BTreeMap<(Instant, u64), Again>,
     /// The files among it.
     files: HashSet<u64>,
+    /// The names among it that wait for long.
+    slow: HashSet<(u64, OsString)>,
     count: u64,
 }
 
@@ -108,6 +126,12 @@ impl Later {
     fn add(&mut self, after: Duration, what: Again) {
         if let Again::File(number, ..) = what
             && !self.files.insert(number)
+        {
+            return;
+        }
+        if let Again::Name(dir, name, times) = &what
+            && *times > SLOW
+            && !self.slow.insert((*dir, name.clone()))
         {
             return;
         }
@@ -123,8 +147,12 @@ impl Later {
             return None;
         }
         let what = first.remove();
-        if let Again::File(number, ..) = what {
-            self.files.remove(&number);
+        match &what {
+            Again::File(number, ..) => drop(self.files.remove(number)),
+            Again::Name(dir, name, times) if *times > SLOW => {
+                self.slow.remove(&(*dir, name.clone()));
+            }
+            Again::Name(..) | Again::Names(_) => {}
         }
         Some(what)
     }
@@ -209,6 +237,11 @@ impl Notifier {
         self.later(notice);
     }
 
+    /// Reports whether much waits to be told.
+    pub(super) fn is_busy(&self) -> bool {
+        lock(&self.0.work).names.len() > BUSY
+    }
+
     /// Has the kernel told soon; waits for nothing.
     pub fn later(&self, notice: Notice) {
         let shared = &self.0;
@@ -226,8 +259,12 @@ impl Notifier {
             Notice::All => work.want_all(true),
         }
         if work.len() > MOST {
-            (work.names, work.files) = Default::default();
-            work.want_all(true);
+            // Missing names among them are remembered nowhere else.
+            if work.names.len() > MOST.saturating_mul(4) {
+                work.names.clear();
+            }
+            let files = std::mem::take(&mut work.files);
+            work.want_all(files.into_values().any(|pages| pages));
         }
         if let Err(error) = shared.start(&mut work) {
             log::error!("the kernel is not told of changes: thread: {error}");
@@ -269,6 +306,11 @@ impl Notifier {
         let running = |work: &mut Work| work.running;
         drop(self.0.changed.wait_timeout_while(work, patience, running));
     }
+}
+
+/// Returns how long ago a name was told first that was told so many times.
+fn passed(times: usize) -> Duration {
+    AGAIN.iter().take(times).sum()
 }
 
 impl Shared {
@@ -331,8 +373,10 @@ impl Shared {
     /// Tells everything that there is to tell now.
     fn round(&self, work: Work, later: &mut Later) -> io::Result<()> {
         if later.by_time.len() > MOST {
+            let pages =
+                later.by_time.values().any(|again| matches!(again, Again::File(_, true, _)));
             *later = Later::default();
-            self.tell_all(All { wanted: true, pages: true }, later)?;
+            self.tell_all(All { wanted: true, pages }, later)?;
         }
         if work.all.wanted {
             self.tell_all(work.all, later)?;
@@ -350,6 +394,7 @@ impl Shared {
             match again {
                 Again::File(number, pages, pause) => self.tell_file(number, pages, pause, later)?,
                 Again::Name(dir, name, times) => self.tell_name(dir, name, times, later)?,
+                Again::Names(times) => self.tell_names_again(times, later)?,
             }
         }
         Ok(())
@@ -384,7 +429,8 @@ impl Shared {
         let next = match told {
             Told::NotKnown => None,
             Told::NotNow => Some((LONGEST, times)),
-            Told::Taken if times > 0 && (gone || !fs.is_being_asked(dir)) => None,
+            Told::Taken if times > 0 && (gone || !fs.is_being_asked(dir, passed(times))) => None,
+            Told::Taken if times >= SLOW && later.by_time.len() > MOST / 2 => None,
             Told::Taken => AGAIN.get(times).map(|pause| (*pause, times.saturating_add(1))),
         };
         if let Some((pause, times)) = next {
@@ -434,7 +480,8 @@ impl Shared {
         }
         let missing = self.fs().map(|fs| fs.take_missing());
         for (dir, name) in missing.into_iter().flatten() {
-            self.tell_name(dir, name, LAST, later)?;
+            // These are remembered nowhere else from now on.
+            self.tell_name(dir, name, SLOW, later)?;
         }
         for _ in 0..ROUNDS {
             if unknown.is_empty() || self.fs().is_none() {
@@ -452,17 +499,22 @@ impl Shared {
         for number in unknown {
             later.add(PAUSE, Again::File(number, all.pages, PAUSE));
         }
-        self.tell_names_again(later)
+        self.tell_names_again(0, later)
     }
 
-    /// Tells the kernel once more of names that somebody asked for just before.
-    fn tell_names_again(&self, later: &mut Later) -> io::Result<()> {
+    /// Tells the kernel once more of names that somebody asked for just before all
+    /// was told, which was done so many times.
+    fn tell_names_again(&self, times: usize, later: &mut Later) -> io::Result<()> {
+        let ago = ALL_AGAIN.iter().take(times).sum();
+        if let Some(pause) = ALL_AGAIN.get(times) {
+            later.add(*pause, Again::Names(times.saturating_add(1)));
+        }
         let mut part = 0_usize;
         while let Some(fs) = self.fs()
             && let Some(numbers) = fs.numbers(part)
         {
             for (dir, name) in numbers.into_iter().filter_map(|n| fs.places(n).ok()).flatten() {
-                if fs.is_being_asked(dir) {
+                if fs.is_being_asked(dir, ago) {
                     self.tell_name(dir, name, LAST, later)?;
                 }
             }
@@ -503,5 +555,30 @@ impl Shared {
     /// Returns the file system, unless all of it has ended.
     fn fs(&self) -> Option<Arc<Fs>> {
         if self.ended.load(Ordering::Relaxed) { None } else { self.fs.upgrade() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_waits_once_for_long_and_often_for_a_moment() {
+        let mut later = Later::default();
+        let name = |times| Again::Name(2, "f".into(), times);
+        for times in [1, 1, SLOW + 1, SLOW + 1, SLOW + 2] {
+            later.add(Duration::ZERO, name(times));
+        }
+        assert_eq!(later.by_time.len(), 3);
+        while later.due().is_some() {}
+        later.add(Duration::ZERO, name(SLOW + 2));
+        assert!(later.due().is_some() && later.slow.is_empty());
+    }
+
+    #[test]
+    fn names_are_told_for_seconds() {
+        assert_eq!(passed(0), Duration::ZERO);
+        assert_eq!(passed(SLOW), Duration::from_millis(223));
+        assert_eq!(passed(LAST), Duration::from_millis(6223));
     }
 }

@@ -59,8 +59,8 @@ fn an_answer_from_before_a_change_is_not_to_be_believed() {
     assert_eq!(times(&world, then, &file), (3600, 3600));
     heard(&world.fs, change(&world, root, "other", None), false);
     assert_eq!(times(&world, then, &file), (3600, 0));
-    assert_eq!(world.fs.missing_at(then, root, name("x")).0, Duration::ZERO);
-    assert_eq!(world.fs.missing_at(world.fs.moment(), root, name("x")).0, HOUR);
+    assert_eq!(world.fs.missing_at(then, root, name("x"), false).0, Duration::ZERO);
+    assert_eq!(world.fs.missing_at(world.fs.moment(), root, name("x"), false).0, HOUR);
     let then = world.fs.moment();
     heard(&world.fs, What::Lost, false);
     assert_eq!(times(&world, then, &file), (0, 0));
@@ -125,7 +125,8 @@ fn a_file_with_two_numbers_is_told_by_both() {
     let [a, b] = ["a", "b"].map(|dir| world.disk.lookup(&by, root, name(dir)).unwrap().node);
     let file = world.disk.lookup(&by, a, name("f")).unwrap().node;
     world.disk.link(&by, file, b, name("f")).unwrap();
-    watch(&mut world, with_rules("[[rules]]\npath = 'b/**'\nread-only = true"), Covers::Everything);
+    let rules = with_rules("[[rules]]\npath = 'b/**'\nread-only = true");
+    let script = watch(&mut world, rules, Covers::Everything);
     let numbers = ["a", "b"].map(|dir| {
         let dir = world.look(dir).unwrap().node;
         world.fs.lookup(&by, dir, name("f")).unwrap().node
@@ -146,7 +147,20 @@ fn a_file_with_two_numbers_is_told_by_both() {
     for number in numbers {
         assert_eq!(world.fs.attributes_at(before, number), Duration::ZERO);
     }
+    // What the kernel writes by one of them by itself is heard for the other.
+    let write = |number| {
+        let handle = world.open(number, libc::O_WRONLY).unwrap();
+        assert!(world.fs.passed(handle).unwrap());
+        let key = key_of(&world, number);
+        let told = heard(&world.fs, What::Contents(key), false);
+        let ignored = script.ignored.load(Ordering::SeqCst);
+        world.fs.release(handle, None);
+        (told, ignored)
+    };
+    let (told, ignored) = write(numbers[0]);
+    assert!(ignored == 0 && told.contains(&Notice::Pages(numbers[1])), "{told:?}");
     world.fs.forget(numbers[1], 1);
+    assert_eq!(write(numbers[0]).1, 1);
     let root = key_of(&world, numbers[0]);
     assert!(heard(&world.fs, What::Attributes(root), true).is_empty(), "one number is left");
 }
@@ -156,7 +170,7 @@ fn missing_names_are_believed_where_their_directory_is_heard_of() {
     let (world, script) = watched(IDENTITY, Covers::Directories);
     let (root, added) = (world.root(), || script.added.load(Ordering::SeqCst));
     let file = world.file("f", (1, 1), 0o644);
-    let missing = |dir| world.fs.missing_at(world.fs.moment(), dir, name("x")).0.as_secs();
+    let missing = |dir| world.fs.missing_at(world.fs.moment(), dir, name("x"), false).0.as_secs();
     assert_eq!((added(), missing(root)), (1, 3600));
     assert_eq!(times(&world, world.fs.moment(), &file), (1, 1), "it may have another name");
     world.look("f").unwrap();
@@ -177,7 +191,10 @@ fn a_volume_that_is_not_watched_is_believed_for_a_moment() {
     below.unwrap();
     let mount = world.look("below").unwrap();
     assert_eq!(times(&world, world.fs.moment(), &mount), (1, 1));
-    assert_eq!(world.fs.missing_at(world.fs.moment(), mount.node, name("x")).0, crate::fs::SHORT);
+    assert_eq!(
+        world.fs.missing_at(world.fs.moment(), mount.node, name("x"), false).0,
+        crate::fs::SHORT
+    );
     assert_eq!(world.fs.missing(), 0, "it need not be remembered");
     lock(&script.covers).insert(7, Covers::Everything);
     assert_eq!(times(&world, world.fs.moment(), &mount), (3600, 3600));
@@ -220,6 +237,30 @@ fn a_name_that_is_not_remembered_is_not_believed_for_long() {
         let link = std::ffi::OsString::from(format!("f{i}"));
         assert!(remembered.contains(&(root, link)), "f{i}");
     }
+}
+
+/// The kernel does not compare these with what it was told meanwhile.
+#[test]
+fn answers_to_changes_are_believed_for_a_moment() {
+    let (world, _script) = watched(IDENTITY, Covers::Everything);
+    let file = world.file("f", (1, 1), 0o644).node;
+    let before = world.fs.moment();
+    assert_eq!(world.fs.attributes_at(before, file), HOUR);
+    assert_eq!(world.fs.unguarded_at(before, file), crate::fs::SHORT);
+    heard(&world.fs, What::Attributes(key_of(&world, file)), false);
+    assert_eq!(world.fs.unguarded_at(before, file), Duration::ZERO);
+}
+
+#[test]
+fn names_of_a_directory_are_told_again_that_was_asked_before_a_change() {
+    let (world, _script) = watched(IDENTITY, Covers::Everything);
+    let root = world.root();
+    assert!(!world.fs.is_being_asked(root, Duration::ZERO), "nobody asked");
+    world.fs.names_at(world.fs.moment(), root);
+    assert!(world.fs.is_being_asked(root, Duration::ZERO));
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(!world.fs.is_being_asked(root, Duration::ZERO));
+    assert!(world.fs.is_being_asked(root, Duration::from_secs(1)));
 }
 
 #[test]

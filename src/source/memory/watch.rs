@@ -17,6 +17,8 @@ pub struct Script {
     pub covers: Mutex<HashMap<u64, Covers>>,
     /// How often a directory was to be heard.
     pub added: AtomicUsize,
+    /// How often contents were to be ignored.
+    pub ignored: AtomicUsize,
     era: AtomicU64,
     sender: Sender<Option<Happened>>,
     receiver: Mutex<Receiver<Option<Happened>>>,
@@ -29,6 +31,7 @@ impl Script {
         Arc::new(Self {
             covers: Mutex::new(HashMap::from([(0, covers)])),
             added: AtomicUsize::new(0),
+            ignored: AtomicUsize::new(0),
             era: AtomicU64::new(1),
             sender,
             receiver: Mutex::new(receiver),
@@ -81,7 +84,9 @@ impl Watch for Script {
         self.sender.send(None).unwrap();
     }
 
-    fn ignore_contents(&self, _: &Node) {}
+    fn ignore_contents(&self, _: &Node) {
+        self.ignored.fetch_add(1, Ordering::SeqCst);
+    }
 
     fn heed_contents(&self, _: &Node) {}
 
