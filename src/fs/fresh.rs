@@ -309,6 +309,8 @@ impl Fs {
                 Covers::Directories | Covers::Nothing => SHORT,
             },
         };
+        // Nor are stores to mappings of what is closed by now.
+        let time = if self.may_be_mapped(number) { time.min(SHORT) } else { time };
         if self.fresh.holds(moment, file) { time } else { Duration::ZERO }
     }
 

@@ -74,6 +74,7 @@ use dirs::OpenDir;
 use fresh::Fresh;
 use in_force::InForce;
 use opens::Opens;
+use passed::Mapped;
 use rules::Seen;
 use waits::Waits;
 
@@ -223,6 +224,7 @@ pub struct Fs {
     budget: Arc<Budget>,
     opens: Arc<Opens>,
     alone: Alone,
+    mapped: Mapped,
     dirs: Handles<OpenDir>,
     ahead: Ahead,
     waits: Arc<Waits>,
@@ -258,6 +260,7 @@ impl Fs {
             budget,
             opens,
             alone,
+            mapped: Mapped::default(),
             dirs,
             ahead,
             waits,
@@ -303,6 +306,7 @@ impl Fs {
     pub fn forget(&self, node: u64, count: u64) {
         self.tree.forget(node, count);
         self.close_forgotten(node);
+        self.is_unmapped_if_forgotten(node);
     }
 
     /// Returns the file behind a number.

@@ -4,11 +4,47 @@
 //! the host treats every writer as one without privilege. What else is asked of
 //! an open file comes here as ever.
 
+use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Fs;
 use crate::error::Result;
 use crate::source::{Lending, Node};
+use crate::sync::lock;
+
+/// The files that somebody may store to, by number, through a mapping of the host's
+/// file: it outlives the descriptor, and nobody is told when it ends.
+#[derive(Debug, Default)]
+pub(super) struct Mapped {
+    count: AtomicUsize,
+    numbers: Mutex<HashSet<u64>>,
+}
+
+impl Mapped {
+    fn add(&self, number: u64) {
+        let mut numbers = lock(&self.numbers);
+        numbers.insert(number);
+        self.count.store(numbers.len(), Ordering::Relaxed);
+    }
+
+    fn remove(&self, number: u64, unless: impl FnOnce() -> bool) {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut numbers = lock(&self.numbers);
+        // Looked at under the lock: one that came back may be mapped again.
+        if !unless() {
+            numbers.remove(&number);
+            self.count.store(numbers.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn has(&self, number: u64) -> bool {
+        self.count.load(Ordering::Relaxed) != 0 && lock(&self.numbers).contains(&number)
+    }
+}
 
 impl Fs {
     /// Returns what of an open file the kernel can do by itself.
@@ -37,6 +73,10 @@ impl Fs {
     pub fn passed(&self, handle: u64) -> Result<bool> {
         let open = self.opens.get(handle)?;
         self.opens.lent(&open);
+        // A shared mapping that can be written takes a descriptor that does both.
+        if open.access.read && open.access.write {
+            self.mapped.add(open.number);
+        }
         Ok(open.access.write)
     }
 
@@ -63,6 +103,17 @@ impl Fs {
     /// through a mapping: what was told of its size and times is soon wrong.
     pub fn is_passed_writing(&self, number: u64) -> bool {
         self.opens.is_passed_writing(number)
+    }
+
+    /// Reports whether somebody may change a file through a mapping unheard, though
+    /// it is closed: until the kernel forgets it.
+    pub(super) fn may_be_mapped(&self, number: u64) -> bool {
+        self.mapped.has(number)
+    }
+
+    /// Notes that the kernel has taken lookups of a file back.
+    pub(super) fn is_unmapped_if_forgotten(&self, number: u64) {
+        self.mapped.remove(number, || self.tree.knows(number));
     }
 
     /// Returns the node of a file that the kernel writes by itself, whose contents

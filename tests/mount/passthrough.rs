@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -141,6 +142,32 @@ fn mappings_of_the_view_and_the_host_are_one() {
         assert_eq!(seen.get(3), b'w');
         view.write_at(b"x", 4).unwrap();
         assert_eq!(own.get(4), b'x');
+    });
+}
+
+#[test]
+fn stores_to_a_mapping_show_after_the_file_is_closed() {
+    require!(Root, Fuse, Passthrough);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("f"), "").unwrap();
+        let file = File::options().read(true).write(true).open(ours.at("f")).unwrap();
+        file.set_len(4096).unwrap();
+        let mut page = raw::Page::map(file.as_fd(), true).unwrap();
+        drop(file);
+        let told = |path: &Path| {
+            let attr = fs::metadata(path).unwrap();
+            (attr.mtime(), attr.mtime_nsec(), attr.blocks())
+        };
+        wait_for("a closed file", || told(&ours.at("f")) == told(&source.join("f")));
+        let before = told(&ours.at("f"));
+        std::thread::sleep(Duration::from_millis(20));
+        page.set(0, b'x');
+        drop(page);
+        std::thread::sleep(Duration::from_millis(1200));
+        let now = told(&ours.at("f"));
+        assert_eq!(now, told(&source.join("f")));
+        assert_ne!(now, before);
     });
 }
 
