@@ -4,7 +4,9 @@
 //! What it then reads and writes comes with no handle. A few files are kept open
 //! for that, by number and by what they are opened for, and verified by their
 //! identity, since a number may come back for another file. One that has lost its
-//! last name is held by the tree for as long as the kernel knows it.
+//! last name is held by the tree for as long as the kernel knows it; where that fails,
+//! a new file of its number is shown as another one by the tree, so that what is
+//! written to the old one does not reach it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +15,7 @@ use lru::LruCache;
 
 use super::Fs;
 use super::opens::{Open, Opens};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::source::Key;
 use crate::sync::lock;
 
@@ -85,11 +87,17 @@ impl Alone {
     }
 }
 
+/// Reports whether there are no descriptors left.
+pub(super) fn is_full(error: Error) -> bool {
+    error.is(libc::EMFILE) || error.is(libc::ENFILE)
+}
+
 impl Fs {
     /// Reports whether the kernel may open files without asking: where nothing but
-    /// owner, mode and ACL, which it checks, decides who may.
+    /// owner, mode and ACL, which it checks, decides who may, and nothing keeps the
+    /// server from writing what they have: it opens files later than they did.
     pub fn may_be_alone(&self) -> bool {
-        !self.checks() && !self.has_rules()
+        !self.checks() && !self.has_rules() && self.source.facts().any_file
     }
 
     /// Serves from now on a source that nobody else changes, as was agreed with
@@ -116,7 +124,7 @@ impl Fs {
         let flags = if write { libc::O_WRONLY } else { libc::O_RDONLY };
         let open = || self.tree.with_room(|| self.source.open(&node, flags));
         let file = match open() {
-            Err(error) if error.is(libc::EMFILE) || error.is(libc::ENFILE) => {
+            Err(error) if is_full(error) => {
                 self.alone.shrink();
                 open()
             }
@@ -134,6 +142,8 @@ impl Fs {
     /// `Unknown` for a file that is not there.
     pub fn keep_made(&self, number: u64, handle: u64) -> Result<()> {
         let key = self.tree.key(number)?;
+        // It counts for nobody from here on: it may be closed at any time.
+        self.opens.get(handle)?.give_share_back();
         drop(self.keep((number, key), true, handle));
         Ok(())
     }
@@ -146,6 +156,13 @@ impl Fs {
             self.alone.remove(number);
         }
         kept
+    }
+
+    /// Closes what is kept open of a file that may be opened no longer as it was.
+    pub(super) fn close_kept(&self, number: u64) {
+        if self.is_alone() {
+            self.alone.remove(number);
+        }
     }
 
     /// Closes what is kept open of a number that the kernel has forgotten.

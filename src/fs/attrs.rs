@@ -65,6 +65,9 @@ impl Fs {
         let open = handle.map(|handle| self.opens.get(handle)).transpose()?;
         let target = Target { number: node, node: self.node_of(node, open.as_deref())?, open };
         let attr = self.change(caller, &target, change)?;
+        if change.mode.is_some() {
+            self.close_kept(node);
+        }
         Ok(self.present(caller, &self.seen(target.number, attr), target.number))
     }
 

@@ -3,24 +3,25 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use super::alone::is_full;
 use super::names::Wanted;
 use super::opens::{Closed, Open};
 use super::{Done, Entry, Fs};
 use crate::error::{Error, Result};
 use crate::id::Caller;
-use crate::source::{File, NewKind, Node, Rights, Source};
+use crate::source::{NewKind, Node, Rights};
 
 /// The open flags that the source is asked for.
 ///
 /// The rest is the kernel's business, or not ours to do: `O_TRUNC` comes as a
-/// change of size, an open of ours never waits, the kernel's buffers that we
-/// write from are not aligned as `O_DIRECT` wants them, and flags of its own
+/// change of size, an open of ours never waits, and flags of its own
 /// (`FMODE_EXEC`) come with an exec.
-const FLAGS: i32 =
-    libc::O_ACCMODE | libc::O_APPEND | libc::O_NOATIME | libc::O_SYNC | libc::O_DSYNC;
-
-/// How a source is asked to open a file.
-type Opener = fn(&dyn Source, &Node, i32) -> Result<Arc<dyn File>>;
+const FLAGS: i32 = libc::O_ACCMODE
+    | libc::O_APPEND
+    | libc::O_NOATIME
+    | libc::O_SYNC
+    | libc::O_DSYNC
+    | libc::O_DIRECT;
 
 impl Fs {
     /// Opens a file; `done` is given its handle, perhaps later and on another
@@ -31,18 +32,6 @@ impl Fs {
     /// the wait was interrupted, `ENFILE` if the caller holds too many files;
     /// as open(2).
     pub fn open(&self, caller: &Caller, node: u64, flags: i32, done: Done<u64>) {
-        self.open_by(caller, node, flags, done, |source, node, flags| source.open(node, flags));
-    }
-
-    /// Does the same for a file that the kernel is to read and write by itself,
-    /// see [`Fs::lend`].
-    pub fn open_to_lend(&self, caller: &Caller, node: u64, flags: i32, done: Done<u64>) {
-        self.open_by(caller, node, flags, done, |source, node, flags| {
-            source.open_to_lend(node, flags)
-        });
-    }
-
-    fn open_by(&self, caller: &Caller, node: u64, flags: i32, done: Done<u64>, open: Opener) {
         let number = node;
         let node = match self.node(number) {
             Ok(node) => node,
@@ -56,7 +45,7 @@ impl Fs {
             Ok(share) => share,
             Err(error) => return done(Err(error)),
         };
-        let opened = self.tree.with_room(|| open(self.source.as_ref(), &node, flags & FLAGS));
+        let opened = self.tree.with_room(|| self.source.open(&node, flags & FLAGS));
         let disarmed = match &opened {
             Err(error) if !error.is(libc::EAGAIN) => Ok(()),
             // A file that waits for a lease is opened elsewhere.
@@ -72,7 +61,7 @@ impl Fs {
                 // Who waits holds the node already.
                 let mut share = Some(share);
                 let attempt = move || {
-                    let file = open(source.as_ref(), &node, flags & FLAGS)?;
+                    let file = source.open(&node, flags & FLAGS)?;
                     let share = share.take().ok_or(Error::Internal)?;
                     Ok(opens.insert(Open::new(number, file, flags, Some(node.clone()), share)))
                 };
@@ -102,7 +91,14 @@ impl Fs {
     ) -> Result<(Entry, u64)> {
         let share = self.opens.share(caller)?;
         let what = NewKind::Regular(Some(flags & FLAGS));
-        let made = self.make(caller, parent, name, Wanted { what, mode, umask });
+        let make = || self.make(caller, parent, name, Wanted { what, mode, umask });
+        let made = match make() {
+            Err(error) if self.is_alone() && is_full(error) => {
+                self.alone.shrink();
+                make()
+            }
+            made => made,
+        };
         let (entry, file) = made.map_err(|error| {
             let open = error.is(libc::EEXIST) && flags & libc::O_EXCL == 0;
             if open { Error::Stale } else { error }
@@ -168,8 +164,8 @@ impl Fs {
     /// The last descriptor was closed: the handle is no more, nor are locks
     /// that were set through it alone, or by the owner given.
     ///
-    /// Returns the node whose contents are to be watched again, see
-    /// [`Fs::ignore_contents`].
+    /// Returns the node whose contents are to be watched again, if the kernel has
+    /// written it by itself.
     pub fn release(&self, handle: u64, owner: Option<u64>) -> Option<Node> {
         let Closed { number, unlocked, heed } = self.opens.remove(handle)?;
         if let Some(owner) = owner {

@@ -50,7 +50,7 @@ impl Fs {
                 let several = self.tree.all_numbers(key).len() > 1;
                 for number in self.changed(key, own) {
                     if !several {
-                        self.ignore_writes(number);
+                        self.ignore_contents(number);
                     }
                     // Of what it writes by itself the kernel keeps no pages.
                     let passed = self.is_passed_writing(number);
@@ -93,15 +93,6 @@ impl Fs {
         }
         // For whoever began in between.
         self.fresh.note_all();
-    }
-
-    /// Has the contents of a file ignored for as long as the kernel writes it by
-    /// itself: its callers' writes look like others', and its size and times are
-    /// not believed meanwhile.
-    fn ignore_writes(&self, number: u64) {
-        if let (Some(file), Some(watch)) = (self.ignore_contents(number), self.watch()) {
-            watch.ignore_contents(&file);
-        }
     }
 
     /// Notes a change of a file; returns the numbers by which it is known. What we

@@ -92,6 +92,7 @@ impl Fs {
         self.lets_change(&seen)?;
         self.may_set_flags(caller, &seen, &target.get(kind)?, &flags)?;
         target.set(&flags)?;
+        self.close_kept(number);
         Ok(Vec::new())
     }
 

@@ -54,7 +54,7 @@ pub(super) struct Open {
     /// Whether it is closed without a flush: nobody had a lock on the file.
     quiet: AtomicBool,
     /// Its descriptors, where they count for a caller.
-    _share: Option<Share>,
+    share: Mutex<Option<Share>>,
 }
 
 impl Open {
@@ -68,7 +68,20 @@ impl Open {
     ) -> Self {
         let node = node.map_or_else(OnceLock::new, OnceLock::from);
         let (lent, quiet) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { number, file, access: Access::of(flags), node, lent, quiet, _share: share.into() }
+        Self {
+            number,
+            file,
+            access: Access::of(flags),
+            node,
+            lent,
+            quiet,
+            share: Mutex::new(share.into()),
+        }
+    }
+
+    /// Lets its descriptors count for nobody.
+    pub(super) fn give_share_back(&self) {
+        drop(lock(&self.share).take());
     }
 
     /// Reports whether it is closed without a flush.
@@ -185,6 +198,11 @@ impl Opens {
         }
         inode.unwatched = Some(node.clone());
         Some(node)
+    }
+
+    /// Reports whether an inode's contents are not watched.
+    pub(super) fn is_ignored(&self, number: u64) -> bool {
+        self.inodes(number).get(&number).is_some_and(|inode| inode.unwatched.is_some())
     }
 
     /// Returns an open file.

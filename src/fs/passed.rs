@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Fs;
 use crate::error::Result;
-use crate::source::{Lending, Node};
+use crate::source::Lending;
 use crate::sync::lock;
 
 /// The files that somebody may store to, by number, through a mapping of the host's
@@ -80,16 +80,6 @@ impl Fs {
         Ok(open.access.write)
     }
 
-    /// Opens what [`Fs::open_to_lend`] has put off, where the kernel does not read
-    /// the file by itself after all.
-    ///
-    /// # Errors
-    /// As open(2).
-    pub fn open_now(&self, handle: u64) -> Result<()> {
-        let open = self.opens.get(handle)?;
-        self.tree.with_room(|| open.file.settle())
-    }
-
     /// Reports whether an open file is closed without a flush: it was opened for
     /// reading while nobody had a lock on it.
     ///
@@ -116,11 +106,18 @@ impl Fs {
         self.mapped.remove(number, || self.tree.knows(number));
     }
 
-    /// Returns the node of a file that the kernel writes by itself, whose contents
-    /// are not to be watched until then: its callers' writes look like others'.
-    /// [`Fs::release`] returns it when the last of them is done. `None` if there is
-    /// nothing to do.
-    pub fn ignore_contents(&self, number: u64) -> Option<Node> {
-        self.opens.ignore(number, || self.node(number).ok())
+    /// Has the contents of a file ignored for as long as the kernel writes it by
+    /// itself: its callers' writes look like others', and its size and times are
+    /// not believed meanwhile. [`Fs::release`] says when the last of them is done.
+    ///
+    /// Called by one thread, the one that hears of changes.
+    pub(super) fn ignore_contents(&self, number: u64) {
+        let Some(watch) = self.watch() else { return };
+        let Some(node) = self.opens.ignore(number, || self.node(number).ok()) else { return };
+        watch.ignore_contents(&node);
+        // The last release may have come in between, and heeded it too early.
+        if !self.opens.is_ignored(number) {
+            watch.heed_contents(&node);
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::passthrough::{Turn, Way};
 use super::{Notifier, convert};
 use crate::count::{self, Count, Kind};
 use crate::error::{Error, Result};
-use crate::fs::{Fs, Kept};
+use crate::fs::{Fs, Kept, Lending};
 
 thread_local! {
     /// Where each thread reads files into, so that no read allocates.
@@ -73,7 +73,7 @@ impl Opening {
     /// kernel open a descriptor by itself.
     ///
     /// # Errors
-    /// As open(2), where that was put off; `EBUSY`.
+    /// `EBUSY`; as open(2) for `O_DIRECT`.
     fn treat<'t>(
         &self,
         handle: u64,
@@ -88,11 +88,10 @@ impl Opening {
             let lent = self.fs.lend(handle, &mut |file| made = register(file));
             lent.map_err(|error| io::Error::from_raw_os_error(error.errno().0)).and(made)
         };
-        let (backing, direct) = match turn.way(self.fs.lending(handle)?, lend)? {
-            Way::Pages => {
-                self.fs.open_now(handle)?;
-                return Ok(self.by_pages(handle, flags));
-            }
+        // Of what goes by pages nothing has to be known.
+        let lending = if turn.may_pass() { self.fs.lending(handle)? } else { Lending::Nothing };
+        let (backing, direct) = match turn.way(lending, lend)? {
+            Way::Pages => return Ok(self.by_pages(handle, flags)),
             Way::Host(backing) => (backing, FopenFlags::empty()),
             Way::Mapped(backing) => (backing, FopenFlags::FOPEN_DIRECT_IO),
         };
@@ -216,20 +215,13 @@ impl Adapter {
             Err(errno) => return reply.error(errno),
         };
         let (opening, turn) = (self.opening(), self.turn(node));
-        let pass = turn.as_ref().is_some_and(Turn::may_pass);
         let by = (ino, req.pid());
         let done = later(Kind::Open, req.pid(), move |answer| match answer {
             Ok(handle) => opening.opened(by, handle, turn, reply),
             Err(errno) => reply.error(errno),
         });
         let caller = convert::caller(req);
-        hand_over(Kind::Open, req, || {
-            if pass {
-                self.fs.open_to_lend(&caller, node, flags, done);
-            } else {
-                self.fs.open(&caller, node, flags, done);
-            }
-        });
+        hand_over(Kind::Open, req, || self.fs.open(&caller, node, flags, done));
     }
 
     /// Makes and opens a file.
@@ -249,7 +241,8 @@ impl Adapter {
             let Wanted { mode, umask, mut flags } = wanted;
             if self.fs.is_alone() {
                 // It reads what it changes a part of, and knows where the end is.
-                flags = flags & !(libc::O_ACCMODE | libc::O_APPEND) | libc::O_RDWR;
+                // What each caller's own flags ask for, it asks for by itself.
+                flags = libc::O_RDWR | flags & libc::O_EXCL;
             }
             let parent = self.node(parent)?;
             let (entry, handle) = self.fs.create(&caller, parent, name, mode, umask, flags)?;
@@ -265,6 +258,11 @@ impl Adapter {
             turn = self.turn(entry.node);
             match self.opening().treat(handle, turn.as_ref(), register) {
                 Ok(treated) => Ok((entry, ttl, handle, treated)),
+                // It is there by now: what the kernel cannot do by itself is done here.
+                Err(_) if turn.as_ref().is_none_or(Turn::goes_by_pages) => {
+                    let treated = self.opening().by_pages(handle, FopenFlags::empty());
+                    Ok((entry, ttl, handle, treated))
+                }
                 Err(error) => {
                     drop(self.fs.release(handle, None));
                     self.fs.forget(entry.node, 1);

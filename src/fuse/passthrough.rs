@@ -153,6 +153,12 @@ impl Turn {
         }
     }
 
+    /// Decides that the inode is treated by pages, if nothing is decided yet; reports
+    /// whether it is.
+    pub(super) fn goes_by_pages(&self) -> bool {
+        self.backing.get_or_init(|| None).is_none()
+    }
+
     /// Leaves the open to its release.
     pub(super) fn keep(mut self) {
         self.kept = true;

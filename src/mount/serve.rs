@@ -22,6 +22,7 @@ use crate::fuse::{Session, SessionOptions};
 use crate::policy::Policy as _;
 use crate::source::Source;
 use crate::source::host::{Host, HostOptions};
+use crate::sys::cred::may_mount;
 use crate::sys::signal::{Asked, Signals};
 use crate::sys::{daemon, memory};
 use crate::text::shown;
@@ -148,6 +149,9 @@ pub(super) fn file_system(
         exclusive: options.cache == Cache::Exclusive,
         passthrough: match options.passthrough {
             Passthrough::Off => Err("passthrough is off"),
+            Passthrough::Auto if !facts.any_file || !may_mount().unwrap_or(false) => {
+                Err("passthrough takes CAP_SYS_ADMIN on the host")
+            }
             Passthrough::Auto if !facts.lends => {
                 Err("the source is no file system of this host alone, or is stacked on one")
             }

@@ -108,7 +108,7 @@ pub trait File: Send + Sync + fmt::Debug {
     /// Returns what of it the kernel can do by itself.
     ///
     /// # Errors
-    /// As fstat(2), fstatfs(2).
+    /// As fstat(2), fstatfs(2); as open(2) for `O_DIRECT`.
     fn lending(&self) -> Result<Lending> {
         Ok(Lending::Nothing)
     }
@@ -121,15 +121,6 @@ pub trait File: Send + Sync + fmt::Debug {
     /// `Unsupported` for one that is not lent.
     fn lend(&self, _to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
         Err(Error::Unsupported)
-    }
-
-    /// Opens what [`Source::open_to_lend`](super::Source::open_to_lend) has put
-    /// off.
-    ///
-    /// # Errors
-    /// As open(2).
-    fn settle(&self) -> Result<()> {
-        Ok(())
     }
 
     /// Returns what a source put in, for its own [`File::copy_to`].

@@ -40,6 +40,8 @@ pub struct Facts {
     /// Whether files of any owner can be made; if not, only files of the
     /// server's own ids.
     pub any_owner: bool,
+    /// Whether any file can be opened, whatever its owner and mode.
+    pub any_file: bool,
     /// Whether nothing in it ever changes.
     pub immutable: bool,
     /// Whether the kernel may be lent files of the root's volume, see
@@ -384,21 +386,12 @@ pub trait Source: Send + Sync + fmt::Debug {
 
     /// Opens a regular file with flags as in open(2); never waits: a lease
     /// held by another process is `EAGAIN` (`EWOULDBLOCK`). Creating and
-    /// truncating are calls of their own: flags for them mean nothing here.
+    /// truncating are calls of their own: flags for them mean nothing here, and
+    /// `O_DIRECT` only to what is lent, see [`File::lending`].
     ///
     /// # Errors
     /// As open(2).
     fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>>;
-
-    /// Returns an open file that the kernel is to serve by itself, see
-    /// [`File::lend`]: what it has to be opened for here is put off, where
-    /// nothing has to be refused at once.
-    ///
-    /// # Errors
-    /// As [`Source::open`].
-    fn open_to_lend(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
-        self.open(node, flags)
-    }
 
     /// Opens a directory for listing.
     ///

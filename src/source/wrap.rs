@@ -226,11 +226,6 @@ impl Source for Wrap {
         Ok(self.file(self.inner.open(node, flags)?))
     }
 
-    fn open_to_lend(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
-        self.ledger.enter(Call::Open)?;
-        Ok(self.file(self.inner.open_to_lend(node, flags)?))
-    }
-
     fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>> {
         self.ledger.enter(Call::Opendir)?;
         let inner = self.inner.opendir(node)?;
@@ -378,10 +373,6 @@ impl File for WrapFile {
 
     fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
         self.inner.lend(to)
-    }
-
-    fn settle(&self) -> Result<()> {
-        self.inner.settle()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -146,10 +146,15 @@ impl Credentials {
         self.uids.is_plural() || self.gids.is_plural()
     }
 
+    /// Reports whether no user or group is missing in this user namespace.
+    pub fn knows_all(&self) -> bool {
+        self.nobody == (NOBODY, NOBODY)
+    }
+
     /// Reports whether this is root of the host, or all but: no id is missing
     /// in this user namespace.
     pub fn is_host_root(&self) -> bool {
-        self.any_owner && self.uid == 0 && self.nobody == (NOBODY, NOBODY)
+        self.any_owner && self.uid == 0 && self.knows_all()
     }
 
     /// Reports whether a uid is the server's own.

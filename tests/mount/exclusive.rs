@@ -8,8 +8,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
 use crate::require;
-use crate::support::ours::{Ours, finish};
-use crate::support::{Sandbox, raw, sandbox, sh, sh_as, str, text, wait_for};
+use crate::support::image::Ext4;
+use crate::support::ours::{Ours, finish, program_for_users};
+use crate::support::{Sandbox, raw, run, sandbox, sh, sh_as, str, text, try_sh_as, wait_for};
 
 const ARGS: [&str; 6] = ["--cache", "exclusive", "--passthrough", "off", "--log", "info"];
 
@@ -184,5 +185,41 @@ fn rules_are_for_another_mount() {
             assert!(!refused.status.success());
             text(&refused).contains("opens files without asking")
         });
+    });
+}
+
+/// Nothing is taken from callers that such a server cannot write later.
+#[test]
+fn a_server_without_privilege_is_asked_at_every_open() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, program) = (sandbox.dir("src"), program_for_users(sandbox));
+        raw::chown(&source, 34, 34, false).unwrap();
+        let write = "exec 3>new; chmod 444 new; echo kept >&3";
+        let options = "--cache exclusive --map 34:34:1";
+        let line = format!("{} run {options} {} -- sh -c '{write}'", str(&program), str(&source));
+        let done = try_sh_as(34, 34, &[], &line);
+        assert!(done.status.success(), "{}", text(&done));
+        assert_eq!(fs::read_to_string(source.join("new")).unwrap(), "kept\n");
+    });
+}
+
+/// A descriptor that is kept open does not go on where a file is to be changed no
+/// more.
+#[test]
+fn what_is_kept_open_does_not_outlive_a_file_that_is_locked() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 16);
+        let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &ARGS);
+        fs::write(ours.at("f"), "0123456789").unwrap();
+        let file = File::options().read(true).write(true).open(ours.at("f")).unwrap();
+        file.write_at(b"x", 0).unwrap();
+        file.sync_all().unwrap();
+        run("chattr", &["+a", str(&ours.at("f"))]);
+        file.write_at(b"y", 0).unwrap();
+        assert!(file.sync_all().is_err());
+        assert_eq!(fs::read_to_string(image.root.join("f")).unwrap(), "x123456789");
+        run("chattr", &["-a", str(&ours.at("f"))]);
     });
 }

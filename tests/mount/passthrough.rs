@@ -254,6 +254,40 @@ fn what_is_read_past_the_kernels_cache_is_what_the_host_has() {
     });
 }
 
+/// What the host refuses is refused as there, though the kernel opens the file.
+#[test]
+fn a_lease_of_the_host_is_met_as_there() {
+    require!(Root, Fuse, Passthrough);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        let (disk, view) = (source.join("f"), ours.at("f"));
+        fs::write(&disk, "0123456789").unwrap();
+        let (leased, give_back) = (sandbox.path("leased"), sandbox.path("give-back"));
+        let holder = raw::fork(|| {
+            // What tells of a lease that is to be given up would end it.
+            let _ = nix::sys::signal::SigSet::from(Signal::SIGIO).thread_block();
+            let Ok(file) = File::options().write(true).open(&disk) else { return };
+            if raw::set_lease(file.as_fd(), libc::F_WRLCK).is_ok() {
+                let _ = fs::write(&leased, "");
+                holds_within(Duration::from_secs(30), || give_back.exists());
+                let _ = raw::set_lease(file.as_fd(), libc::F_UNLCK);
+            }
+        })
+        .unwrap();
+        wait_for("a lease", || leased.exists());
+        let open = |flags| raw::open(&view, libc::O_RDONLY | flags, 0).map(drop);
+        assert_eq!(open(libc::O_NONBLOCK), Err(libc::EAGAIN));
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| open(0));
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(!waits.is_finished());
+            fs::write(&give_back, "").unwrap();
+            assert_eq!(waits.join().unwrap(), Ok(()));
+        });
+        nix::sys::wait::waitpid(holder, None).unwrap();
+    });
+}
+
 #[test]
 fn programs_that_run_are_not_written_nor_the_other_way_round() {
     require!(Root, Fuse);

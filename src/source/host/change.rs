@@ -80,7 +80,7 @@ impl Host {
         let open = file.and_then(|file| file.as_any().downcast_ref::<HostFile>());
         if let Some(open) = open.filter(|file| file.is_writable()) {
             self.context.as_writer(rights)?;
-            return Ok(ftruncate(open.fd()?, size)?);
+            return Ok(ftruncate(open.fd(), size)?);
         }
         // Not truncate(2), which would wait for a lease to be given back.
         self.context.as_server(SetId::Unaffected)?;

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, copy_file_range, fallocate};
@@ -11,12 +11,11 @@ use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Whence, close, dup, fdatasync, fsync, lseek};
 
 use super::locks::HostLocks;
-use super::node::held;
 use super::{Context, lend};
 use crate::attr::Attr;
 use crate::error::{Error, Result};
 use crate::id::Disk;
-use crate::source::{File, InodeFlags, InodeFlagsKind, Lending, Locks, Node, Rights};
+use crate::source::{File, InodeFlags, InodeFlagsKind, Lending, Locks, Rights};
 use crate::sys::cred::SetId;
 use crate::sys::file::append;
 use crate::sys::inode_flags;
@@ -26,12 +25,13 @@ use crate::sys::stat::stat;
 ///
 /// Creating and truncating are requests of their own. `O_DIRECT` is left out:
 /// requests come in buffers of any alignment, which the host would refuse, and
-/// callers who ask for it may write any length through FUSE. `O_APPEND` is
-/// kept aside, see [`HostFile`].
+/// callers who ask for it may write any length through FUSE; it is tried where the
+/// kernel is to do so by itself. `O_APPEND` is kept aside, see [`HostFile`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opening {
     flags: OFlag,
     append: bool,
+    direct: bool,
 }
 
 impl Opening {
@@ -41,6 +41,7 @@ impl Opening {
         Self {
             flags: OFlag::from_bits_truncate(flags) & known,
             append: flags & libc::O_APPEND != 0,
+            direct: flags & libc::O_DIRECT != 0,
         }
     }
 
@@ -61,14 +62,10 @@ impl Opening {
 /// way of a mapping have to go where they were; what callers write is appended
 /// call by call instead, at the end that the host sees. One that is
 /// append-only on the host cannot be opened so; its mappings cannot be written.
-///
-/// One that the kernel reads by itself is opened only if more is asked of it.
 #[derive(Debug)]
 pub(super) struct HostFile {
     context: Arc<Context>,
-    fd: OnceLock<OwnedFd>,
-    /// What it is opened by, if that was put off.
-    node: Option<Node>,
+    fd: OwnedFd,
     opening: Opening,
     /// Whether the host lets data go to the end only.
     append_only: bool,
@@ -99,33 +96,12 @@ impl HostFile {
     /// Wraps an open file. It stays `O_NONBLOCK`, which means nothing for a
     /// regular file but in procfs and the like, where reading may wait.
     pub fn new(context: Arc<Context>, fd: OwnedFd, opening: Opening, lends: bool) -> Self {
-        Self { context, fd: fd.into(), node: None, opening, append_only: false, lends }
-    }
-
-    /// Puts off opening a file that is only to be read.
-    pub fn put_off(context: Arc<Context>, node: Node, flags: i32) -> Self {
-        let (fd, opening) = (OnceLock::new(), Opening::new(flags));
-        Self { context, fd, node: Some(node), opening, append_only: false, lends: true }
+        Self { context, fd, opening, append_only: false, lends }
     }
 
     /// Returns the descriptor.
-    pub fn fd(&self) -> Result<BorrowedFd<'_>> {
-        if let Some(fd) = self.fd.get() {
-            return Ok(fd.as_fd());
-        }
-        self.context.as_server(SetId::Unaffected)?;
-        let fd = reopen(&self.context, self.held()?, self.opening)?;
-        // Another thread may have been first; this one is closed then.
-        Ok(self.fd.get_or_init(|| fd).as_fd())
-    }
-
-    /// Returns a descriptor that need not be open for reading.
-    fn held(&self) -> Result<BorrowedFd<'_>> {
-        match (self.fd.get(), &self.node) {
-            (Some(fd), _) => Ok(fd.as_fd()),
-            (None, Some(node)) => Ok(held(node, Errno::EISDIR)?.fd()),
-            (None, None) => Err(Error::Internal),
-        }
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Reports whether the file can be written.
@@ -136,7 +112,7 @@ impl HostFile {
 
 impl File for HostFile {
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let fd = self.fd()?;
+        let fd = self.fd();
         let mut done = 0_usize;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let at = offset.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
@@ -156,7 +132,7 @@ impl File for HostFile {
         if !self.opening.append {
             return self.write_back(offset, data, rights);
         }
-        let fd = self.fd()?;
+        let fd = self.fd();
         self.context.as_writer(rights)?;
         Ok(uninterrupted(|| append(fd, data))?)
     }
@@ -166,13 +142,13 @@ impl File for HostFile {
             // Wherever the pages were, the data would go to the end.
             return Err(Error::Denied);
         }
-        let (fd, at) = (self.fd()?, position(offset)?);
+        let (fd, at) = (self.fd(), position(offset)?);
         self.context.as_writer(rights)?;
         Ok(uninterrupted(|| pwrite(fd, data, at))?)
     }
 
     fn flush(&self) -> Result<()> {
-        let Some(fd) = self.fd.get() else { return Ok(()) };
+        let fd = self.fd();
         // Closing a copy tells the file system what closing ours would.
         match dup(fd) {
             Ok(copy) => Ok(close(copy)?),
@@ -184,7 +160,7 @@ impl File for HostFile {
     }
 
     fn sync(&self, data_only: bool) -> Result<()> {
-        let fd = self.fd()?;
+        let fd = self.fd();
         let sync = if data_only { fdatasync(fd) } else { fsync(fd) };
         Ok(sync?)
     }
@@ -192,7 +168,7 @@ impl File for HostFile {
     fn allocate(&self, mode: i32, offset: u64, length: u64, rights: Rights) -> Result<()> {
         let mode = FallocateFlags::from_bits(mode).ok_or(Error::Unsupported)?;
         let (offset, length) = (position(offset)?, position(length)?);
-        let fd = self.fd()?;
+        let fd = self.fd();
         self.context.as_writer(rights)?;
         Ok(uninterrupted(|| fallocate(fd, mode, offset, length))?)
     }
@@ -203,7 +179,7 @@ impl File for HostFile {
             libc::SEEK_HOLE => Whence::SeekHole,
             _ => return Err(Error::Invalid),
         };
-        u64::try_from(lseek(self.fd()?, offset, whence)?).map_err(|_| Error::Internal)
+        u64::try_from(lseek(self.fd(), offset, whence)?).map_err(|_| Error::Internal)
     }
 
     fn copy_to(
@@ -217,34 +193,40 @@ impl File for HostFile {
         let to = to.as_any().downcast_ref::<Self>().ok_or(Errno::EXDEV)?;
         let (mut offset, mut to_offset) = (position(offset)?, position(to_offset)?);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let (fd, to) = (self.fd()?, to.fd()?);
+        let (fd, to) = (self.fd(), to.fd());
         self.context.as_writer(rights)?;
         let copied = copy_file_range(fd, Some(&mut offset), to, Some(&mut to_offset), length);
         Ok(copied?)
     }
 
     fn getattr(&self) -> Result<Attr<Disk>> {
-        self.context.attr(&stat(self.held()?, OsStr::new(""))?)
+        self.context.attr(&stat(self.fd(), OsStr::new(""))?)
     }
 
     fn inode_flags(&self, kind: InodeFlagsKind) -> Result<InodeFlags> {
-        read_flags(self.fd()?, kind)
+        read_flags(self.fd(), kind)
     }
 
     fn set_inode_flags(&self, flags: &InodeFlags) -> Result<()> {
-        let fd = self.fd()?;
+        let fd = self.fd();
         self.context.as_server(SetId::Unaffected)?;
         write_flags(fd, flags)
     }
 
     fn locks(&self) -> Result<Box<dyn Locks>> {
-        let (context, file) = (Arc::clone(&self.context), self.held()?);
+        let (context, file) = (Arc::clone(&self.context), self.fd());
         Ok(Box::new(HostLocks::open(context, file, self.is_writable())?))
     }
 
     fn lending(&self) -> Result<Lending> {
         if !self.lends || !self.context.credentials.any_owner() {
             return Ok(Lending::Nothing);
+        }
+        if self.opening.direct {
+            // What the kernel's own open cannot do is an `EIO` that says nothing.
+            self.context.as_server(SetId::Unaffected)?;
+            let access = self.opening.flags() & OFlag::O_ACCMODE;
+            self.context.procfs.reopen(self.fd(), access | OFlag::O_DIRECT)?;
         }
         if !self.is_writable() {
             return Ok(Lending::Everything);
@@ -254,18 +236,14 @@ impl File for HostFile {
             let reads = self.opening.flags.contains(OFlag::O_RDWR);
             return Ok(if reads { Lending::Nothing } else { Lending::Mappings });
         }
-        lend::of_written(self.fd()?)
+        lend::of_written(self.fd())
     }
 
     fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
-        let file = self.held()?;
+        let file = self.fd();
         self.context.as_writer(Rights { keep_setid: false, reserve: false })?;
         to(file);
         Ok(())
-    }
-
-    fn settle(&self) -> Result<()> {
-        self.fd().map(drop)
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -150,6 +150,7 @@ impl Host {
             acl: keeps_acls(root.as_fd()),
             handles: volumes.root().opens_handles(),
             any_owner: credentials.any_owner() && credentials.knows_others(),
+            any_file: credentials.any_owner() && credentials.knows_all(),
             immutable: false,
             lends: volumes.root().lends && credentials.any_owner(),
         };

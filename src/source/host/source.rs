@@ -107,15 +107,6 @@ impl Source for Host {
         Ok(Arc::new(HostFile::open(context, held.fd(), flags, self.lends(held))?))
     }
 
-    fn open_to_lend(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
-        let held = to_open(node)?;
-        // What can refuse a writer refuses the kernel nothing.
-        if flags & libc::O_ACCMODE != libc::O_RDONLY || !self.lends(held) {
-            return self.open(node, flags);
-        }
-        Ok(Arc::new(HostFile::put_off(Arc::clone(&self.context), node.clone(), flags)))
-    }
-
     fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>> {
         let held = match inner(node)? {
             HostNode::Held(held) => held,

@@ -167,7 +167,7 @@ impl Source for Memory {
     fn facts(&self) -> Facts {
         let options = self.shared.lock().options;
         let (acl, handles) = (options.acl, options.handles);
-        Facts { acl, handles, any_owner: true, immutable: false, lends: false }
+        Facts { acl, handles, any_owner: true, any_file: true, immutable: false, lends: false }
     }
 
     fn root(&self) -> Result<(Node, Found)> {

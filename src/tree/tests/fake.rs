@@ -179,7 +179,14 @@ impl Fake {
 impl Source for Fake {
     fn facts(&self) -> Facts {
         let handles = self.handles;
-        Facts { acl: false, handles, any_owner: false, immutable: false, lends: false }
+        Facts {
+            acl: false,
+            handles,
+            any_owner: false,
+            any_file: false,
+            immutable: false,
+            lends: false,
+        }
     }
     fn root(&self) -> Result<(Node, Found)> {
         Ok((self.open(&self.root, &self.opened.0)?, self.found(&self.root)))
