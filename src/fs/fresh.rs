@@ -287,13 +287,6 @@ impl Fs {
         Moment(self.fresh.now.load(Ordering::SeqCst))
     }
 
-    /// Reports whether nothing of a file has been heard of since a moment: if it
-    /// has, what was read of it then is not to be handed out.
-    #[cfg_attr(not(test), expect(dead_code, reason = "listings read ahead ask it"))]
-    pub fn is_since(&self, moment: Moment, number: u64) -> bool {
-        self.tree.file(number).is_ok_and(|file| self.fresh.holds(moment, file))
-    }
-
     /// Returns how long the kernel may believe attributes of a file that were
     /// asked for at a moment.
     pub fn attributes_at(&self, moment: Moment, number: u64) -> Duration {
@@ -320,6 +313,13 @@ impl Fs {
     pub fn unguarded_at(&self, moment: Moment, number: u64) -> Duration {
         let time = self.attributes_at(moment, number);
         if self.fresh.trust == Trust::Watch { time.min(SHORT) } else { time }
+    }
+
+    /// Does as [`Fs::entry_at`] for the answer to a link, which is of a file that the
+    /// kernel knows.
+    pub fn linked_at(&self, moment: Moment, dir: u64, entry: &Entry) -> Ttl {
+        let attributes = self.unguarded_at(moment, entry.node);
+        Ttl { attributes, names: self.entry_at(moment, dir, entry).names.min(attributes) }
     }
 
     /// Returns how long the kernel may believe where names in a directory lead

@@ -123,12 +123,6 @@ impl Fs {
         self.fresh.negative.drain()
     }
 
-    /// Returns how many missing names the kernel was told of for long.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the statistics"))]
-    pub fn missing(&self) -> usize {
-        self.fresh.negative.len()
-    }
-
     /// Reports whether a number is known, so that the kernel knows it, or is
     /// about to.
     pub fn knows(&self, number: u64) -> bool {

@@ -64,7 +64,7 @@ use crate::tree::{Handles, Tree};
 pub use crate::acl::StandIn;
 pub use crate::source::Lending;
 pub use alone::Kept;
-pub use fresh::{Moment, SHORT, Teller, Trust};
+pub use fresh::{Moment, SHORT, Teller, Trust, Ttl};
 pub use heard::Notice;
 
 use ahead::Ahead;
@@ -154,6 +154,8 @@ pub struct Held {
     pub files: usize,
     /// Directories that callers have open.
     pub directories: usize,
+    /// Missing names that the kernel was told of for long.
+    pub missing: usize,
 }
 
 /// A name's file, as told to the kernel: counts as one lookup.
@@ -299,7 +301,8 @@ impl Fs {
     pub fn held(&self) -> Held {
         let (inodes, nodes) = self.tree.counts();
         let (files, directories) = (self.opens.len(), self.dirs.len());
-        Held { inodes, nodes, pins: self.tree.pins(), files, directories }
+        let (pins, missing) = (self.tree.pins(), self.fresh.negative.len());
+        Held { inodes, nodes, pins, files, directories, missing }
     }
 
     /// Takes lookups back.

@@ -14,8 +14,14 @@ use super::{VIEW, convert};
 use crate::attr::Attr;
 use crate::count::{self, Count, Kind};
 use crate::error::Error;
-use crate::fs::{Entry, Moment, SetAttr};
+use crate::fs::{Entry, Moment, SetAttr, Ttl};
 use crate::id::View;
+
+/// Answers with the file of a name, to be believed for so long.
+fn found(reply: ReplyEntry, ttl: Ttl, entry: &Entry) {
+    let (attr, generation) = (convert::attr(&entry.attr), Generation(entry.generation));
+    reply.entry_with_ttls(&ttl.attributes, &ttl.names, &attr, generation);
+}
 
 impl Adapter {
     /// Answers with the file of a name in a directory, asked for at a moment.
@@ -28,9 +34,7 @@ impl Adapter {
         match answer {
             Ok(entry) => {
                 let ttl = self.fs.entry_at(moment, self.node(dir).unwrap_or(0), &entry);
-                let attr = convert::attr(&entry.attr);
-                let generation = Generation(entry.generation);
-                reply.entry_with_ttls(&ttl.attributes, &ttl.names, &attr, generation);
+                found(reply, ttl, &entry);
             }
             Err(errno) => reply.error(errno),
         }
@@ -45,13 +49,8 @@ impl Adapter {
     ) {
         match answer {
             Ok(entry) => {
-                let attributes = self.fs.unguarded_at(moment, entry.node);
-                let names = self.fs.entry_at(moment, self.node(dir).unwrap_or(0), &entry).names;
-                let attr = convert::attr(&entry.attr);
-                let generation = Generation(entry.generation);
-                // As ever, not longer than the attributes.
-                let names = names.min(attributes);
-                reply.entry_with_ttls(&attributes, &names, &attr, generation);
+                let ttl = self.fs.linked_at(moment, self.node(dir).unwrap_or(0), &entry);
+                found(reply, ttl, &entry);
             }
             Err(errno) => reply.error(errno),
         }
@@ -136,10 +135,7 @@ impl Adapter {
             // The kernel may use a name that it knows already without any lock, so
             // that what comes late is not to be believed.
             Ok(Some(entry)) => {
-                let ttl = self.fs.entry_at(moment, parent, &entry);
-                let attr = convert::attr(&entry.attr);
-                let generation = Generation(entry.generation);
-                reply.entry_with_ttls(&ttl.attributes, &ttl.names, &attr, generation);
+                found(reply, self.fs.entry_at(moment, parent, &entry), &entry);
             }
             // Node id 0 is "no such file, and remember that".
             Ok(None) => {

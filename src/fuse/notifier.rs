@@ -41,11 +41,11 @@ const AGAIN: [Duration; 5] = [
 /// The first of these for which a name waits only while there is room.
 const SLOW: usize = 3;
 
-/// After what pauses names that somebody asked for are told again, when all was.
-const ALL_AGAIN: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
-
 /// The last of these: where so much is told that nothing can wait.
 const LAST: usize = AGAIN.len();
+
+/// After what pauses names that somebody asked for are told again, when all was.
+const ALL_AGAIN: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
 /// How long the last pause is before a file is told again that was not known.
 const LONGEST: Duration = Duration::from_millis(256);

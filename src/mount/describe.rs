@@ -155,6 +155,7 @@ pub(super) fn stats(fs: &Fs) -> Stats {
         ("pins", held.pins),
         ("files", held.files),
         ("directories", held.directories),
+        ("missing_names", held.missing),
     ]
     .into_iter()
     .map(|(word, count)| (word.to_owned(), number(count)))

@@ -54,7 +54,8 @@ fn an_answer_from_before_a_change_is_not_to_be_believed() {
     assert_eq!(times(&world, before, &file), (3600, 3600));
     heard(&world.fs, What::Attributes(key_of(&world, file.node)), false);
     assert_eq!(times(&world, before, &file), (0, 0));
-    assert!(!world.fs.is_since(before, file.node) && world.fs.is_since(before, root));
+    let believed = |number| !world.fs.attributes_at(before, number).is_zero();
+    assert!(!believed(file.node) && believed(root));
     let then = world.fs.moment();
     assert_eq!(times(&world, then, &file), (3600, 3600));
     heard(&world.fs, change(&world, root, "other", None), false);
@@ -195,7 +196,7 @@ fn a_volume_that_is_not_watched_is_believed_for_a_moment() {
         world.fs.missing_at(world.fs.moment(), mount.node, name("x"), false).0,
         crate::fs::SHORT
     );
-    assert_eq!(world.fs.missing(), 0, "it need not be remembered");
+    assert_eq!(world.fs.held().missing, 0, "it need not be remembered");
     lock(&script.covers).insert(7, Covers::Everything);
     assert_eq!(times(&world, world.fs.moment(), &mount), (3600, 3600));
     world.fs.is_deaf_now();
@@ -243,10 +244,12 @@ fn a_name_that_is_not_remembered_is_not_believed_for_long() {
 #[test]
 fn answers_to_changes_are_believed_for_a_moment() {
     let (world, _script) = watched(IDENTITY, Covers::Everything);
-    let file = world.file("f", (1, 1), 0o644).node;
-    let before = world.fs.moment();
+    let entry = world.file("f", (1, 1), 0o644);
+    let (file, before) = (entry.node, world.fs.moment());
     assert_eq!(world.fs.attributes_at(before, file), HOUR);
     assert_eq!(world.fs.unguarded_at(before, file), crate::fs::SHORT);
+    let linked = world.fs.linked_at(before, world.root(), &entry);
+    assert_eq!((linked.attributes, linked.names), (crate::fs::SHORT, crate::fs::SHORT));
     heard(&world.fs, What::Attributes(key_of(&world, file)), false);
     assert_eq!(world.fs.unguarded_at(before, file), Duration::ZERO);
 }
