@@ -182,7 +182,7 @@ impl Fs {
             own.without(asked.bits() & !kept.bits())
         });
         let (mode, reserve) = (own, Self::rights(caller, false).reserve);
-        let new = New { what: wanted.what, owner, mode, umask, reserve };
+        let new = New { what: wanted.what, owner, mode, umask, reserve, prepare: None };
         self.listen(parent, &dir);
         let created = self.tree.with_room(|| self.source.create(&dir, name, &new))?;
         Ok((self.entry(caller, parent, name, &created.found)?, created.file))

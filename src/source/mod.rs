@@ -11,6 +11,7 @@ pub mod host;
 mod lock;
 #[cfg(test)]
 pub(crate) mod memory;
+pub mod owners;
 mod watch;
 #[cfg(test)]
 pub(crate) mod wrap;
@@ -117,6 +118,19 @@ pub struct New<'a> {
     pub umask: u16,
     /// Whether blocks reserved for root may be used, see [`Rights::reserve`].
     pub reserve: bool,
+    /// What is to be done with it before it has its name.
+    pub prepare: Option<Prepare<'a>>,
+}
+
+/// What is done with a new file that nobody can see yet: if it fails, there is
+/// no file.
+#[derive(Clone, Copy)]
+pub struct Prepare<'a>(pub &'a (dyn Fn(&Node, &Found) -> Result<()> + Sync));
+
+impl fmt::Debug for Prepare<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prepare")
+    }
 }
 
 /// The kind of a new directory entry.
@@ -304,6 +318,17 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// # Errors
     /// As statx(2): `ENOENT`, `ENOTDIR`.
     fn lookup(&self, dir: &Node, name: Name<'_>) -> Result<Found>;
+
+    /// Looks a name up and holds what it leads to; attributes are those of the node.
+    ///
+    /// # Errors
+    /// As [`Source::lookup`] and [`Source::open_by_name`].
+    fn reach(&self, dir: &Node, name: Name<'_>) -> Result<(Node, Found)> {
+        let found = self.lookup(dir, name)?;
+        let node = self.open_by_name(dir, name, &found.key)?;
+        let attr = self.getattr(&node)?;
+        Ok((node, Found { attr, ..found }))
+    }
 
     /// Opens the file of that name as a node, if it is still the one.
     ///

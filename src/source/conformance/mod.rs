@@ -76,7 +76,14 @@ impl Ground {
     }
 
     fn new_of<'a>(&self, what: NewKind<'a>, mode: u32) -> New<'a> {
-        New { what, owner: self.owner, mode: Mode::new(mode), umask: 0, reserve: false }
+        New {
+            what,
+            owner: self.owner,
+            mode: Mode::new(mode),
+            umask: 0,
+            reserve: false,
+            prepare: None,
+        }
     }
 
     fn create(&self, dir: &Node, name: &str, what: NewKind<'_>, mode: u32) -> Result<Created> {

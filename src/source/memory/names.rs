@@ -208,7 +208,14 @@ impl State {
             None => self.take(from.0, from.1.as_os_str()),
             Some(owner) => {
                 let what = NewKind::Special(FileKind::CharDevice, 0);
-                let new = New { what, owner, mode: Mode::new(0), umask: 0, reserve: false };
+                let new = New {
+                    what,
+                    owner,
+                    mode: Mode::new(0),
+                    umask: 0,
+                    reserve: false,
+                    prepare: None,
+                };
                 let serial = self.make(from.0, &new)?;
                 self.put(from.0, moved(serial, from.1))
             }

@@ -24,7 +24,7 @@ fn n(name: &str) -> Name<'_> {
 
 fn make(source: &dyn Source, dir: &Node, name: &str, what: NewKind<'_>) -> Found {
     let owner = Ids::new(1, 1).unwrap();
-    let new = New { what, owner, mode: Mode::new(0o755), umask: 0, reserve: false };
+    let new = New { what, owner, mode: Mode::new(0o755), umask: 0, reserve: false, prepare: None };
     source.create(dir, n(name), &new).unwrap().found
 }
 
@@ -116,7 +116,7 @@ fn descriptors_run_out() {
     refused(memory.opendir(&root).unwrap_err());
     let what = NewKind::Regular(Some(libc::O_RDWR));
     let owner = Ids::new(1, 1).unwrap();
-    let new = New { what, owner, mode: Mode::new(0o600), umask: 0, reserve: false };
+    let new = New { what, owner, mode: Mode::new(0o600), umask: 0, reserve: false, prepare: None };
     refused(memory.create(&root, n("b"), &new).unwrap_err());
     assert!(memory.lookup(&root, n("b")).unwrap_err().is(libc::ENOENT), "nothing is left");
     let clone = node.clone();

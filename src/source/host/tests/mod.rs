@@ -173,7 +173,7 @@ pub(super) fn ids(uid: u32, gid: u32) -> Ids<Disk> {
 
 /// Describes a new entry.
 pub(super) fn new(what: NewKind<'_>, owner: Ids<Disk>, mode: u32, umask: u16) -> New<'_> {
-    New { what, owner, mode: Mode::new(mode), umask, reserve: false }
+    New { what, owner, mode: Mode::new(mode), umask, reserve: false, prepare: None }
 }
 
 /// Makes an entry.

@@ -1,0 +1,85 @@
+//! What is recorded of a file, and where that is kept.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+
+use crate::attr::{FileKind, Mode};
+use crate::error::Result;
+use crate::id::{Disk, Ids};
+use crate::source::{Key, Node, Source};
+
+/// What a file is to callers, whatever it is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The owner, in disk ids.
+    pub owner: Ids<Disk>,
+    /// All twelve permission bits.
+    pub mode: Mode,
+    /// What it is, and the device that it stands for; `None`: what it is on
+    /// disk.
+    pub kind: Option<(FileKind, u64)>,
+}
+
+/// Where records are kept, and the extended attributes that the source below
+/// does not let the server store: `security.*`, `trusted.*`, ACLs.
+///
+/// All calls name a file by its node in the source below and by its key. A
+/// record that a call has written is there after the server was killed.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Returns what is recorded of a file.
+    ///
+    /// # Errors
+    /// As getxattr(2); `EIO` if the record makes no sense.
+    fn get(&self, below: &dyn Source, node: &Node, key: &Key) -> Result<Option<Record>>;
+
+    /// Records what a file is, in place of any earlier record.
+    ///
+    /// # Errors
+    /// As setxattr(2): `ENOSPC`, `EDQUOT`.
+    fn put(&self, below: &dyn Source, node: &Node, key: &Key, record: &Record) -> Result<()>;
+
+    /// Forgets a file whose last name is gone.
+    fn forget(&self, key: &Key);
+
+    /// Reports whether a file that is this on disk can have a record; if not, a
+    /// regular file stands for it.
+    fn takes(&self, kind: FileKind) -> bool;
+
+    /// Reports whether an extended attribute of the source below is the store's
+    /// own, or another program's record of an owner: callers neither see nor set
+    /// those.
+    fn is_own(&self, name: &OsStr) -> bool;
+
+    /// Returns an extended attribute that is kept here.
+    ///
+    /// # Errors
+    /// `ENODATA` if there is none; as getxattr(2).
+    fn attribute(
+        &self,
+        below: &dyn Source,
+        node: &Node,
+        key: &Key,
+        name: &OsStr,
+    ) -> Result<Vec<u8>>;
+
+    /// Lists the extended attributes that are kept here, by the names that callers
+    /// use.
+    ///
+    /// # Errors
+    /// As listxattr(2).
+    fn attributes(&self, below: &dyn Source, node: &Node, key: &Key) -> Result<Vec<OsString>>;
+
+    /// Keeps an extended attribute, or removes it with `None` (`ENODATA` if there
+    /// is none).
+    ///
+    /// # Errors
+    /// As setxattr(2), removexattr(2).
+    fn set_attribute(
+        &self,
+        below: &dyn Source,
+        node: &Node,
+        key: &Key,
+        name: &OsStr,
+        value: Option<&[u8]>,
+    ) -> Result<()>;
+}
