@@ -12,6 +12,7 @@ mod lock;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod owners;
+mod rules;
 mod watch;
 #[cfg(test)]
 pub(crate) mod wrap;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 use crate::acl::{Acl, AclKind, Capability};
 use crate::attr::{Attr, FileKind, Mode, Name, Time};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{Disk, Group, Id, Ids, User};
 
 pub use file::{File, Lending};
@@ -377,6 +378,17 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// As open(2), mkdir(2), mknod(2), symlink(2); `NotOurs` for an owner that
     /// the server may not give.
     fn create(&self, dir: &Node, name: Name<'_>, new: &New<'_>) -> Result<Created>;
+
+    /// Puts a new file that is no directory in the place of another one, in one step
+    /// and only if the name still leads to that.
+    ///
+    /// # Errors
+    /// As [`Source::create`]; `Stale` if another file or none is there; `NotOurs`
+    /// where the source cannot do so.
+    fn replace(&self, dir: &Node, name: Name<'_>, key: &Key, new: &New<'_>) -> Result<Found> {
+        let _cannot = (dir, name, key, new);
+        Err(Error::NotOurs)
+    }
 
     /// Gives a file another name.
     ///

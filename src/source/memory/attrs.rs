@@ -4,15 +4,15 @@ use std::ffi::{OsStr, OsString};
 
 use super::data::end_of;
 use super::state::{Body, IMMUTABLE, Inode, NOATIME, Serial, State, os};
-use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability, Tag};
-use crate::attr::{Attr, FileKind, Mode, Time};
+use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
+use crate::attr::{Attr, FileKind, Time};
 use crate::error::{Error, Result};
 use crate::id::Disk;
+use crate::source::rules;
 use crate::source::{Change, InodeFlags, InodeFlagsKind, Rights, SetTime, XattrSet};
 
 const SYNC: u32 = 0x08;
 const NODUMP: u32 = 0x40;
-const GROUP_EXECUTE: u16 = 0o010;
 
 /// The flags that there are: `FS_*_FL` and `FS_XFLAG_*` of linux/fs.h.
 const FLAGS: [(u32, u32); 4] = [(SYNC, 0x20), (IMMUTABLE, 0x08), (NODUMP, 0x80), (NOATIME, 0x40)];
@@ -21,24 +21,16 @@ impl Inode {
     /// Takes the privileges that go when contents change.
     pub(super) fn kill_privileges(&mut self, rights: Rights) {
         self.capability = None;
-        if !rights.keep_setid {
-            self.mode = self.mode.without(Mode::SETUID | Mode::SETGID);
-        }
+        self.mode = rules::written(self.mode, rights);
     }
 
-    /// Takes the privileges that go with a new owner, root or not.
-    ///
-    /// Set-group-id without group execute (mandatory locking, once) stays
-    /// with whom it always stays: `setattr_should_drop_sgid` of fs/attr.c.
+    /// Takes the privileges that go with a new owner.
     fn kill_for_owner(&mut self, rights: Rights) {
         if self.kind().is_dir() {
             return;
         }
         self.capability = None;
-        self.mode = self.mode.without(Mode::SETUID);
-        if self.mode.has(GROUP_EXECUTE) || !rights.keep_setid {
-            self.mode = self.mode.without(Mode::SETGID);
-        }
+        self.mode = rules::chowned(self.mode, rights);
     }
 
     fn acl_slot(&mut self, kind: AclKind) -> &mut Option<Acl<Disk>> {
@@ -59,11 +51,8 @@ impl State {
         let now = self.now();
         let inode = self.changing(serial)?;
         // Everything that can fail is looked at before anything is changed.
-        if change.mode.is_some() && inode.kind() == FileKind::Symlink {
-            return Err(Error::Unsupported);
-        }
+        rules::check_change(inode.kind(), change)?;
         if let Some(size) = change.size {
-            inode.data()?;
             end_of(0, size)?;
         }
         inode.owner.uid = change.uid.unwrap_or(inode.owner.uid);
@@ -118,20 +107,14 @@ impl State {
         rights: Rights,
     ) -> Result<()> {
         self.takes_acls(serial)?;
-        let nameless = |acl: &Acl<Disk>| {
-            acl.entries().iter().any(|e| matches!(e.tag, Tag::User(None) | Tag::Group(None)))
-        };
-        if acl.is_some_and(nameless) {
-            return Err(Error::UnmappedEntry);
-        }
+        acl.map_or(Ok(()), rules::check_named)?;
         let inode = self.changing(serial)?;
         let stored = match (kind, acl) {
             (_, None) => None,
             (AclKind::Default, Some(_)) if !inode.kind().is_dir() => return Err(os(libc::EACCES)),
             (AclKind::Default, Some(acl)) => Some(acl.clone()),
             (AclKind::Access, Some(acl)) => {
-                let mode = acl.mode(inode.mode);
-                inode.mode = if rights.keep_setid { mode } else { mode.without(Mode::SETGID) };
+                inode.mode = rules::acl_set(acl, inode.mode, rights);
                 (!acl.is_minimal()).then(|| acl.clone())
             }
         };

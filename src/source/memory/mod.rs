@@ -24,8 +24,8 @@ use self::open::{MemoryDir, MemoryFile};
 use self::state::{Serial, State};
 pub use self::watch::Script;
 use super::{
-    Change, Created, Dir, Facts, File, FileHandle, Found, Key, New, NewKind, Node, RenameFlags,
-    Rights, Source, Statfs, XattrSet,
+    Change, Created, Dir, Facts, File, FileHandle, Found, Key, New, NewKind, Node, Prepare,
+    RenameFlags, Rights, Source, Statfs, XattrSet,
 };
 use crate::acl::{Acl, AclKind, Capability};
 use crate::attr::{Attr, FileKind, Name};
@@ -163,6 +163,38 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Makes a file that is prepared before it has its name, not under the lock.
+    fn create_prepared(
+        &self,
+        dir: Serial,
+        name: Name<'_>,
+        new: &New<'_>,
+        Prepare(prepare): Prepare<'_>,
+    ) -> Result<Created> {
+        let (node, found) = self.node(|state| {
+            let serial = state.begin(dir, name, new)?;
+            Ok((serial, state.found(serial)?))
+        })?;
+        let serial = self.serial(&node)?;
+        let named = prepare(&node, &found).and_then(|()| {
+            let file: Option<Arc<dyn File>> = if let NewKind::Regular(Some(flags)) = new.what {
+                let (held, ()) = Held::open(&self.shared, |_| Ok((serial, ())))?;
+                Some(Arc::new(MemoryFile { held, flags }))
+            } else {
+                None
+            };
+            self.shared.lock().finish(dir, name, serial)?;
+            Ok(file)
+        });
+        if named.is_err() {
+            self.shared.lock().unlinked(serial)?;
+        }
+        let file = named?;
+        Ok(Created { found: self.shared.lock().found(serial)?, file })
+    }
+}
+
 impl Source for Memory {
     fn facts(&self) -> Facts {
         let options = self.shared.lock().options;
@@ -225,6 +257,9 @@ impl Source for Memory {
 
     fn create(&self, dir: &Node, name: Name<'_>, new: &New<'_>) -> Result<Created> {
         let dir = self.serial(dir)?;
+        if let Some(prepare) = new.prepare {
+            return self.create_prepared(dir, name, new, prepare);
+        }
         let NewKind::Regular(Some(flags)) = new.what else {
             let mut state = self.shared.lock();
             let serial = state.create(dir, name, new)?;
@@ -235,6 +270,24 @@ impl Source for Memory {
             Ok((serial, state.found(serial)?))
         })?;
         Ok(Created { found, file: Some(file) })
+    }
+
+    fn replace(&self, dir: &Node, name: Name<'_>, key: &Key, new: &New<'_>) -> Result<Found> {
+        let dir = self.serial(dir)?;
+        let (node, found) = self.node(|state| {
+            let serial = state.make(dir, new)?;
+            Ok((serial, state.found(serial)?))
+        })?;
+        let serial = self.serial(&node)?;
+        let prepared = new.prepare.map_or(Ok(()), |Prepare(prepare)| prepare(&node, &found));
+        let mut state = self.shared.lock();
+        match prepared.and_then(|()| state.replace(dir, name, key, serial)) {
+            Ok(()) => state.found(serial),
+            Err(error) => {
+                state.unlinked(serial)?;
+                Err(error)
+            }
+        }
     }
 
     fn link(&self, node: &Node, dir: &Node, name: Name<'_>, _rights: Rights) -> Result<Found> {

@@ -7,10 +7,8 @@ use super::state::{Body, DirName, Names, Serial, State, os};
 use crate::attr::{FileKind, Mode, Name};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Ids};
-use crate::source::{New, NewKind, RenameFlags};
-
-/// The longest target of a symbolic link, in bytes.
-const TARGET_MAX: usize = 4095;
+use crate::source::rules::{self, Born};
+use crate::source::{Key, New, NewKind, RenameFlags};
 
 impl State {
     pub(super) fn entry(&self, dir: Serial, name: Name<'_>) -> Result<&DirName> {
@@ -62,51 +60,63 @@ impl State {
     }
 
     pub(super) fn create(&mut self, dir: Serial, name: Name<'_>, new: &New<'_>) -> Result<Serial> {
+        let serial = self.begin(dir, name, new)?;
+        self.finish(dir, name, serial)?;
+        Ok(serial)
+    }
+
+    /// Makes an inode that is to have a name.
+    pub(super) fn begin(&mut self, dir: Serial, name: Name<'_>, new: &New<'_>) -> Result<Serial> {
         self.vacant(dir, name)?;
         if let NewKind::Symlink(target) = new.what {
-            match target.len() {
-                0 => return Err(os(libc::ENOENT)),
-                1..=TARGET_MAX => {}
-                _ => return Err(Error::BadName),
-            }
+            rules::check_target(target)?;
         }
         if let NewKind::Special(FileKind::Regular | FileKind::Directory | FileKind::Symlink, _) =
             new.what
         {
             return Err(Error::Invalid);
         }
-        let serial = self.make(dir, new)?;
+        self.make(dir, new)
+    }
+
+    /// Gives an inode that was begun its name.
+    pub(super) fn finish(&mut self, dir: Serial, name: Name<'_>, serial: Serial) -> Result<()> {
+        self.vacant(dir, name)?;
+        self.put(dir, DirName { name: name.to_owned(), serial, covered: None })
+    }
+
+    /// Gives a name to another inode, if it is that of what a key says.
+    pub(super) fn replace(
+        &mut self,
+        dir: Serial,
+        name: Name<'_>,
+        key: &Key,
+        serial: Serial,
+    ) -> Result<()> {
+        let old = self.entry(dir, name)?.serial;
+        if self.found(old)?.key != *key {
+            return Err(Error::Stale);
+        }
         self.put(dir, DirName { name: name.to_owned(), serial, covered: None })?;
-        Ok(serial)
+        self.unlinked(old)
     }
 
     /// Makes an inode as a directory wants its new ones.
-    fn make(&mut self, dir: Serial, new: &New<'_>) -> Result<Serial> {
+    pub(super) fn make(&mut self, dir: Serial, new: &New<'_>) -> Result<Serial> {
         let parent = self.changing(dir)?;
         let volume = parent.volume;
-        let set_gid = parent.mode.has(Mode::SETGID);
-        let gid = if set_gid { parent.owner.gid } else { new.owner.gid };
-        let default = parent.default.clone();
-        let (mode, body) = match new.what {
-            NewKind::Regular(_) => (new.mode, Body::File(Data::default())),
-            NewKind::Directory => (directory_mode(new.mode, set_gid), Body::Dir(Names::new(dir))),
-            NewKind::Symlink(target) => (Mode::new(0o777), Body::Symlink(target.to_os_string())),
-            NewKind::Special(kind, rdev) => (new.mode, Body::Special(kind, rdev)),
+        let given = parent.mode.has(Mode::SETGID).then_some(parent.owner.gid);
+        let Born { owner, mode, access, default } = rules::born(given, parent.default.clone(), new);
+        let body = match new.what {
+            NewKind::Regular(_) => Body::File(Data::default()),
+            NewKind::Directory => Body::Dir(Names::new(dir)),
+            NewKind::Symlink(target) => Body::Symlink(target.to_os_string()),
+            NewKind::Special(kind, rdev) => Body::Special(kind, rdev),
         };
-        let (mode, access) = match (&body, &default) {
-            (Body::Symlink(_), _) => (mode, None),
-            (Body::File(_) | Body::Dir(_) | Body::Special(..), Some(default)) => {
-                default.inherit(mode)
-            }
-            (Body::File(_) | Body::Dir(_) | Body::Special(..), None) => {
-                (mode.without(new.umask & 0o777), None)
-            }
-        };
-        let is_dir = matches!(body, Body::Dir(_));
-        let serial = self.add(volume, Ids { uid: new.owner.uid, gid }, mode, body);
+        let serial = self.add(volume, owner, mode, body);
         let inode = self.inode_mut(serial)?;
         inode.access = access;
-        inode.default = default.filter(|_| is_dir);
+        inode.default = default;
         Ok(serial)
     }
 
@@ -276,11 +286,4 @@ impl State {
             }
         }
     }
-}
-
-/// Returns the mode of a new directory: mkdir(2) takes neither set-id bit, and
-/// set-group-id is inherited.
-fn directory_mode(asked: Mode, set_gid: bool) -> Mode {
-    let plain = asked.without(Mode::SETUID | Mode::SETGID);
-    if set_gid { Mode::new(u32::from(plain.bits() | Mode::SETGID)) } else { plain }
 }

@@ -11,6 +11,7 @@ use super::state::{IMMUTABLE, NOATIME, Serial, State, os};
 use crate::attr::{Attr, FileKind};
 use crate::error::{Error, Result};
 use crate::id::Disk;
+use crate::source::rules;
 use crate::source::{
     Dir, DirEntry, File, InodeFlags, InodeFlagsKind, Lock, LockKind, Locks, Rights,
 };
@@ -29,14 +30,7 @@ pub(super) struct MemoryFile {
 /// Sees that a file may be opened so.
 pub(super) fn may_open(state: &State, serial: Serial, flags: i32) -> Result<()> {
     let inode = state.inode(serial)?;
-    match inode.kind() {
-        FileKind::Regular => {}
-        FileKind::Directory => return Err(os(libc::EISDIR)),
-        FileKind::Symlink => return Err(os(libc::ELOOP)),
-        FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
-            return Err(os(libc::ENXIO));
-        }
-    }
+    rules::check_open(inode.kind())?;
     if flags & libc::O_ACCMODE != libc::O_RDONLY && inode.flags & IMMUTABLE != 0 {
         return Err(os(libc::EPERM));
     }
