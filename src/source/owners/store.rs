@@ -38,6 +38,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// As setxattr(2): `ENOSPC`, `EDQUOT`.
     fn put(&self, below: &dyn Source, node: &Node, key: &Key, record: &Record) -> Result<()>;
 
+    /// Records what a file is that nobody can see yet.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    fn put_new(&self, below: &dyn Source, node: &Node, key: &Key, record: &Record) -> Result<()> {
+        self.put(below, node, key, record)
+    }
+
     /// Forgets a file whose last name is gone.
     fn forget(&self, key: &Key);
 

@@ -1,0 +1,242 @@
+//! Changes of owner, mode and size, and what goes with them.
+
+use std::ffi::OsStr;
+
+use super::super::Record;
+use super::create::RIGHTS;
+use super::node::KeptNode;
+use super::seen::{Seen, Standing, real_mode};
+use super::{Inner, Kept};
+use crate::acl::{AclKind, CAPABILITY_XATTR};
+use crate::attr::{Attr, FileKind, Mode, Name};
+use crate::error::{Error, Result};
+use crate::id::Disk;
+use crate::source::rules;
+use crate::source::{Change, File, Found, Key, New, NewKind, Node, Prepare, Rights, SetTime};
+
+impl Inner {
+    /// Makes changes; `file` is what is open below.
+    pub(super) fn change(
+        &self,
+        held: &KeptNode,
+        file: Option<&dyn File>,
+        change: &Change,
+        rights: Rights,
+    ) -> Result<Attr<Disk>> {
+        let _alone = self.change_of(&held.key);
+        let (under, key) = self.under(held)?;
+        let seen = self.look(&under, &key)?;
+        rules::check_change(seen.shown().kind, change)?;
+        let of_record = change.is_chown() || change.mode.is_some() || change.size.is_some();
+        let old = seen.record().filter(|_| of_record && seen.standing != Standing::Foreign);
+        let Some(old) = old else {
+            let attr = self.below.setattr(&under, file, change, rights)?;
+            return Ok(Seen { attr, ..seen }.shown());
+        };
+        let next = changed(&old, seen.shown().kind, change, rights);
+        // What the file is on disk can say all that there is to say.
+        let suffices = next == old && change.mode.is_none();
+        match seen.standing {
+            Standing::Kindless if suffices || self.native(&old, &next) => {
+                let attr = self.below.setattr(&under, file, change, rights)?;
+                Ok(Seen { attr, ..seen }.shown())
+            }
+            Standing::Kindless => self.stand_in(held, &seen, next, change),
+            Standing::Bare | Standing::Exposed if suffices => {
+                let attr = self.below.setattr(&under, file, change, rights)?;
+                Ok(Seen { attr, ..seen }.shown())
+            }
+            Standing::Recorded(_) | Standing::Bare | Standing::Exposed | Standing::Foreign => {
+                self.change_record(&under, &key, (&seen, next), file, change, rights)
+            }
+        }
+    }
+
+    /// Reports whether a file that can have no record can be told by the source below.
+    fn native(&self, old: &Record, next: &Record) -> bool {
+        old.owner == next.owner && !next.mode.has(Mode::SETUID | Mode::SETGID)
+    }
+
+    fn change_record(
+        &self,
+        node: &Node,
+        key: &Key,
+        (seen, next): (&Seen, Record),
+        file: Option<&dyn File>,
+        change: &Change,
+        rights: Rights,
+    ) -> Result<Attr<Disk>> {
+        let real = real_mode(seen.attr.kind, next.mode);
+        self.keep(node, key, seen, &next)?;
+        if (change.is_chown() || change.size.is_some()) && !seen.attr.kind.is_dir() {
+            self.drop_capability(node, key)?;
+        }
+        if let Some(mode) = change.mode {
+            self.chmod_acl(node, key, mode)?;
+        }
+        // Once more where nothing else moves the time of the last change.
+        let moves = change.size.is_some() && real == seen.attr.mode;
+        let below = Change {
+            uid: None,
+            gid: None,
+            mode: (!moves).then_some(real),
+            size: change.size,
+            atime: change.atime,
+            mtime: change.mtime,
+        };
+        let attr = self.below.setattr(node, file, &below, rights)?;
+        Ok(Seen { attr, standing: Standing::Recorded(next) }.shown())
+    }
+
+    /// Records what a file is from now on.
+    pub(super) fn keep(&self, node: &Node, key: &Key, seen: &Seen, next: &Record) -> Result<()> {
+        let put = || self.store.put(&*self.below, node, key, next);
+        match seen.standing {
+            Standing::Recorded(old) if old == *next => Ok(()),
+            Standing::Recorded(_) => put(),
+            Standing::Bare => {
+                self.take_over(node, key)?;
+                put()
+            }
+            Standing::Exposed => {
+                // What others may have left there must not count, also if this ends
+                // in the middle.
+                put()?;
+                self.clear(node, key)?;
+                let mode = Some(real_mode(seen.attr.kind, next.mode));
+                let change = Change { mode, ..Change::default() };
+                self.below.setattr(node, None, &change, RIGHTS)?;
+                self.clear(node, key)?;
+                self.take_over(node, key)?;
+                put()
+            }
+            Standing::Kindless | Standing::Foreign => Err(Error::NotOurs),
+        }
+    }
+
+    /// Removes what is kept beside the record.
+    fn clear(&self, node: &Node, key: &Key) -> Result<()> {
+        for name in self.store.attributes(&*self.below, node, key)? {
+            self.drop_attribute(node, key, &name)?;
+        }
+        Ok(())
+    }
+
+    /// Moves ACLs and the capability of a file to where they are kept.
+    fn take_over(&self, node: &Node, key: &Key) -> Result<()> {
+        for kind in AclKind::ALL {
+            if let Some(acl) = self.below_acl(node, kind)? {
+                let (name, value) = (OsStr::new(kind.xattr()), acl.encode());
+                self.store.set_attribute(&*self.below, node, key, name, Some(&value))?;
+                self.below.set_acl(node, kind, None, RIGHTS)?;
+            }
+        }
+        if let Some(capability) = self.below_capability(node)? {
+            let (name, value) = (OsStr::new(CAPABILITY_XATTR), capability.encode());
+            self.store.set_attribute(&*self.below, node, key, name, Some(&value))?;
+            // It stays where the server may not remove it.
+            let _stays = self.below.set_capability(node, None, RIGHTS);
+        }
+        Ok(())
+    }
+
+    /// Removes an attribute that is kept, if it is there.
+    pub(super) fn drop_attribute(&self, node: &Node, key: &Key, name: &OsStr) -> Result<()> {
+        match self.store.set_attribute(&*self.below, node, key, name, None) {
+            Err(error) if error.is(libc::ENODATA) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Takes the file capability, if there is one.
+    fn drop_capability(&self, node: &Node, key: &Key) -> Result<()> {
+        self.drop_attribute(node, key, OsStr::new(CAPABILITY_XATTR))?;
+        match self.below_capability(node)? {
+            Some(_) => self.below.set_capability(node, None, RIGHTS),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the privileges that go before contents change.
+    pub(super) fn kill(&self, held: &KeptNode, rights: Rights) -> Result<()> {
+        let (under, key) = self.under(held)?;
+        if !self.privileged(&under, &key, rights)? {
+            return Ok(());
+        }
+        let _alone = self.change_of(&held.key);
+        let seen = self.look(&under, &key)?;
+        if let Standing::Recorded(record) = seen.standing {
+            let next = Record { mode: rules::written(record.mode, rights), ..record };
+            self.keep(&under, &key, &seen, &next)?;
+        }
+        if seen.counts() { self.drop_capability(&under, &key) } else { Ok(()) }
+    }
+
+    /// Reports whether writing a file takes something from what is kept of it.
+    pub(super) fn privileged(&self, node: &Node, key: &Key, rights: Rights) -> Result<bool> {
+        let record = self.store.get(&*self.below, node, key)?;
+        if record.is_some_and(|record| rules::written(record.mode, rights) != record.mode) {
+            return Ok(true);
+        }
+        match self.store.attribute(&*self.below, node, key, OsStr::new(CAPABILITY_XATTR)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(libc::ENODATA) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts a regular file in the place of one that can have no record; it keeps its
+    /// identity.
+    fn stand_in(
+        &self,
+        held: &KeptNode,
+        seen: &Seen,
+        next: Record,
+        change: &Change,
+    ) -> Result<Attr<Disk>> {
+        let (Some((dir, name)), 0..=1) = (&held.place, seen.attr.nlink) else {
+            return Err(Error::NotOurs);
+        };
+        let (under, key) = self.under(held)?;
+        let record = Record { kind: Some((seen.attr.kind, seen.attr.rdev)), ..next };
+        let link = seen.attr.kind == FileKind::Symlink;
+        let target = if link { Some(self.below.readlink(&under)?) } else { None };
+        let time = |asked: Option<SetTime>, old| asked.or(Some(SetTime::At(old)));
+        let times = Change {
+            atime: time(change.atime, seen.attr.atime),
+            mtime: time(change.mtime, seen.attr.mtime),
+            ..Change::default()
+        };
+        let prepare = |node: &Node, found: &Found| {
+            self.begin(node, &found.key, (&record, target.as_deref()))?;
+            self.below.setattr(node, None, &times, RIGHTS).map(drop)
+        };
+        let new = New {
+            what: NewKind::Regular(None),
+            owner: self.own,
+            mode: real_mode(FileKind::Regular, record.mode),
+            umask: 0,
+            reserve: false,
+            prepare: Some(Prepare(&prepare)),
+        };
+        let dir = self.under(Kept::held(dir)?)?.0;
+        let found = self.below.replace(&dir, Name::new(name)?, &key, &new)?;
+        self.aliases.add(found.key, held.key.clone());
+        Ok(Seen { attr: found.attr, standing: Standing::Recorded(record) }.shown())
+    }
+}
+
+/// Returns what a record is after a change.
+fn changed(old: &Record, kind: FileKind, change: &Change, rights: Rights) -> Record {
+    let mut next = *old;
+    next.owner.uid = change.uid.unwrap_or(next.owner.uid);
+    next.owner.gid = change.gid.unwrap_or(next.owner.gid);
+    if change.is_chown() && !kind.is_dir() {
+        next.mode = rules::chowned(next.mode, rights);
+    }
+    next.mode = change.mode.unwrap_or(next.mode);
+    if change.size.is_some() {
+        next.mode = rules::written(next.mode, rights);
+    }
+    next
+}

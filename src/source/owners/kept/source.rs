@@ -1,0 +1,232 @@
+//! The calls of a source: what is not told by records is what is below.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use super::Kept;
+use super::file::{KeptDir, KeptFile};
+use super::seen::Standing;
+use super::watch::KeptWatch;
+use crate::acl::{Acl, AclKind, Capability};
+use crate::attr::{Attr, FileKind, Name};
+use crate::error::{Error, Result};
+use crate::id::{Disk, Ids};
+use crate::source::rules;
+use crate::source::{
+    Change, Created, Dir, Facts, File, FileHandle, Found, Key, New, Node, RenameFlags, Rights,
+    Source, Statfs, Unwatched, Watch, XattrSet,
+};
+
+impl Source for Kept {
+    fn facts(&self) -> Facts {
+        let below = self.inner.below.facts();
+        Facts {
+            acl: true,
+            handles: below.handles,
+            any_owner: true,
+            any_file: true,
+            immutable: below.immutable,
+            // The kernel takes files from root of the host alone.
+            lends: below.lends && below.any_file,
+        }
+    }
+
+    fn watch(&self) -> std::result::Result<Arc<dyn Watch>, Unwatched> {
+        Ok(Arc::new(KeptWatch::new(self.inner.below.watch()?, Arc::clone(&self.inner))))
+    }
+
+    fn root(&self) -> Result<(Node, Found)> {
+        let (node, found) = self.inner.below.root()?;
+        let seen = self.inner.recorded(&node, &found.key, found.attr)?;
+        let found = self.inner.present(found, &seen);
+        Ok((self.nameless(node, &found.key), found))
+    }
+
+    fn lookup(&self, dir: &Node, name: Name<'_>) -> Result<Found> {
+        let met = self.meet(dir, name)?;
+        Ok(self.inner.present(met.found, &met.seen))
+    }
+
+    fn reach(&self, dir: &Node, name: Name<'_>) -> Result<(Node, Found)> {
+        let met = self.meet(dir, name)?;
+        Ok(self.node(met, dir, name))
+    }
+
+    fn open_by_name(&self, dir: &Node, name: Name<'_>, key: &Key) -> Result<Node> {
+        let real = self.inner.aliases.real(key);
+        let below = &self.inner.below;
+        let node = below.open_by_name(&self.under(dir)?, name, &real)?;
+        let kind = below.getattr(&node)?.kind;
+        Ok(self.wrap(node, key, kind, (dir, name)))
+    }
+
+    fn open_by_key(&self, key: &Key, handle: &FileHandle, kind: FileKind) -> Result<Node> {
+        match kind {
+            FileKind::Regular | FileKind::Directory => {
+                let node = self.inner.below.open_by_key(key, handle, kind)?;
+                Ok(self.nameless(node, key))
+            }
+            // What stands for it may change, which takes its name.
+            FileKind::Symlink
+            | FileKind::Fifo
+            | FileKind::Socket
+            | FileKind::CharDevice
+            | FileKind::BlockDevice => Err(Error::Unsupported),
+        }
+    }
+
+    fn getattr(&self, node: &Node) -> Result<Attr<Disk>> {
+        let held = Self::held(node)?;
+        let (under, key) = self.inner.under(held)?;
+        let seen = self.inner.look(&under, &key)?;
+        Ok(Attr { ino: held.key.ino, ..seen.shown() })
+    }
+
+    fn setattr(
+        &self,
+        node: &Node,
+        file: Option<&dyn File>,
+        change: &Change,
+        rights: Rights,
+    ) -> Result<Attr<Disk>> {
+        let held = Self::held(node)?;
+        let file = file.and_then(|file| file.as_any().downcast_ref::<KeptFile>());
+        let file = file.map(KeptFile::below);
+        let attr = self.inner.change(held, file, change, rights)?;
+        Ok(Attr { ino: held.key.ino, ..attr })
+    }
+
+    fn readlink(&self, node: &Node) -> Result<OsString> {
+        let (under, key) = self.inner.under(Self::held(node)?)?;
+        let seen = self.inner.look(&under, &key)?;
+        match (seen.shown().kind, seen.attr.kind) {
+            (FileKind::Symlink, FileKind::Regular) => {
+                self.inner.read_target(&under, seen.attr.size)
+            }
+            _ => self.inner.below.readlink(&under),
+        }
+    }
+
+    fn create(&self, dir: &Node, name: Name<'_>, new: &New<'_>) -> Result<Created> {
+        self.make(dir, name, new)
+    }
+
+    fn link(&self, node: &Node, dir: &Node, name: Name<'_>, rights: Rights) -> Result<Found> {
+        let (under, key) = self.inner.under(Self::held(node)?)?;
+        let found = self.inner.below.link(&under, &self.under(dir)?, name, rights)?;
+        let seen = self.inner.recorded(&under, &key, found.attr)?;
+        Ok(self.inner.present(found, &seen))
+    }
+
+    fn unlink(&self, dir: &Node, name: Name<'_>) -> Result<()> {
+        self.inner.below.unlink(&self.under(dir)?, name)
+    }
+
+    fn rmdir(&self, dir: &Node, name: Name<'_>) -> Result<()> {
+        self.inner.below.rmdir(&self.under(dir)?, name)
+    }
+
+    fn rename(
+        &self,
+        from: (&Node, Name<'_>),
+        to: (&Node, Name<'_>),
+        flags: RenameFlags,
+        owner: Option<Ids<Disk>>,
+        rights: Rights,
+    ) -> Result<()> {
+        let (old, new) = (self.under(from.0)?, self.under(to.0)?);
+        let below = owner.map(|_| self.inner.own);
+        self.inner.below.rename((&old, from.1), (&new, to.1), flags, below, rights)?;
+        match owner {
+            Some(owner) if flags.whiteout => self.give_whiteout(from, owner, rights),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
+        let (under, key) = self.inner.under(Self::held(node)?)?;
+        let seen = self.inner.look(&under, &key)?;
+        rules::check_open(seen.shown().kind)?;
+        let file = self.inner.below.open(&under, flags)?;
+        Ok(Arc::new(KeptFile::new(Arc::clone(&self.inner), file, node.clone(), flags)))
+    }
+
+    fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>> {
+        let held = Self::held(node)?;
+        let dir = self.inner.below.opendir(&self.inner.under(held)?.0)?;
+        Ok(Arc::new(KeptDir::new(Arc::clone(&self.inner), dir)))
+    }
+
+    fn statfs(&self, node: &Node) -> Result<Statfs> {
+        self.inner.below.statfs(&self.under(node)?)
+    }
+
+    fn acl(&self, node: &Node, kind: AclKind) -> Result<Option<Acl<Disk>>> {
+        let (under, key) = self.inner.under(Self::held(node)?)?;
+        let seen = self.inner.look(&under, &key)?;
+        self.inner.acl(&under, &key, &seen, kind)
+    }
+
+    fn set_acl(
+        &self,
+        node: &Node,
+        kind: AclKind,
+        acl: Option<&Acl<Disk>>,
+        rights: Rights,
+    ) -> Result<()> {
+        self.inner.set_acl(Self::held(node)?, kind, acl, rights)
+    }
+
+    fn capability(&self, node: &Node) -> Result<Option<Capability<Disk>>> {
+        let (under, key) = self.inner.under(Self::held(node)?)?;
+        let seen = self.inner.look(&under, &key)?;
+        self.inner.capability(&under, &key, &seen)
+    }
+
+    fn set_capability(
+        &self,
+        node: &Node,
+        capability: Option<&Capability<Disk>>,
+        rights: Rights,
+    ) -> Result<()> {
+        self.inner.set_capability(Self::held(node)?, capability, rights)
+    }
+
+    fn xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>> {
+        let (under, key) = self.inner.under(Self::held(node)?)?;
+        self.inner.xattr(&under, &key, name)
+    }
+
+    fn xattrs(&self, node: &Node) -> Result<Vec<OsString>> {
+        let (under, key) = self.inner.under(Self::held(node)?)?;
+        self.inner.xattrs(&under, &key)
+    }
+
+    fn set_xattr(
+        &self,
+        node: &Node,
+        name: &OsStr,
+        value: Option<&[u8]>,
+        how: XattrSet,
+        rights: Rights,
+    ) -> Result<()> {
+        self.inner.set_xattr(Self::held(node)?, name, (value, how), rights)
+    }
+}
+
+impl Kept {
+    /// Gives a whiteout that was left under a name to whom it is to belong.
+    fn give_whiteout(&self, at: (&Node, Name<'_>), owner: Ids<Disk>, rights: Rights) -> Result<()> {
+        if owner == self.inner.own {
+            return Ok(());
+        }
+        let met = self.meet(at.0, at.1)?;
+        let is_one = met.seen.attr.kind == FileKind::CharDevice && met.seen.attr.rdev == 0;
+        if is_one && met.seen.standing == Standing::Kindless {
+            let (node, _) = self.node(met, at.0, at.1);
+            let change = Change { uid: Some(owner.uid), gid: Some(owner.gid), ..Change::default() };
+            self.inner.change(Self::held(&node)?, None, &change, rights)?;
+        }
+        Ok(())
+    }
+}
