@@ -11,7 +11,7 @@ use super::policy::{renew, server, spec};
 use super::settings::Settings;
 use crate::control::{self, Record};
 use crate::mount::{
-    self, Cache, Engine, Flags, IdMapped, MountError, Options, Passthrough, Submounts,
+    self, Cache, Engine, Flags, IdMapped, MountError, Options, Owners, Passthrough, Submounts,
 };
 use crate::policy::Spec;
 use crate::sys::mountinfo;
@@ -80,11 +80,37 @@ pub fn options(
         fsname: settings.fsname.clone(),
         cache: settings.cache.unwrap_or(DEFAULT_CACHE),
         passthrough: settings.passthrough.unwrap_or(Passthrough::Auto),
-        submounts: settings.submounts.unwrap_or(Submounts::Follow),
+        submounts: submounts(settings)?,
+        owners: owners(settings)?,
         engine: engine(settings),
         foreground,
         written: settings.written.clone(),
     })
+}
+
+/// Returns where owners are kept.
+fn owners(settings: &Settings) -> Result<Owners, Fault> {
+    match (settings.owners.clone().unwrap_or_default(), &settings.owners_dir) {
+        (Owners::Db(_), dir) => Ok(Owners::Db(dir.clone())),
+        (owners, None) => Ok(owners),
+        (Owners::Native | Owners::Xattr, Some(_)) => {
+            Err(Fault::usage("option owners-dir: there is no database").hint("add owners=db"))
+        }
+    }
+}
+
+/// Returns what is shown of submounts: what is kept of owners is of one file system.
+fn submounts(settings: &Settings) -> Result<Submounts, Fault> {
+    let kept = settings.owners.as_ref().filter(|owners| !owners.is_native());
+    match (kept, settings.submounts) {
+        (None, asked) => Ok(asked.unwrap_or(Submounts::Follow)),
+        (Some(_), None | Some(Submounts::Hide)) => Ok(Submounts::Hide),
+        (Some(owners), Some(Submounts::Follow)) => Err(Fault::usage(format!(
+            "option submounts: follow: owners={} are kept of one file system",
+            owners.word()
+        ))
+        .hint("leave it out: what is mounted below the source is hidden then")),
+    }
 }
 
 fn engine(settings: &Settings) -> Engine {

@@ -160,6 +160,13 @@ pub const OPTIONS: &[Opt] = &[
         "What translates: fuse (default), kernel (its idmapped mount), or auto",
     ),
     value(Server, "submounts", "HOW", "What is mounted below the source: follow (default) or hide"),
+    value(
+        Server,
+        "owners",
+        "WHERE",
+        "Where owners are kept: native (default), xattr (in attributes of the files) or db",
+    ),
+    value(Server, "owners-dir", "DIR", "The directory of the database of owners=db"),
     value(Server, "log", "LEVEL", "error, warn, info, debug or trace; then ,file=PATH"),
 ];
 

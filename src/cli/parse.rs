@@ -326,6 +326,7 @@ mod tests {
                 "passthrough" => "off",
                 "engine" => "auto",
                 "submounts" => "hide",
+                "owners" => "xattr",
                 "log" => "debug,file=/l",
                 _ => "v:w",
             };

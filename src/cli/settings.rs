@@ -9,7 +9,7 @@ use log::LevelFilter;
 
 use super::fault::Fault;
 use super::options::{self, Area, OPTIONS, Opt};
-use crate::mount::{Atime, Cache, Engine, Flags, Passthrough, Submounts};
+use crate::mount::{Atime, Cache, Engine, Flags, Owners, Passthrough, Submounts};
 use crate::policy;
 use crate::text::{coded, decoded, nearest, shown};
 
@@ -48,6 +48,10 @@ pub struct Settings {
     pub engine: Option<Engine>,
     /// What is shown of submounts.
     pub submounts: Option<Submounts>,
+    /// Where owners are kept.
+    pub owners: Option<Owners>,
+    /// The directory of a database of them.
+    pub owners_dir: Option<PathBuf>,
     /// What is logged.
     pub log: Option<Log>,
     /// The options about owners once more, `NAME=VALUE` or `NAME` each, with paths
@@ -134,6 +138,8 @@ impl Settings {
             "passthrough" => self.passthrough = Some(passthrough(text("passthrough", value)?)?),
             "engine" => self.engine = Some(engine(text("engine", value)?)?),
             "submounts" => self.submounts = Some(submounts(text("submounts", value)?)?),
+            "owners" => self.owners = Some(owners(text("owners", value)?)?),
+            "owners-dir" => self.owners_dir = Some(owners_dir(value)?),
             "log" => self.log = Some(log(value)?),
             "policy" => self.policy_file = Some(PathBuf::from(value)),
             "names" => {
@@ -163,6 +169,8 @@ impl Settings {
             (self.passthrough.is_some(), "passthrough"),
             (self.engine.is_some(), "engine"),
             (self.submounts.is_some(), "submounts"),
+            (self.owners.is_some(), "owners"),
+            (self.owners_dir.is_some(), "owners-dir"),
             (self.log.is_some(), "log"),
         ];
         given.into_iter().find_map(|(given, name)| given.then_some(name))
@@ -275,6 +283,20 @@ fn submounts(value: &str) -> Result<Submounts, Fault> {
         "hide" => Ok(Submounts::Hide),
         _ => Err(Fault::usage(format!("option submounts: {value}: neither follow nor hide"))),
     }
+}
+
+fn owners(value: &str) -> Result<Owners, Fault> {
+    match value {
+        "native" => Ok(Owners::Native),
+        "xattr" => Ok(Owners::Xattr),
+        "db" => Ok(Owners::Db(None)),
+        _ => Err(Fault::usage(format!("option owners: {value}")).hint("native, xattr or db")),
+    }
+}
+
+fn owners_dir(value: &OsStr) -> Result<PathBuf, Fault> {
+    std::path::absolute(value)
+        .map_err(|error| Fault::usage(format!("option owners-dir: {}: {error}", shown(value))))
 }
 
 const LEVELS: &[(&str, LevelFilter)] = &[

@@ -57,6 +57,8 @@ pub struct Facts {
     pub permission: Said,
     /// What is shown where something is mounted below the source.
     pub submounts: Said,
+    /// Where owners are kept.
+    pub owners: Said,
     /// How it was mounted.
     pub mounted: Said,
     /// The id map of the server's user namespace: `initial`, or its lines.

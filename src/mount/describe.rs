@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::attach::Way;
 use super::check::Paths;
 use super::engine::{self, Server};
-use super::options::{Cache, Options, Submounts};
+use super::options::{Cache, Options, Owners, Submounts};
 use crate::control::{Facts, Said, Stats};
 use crate::count;
 use crate::fs::Fs;
@@ -48,7 +48,8 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
         data: data(made),
         acl: acl(made),
         permission: permission(options),
-        submounts: submounts(options.submounts, made.submounts),
+        submounts: submounts(options, made.submounts),
+        owners: owners(&options.owners),
         mounted: mounted(options, made.way),
         user_namespace: user_namespace(),
         threads: serving.threads,
@@ -105,14 +106,24 @@ fn permission(options: &Options) -> Said {
     }
 }
 
-fn submounts(asked: Submounts, shown: Submounts) -> Said {
-    match (asked, shown) {
+fn submounts(options: &Options, shown: Submounts) -> Said {
+    match (options.submounts, shown) {
+        _ if !options.owners.is_native() => Said::new("hide", "owners are kept of one file system"),
         (Submounts::Follow, Submounts::Follow) => Said::new("follow", "as they were at the mount"),
         (Submounts::Follow, Submounts::Hide) => {
             Said::new("hide", "the mounts could not be copied, which takes privilege")
         }
         (Submounts::Hide, _) => Said::new("hide", "as asked"),
     }
+}
+
+fn owners(owners: &Owners) -> Said {
+    let why = match owners {
+        Owners::Native => "those that files have in the source",
+        Owners::Xattr => "in extended attributes of the files, which are all this user's",
+        Owners::Db(_) => "in a database beside the files, which are all this user's",
+    };
+    Said::new(owners.word(), why)
 }
 
 fn mounted(options: &Options, way: Way) -> Said {

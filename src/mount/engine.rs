@@ -157,6 +157,9 @@ pub(super) fn of_options(options: &Options) -> Result<(), Unfit> {
     if options.allow_other == Some(false) {
         return Err(Unfit::Option("no-allow-other", "the kernel's mount lets every user in"));
     }
+    if !options.owners.is_native() {
+        return Err(Unfit::Option("owners", "the kernel's mount has those of the file system"));
+    }
     if options.fsname.is_some() {
         return Err(Unfit::Option("fsname", "the mount table would show the source's device"));
     }

@@ -61,6 +61,9 @@ pub enum MountError {
     /// The source cannot be opened.
     #[error("source {0}")]
     Open(#[from] crate::source::host::HostError),
+    /// Owners cannot be kept beside the source.
+    #[error("{0}")]
+    Owners(#[from] crate::source::owners::OwnersError),
     /// The policy does not fit the user namespace of the server.
     #[error("{0}")]
     Policy(#[from] crate::policy::PolicyError),
@@ -98,6 +101,7 @@ impl MountError {
             Self::Engine(why) if why.is_asked() => 1,
             Self::Source { .. }
             | Self::Open(_)
+            | Self::Owners(_)
             | Self::Engine(_)
             | Self::Target { .. }
             | Self::NotMounted(_)

@@ -25,6 +25,6 @@ pub use check::{callers, is_target, source};
 pub use engine::check_engine;
 pub use error::MountError;
 pub use idmapped::{IdMapped, probe};
-pub use options::{Atime, Cache, Engine, Flags, Options, Passthrough, Renew, Submounts};
+pub use options::{Atime, Cache, Engine, Flags, Options, Owners, Passthrough, Renew, Submounts};
 pub use remount::remount;
 pub use start::mount;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::policy::Spec;
 pub use crate::source::host::Submounts;
+pub use crate::source::owners::Owners;
 
 /// A mount, as its options say.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Options {
     pub passthrough: Passthrough,
     /// What is shown where something is mounted below the source.
     pub submounts: Submounts,
+    /// Where owners are kept.
+    pub owners: Owners,
     /// What is to translate.
     pub engine: Engine,
     /// Whether the server stays in the foreground.

@@ -20,8 +20,8 @@ use crate::control::Record;
 use crate::fs::{Config, Fs};
 use crate::fuse::{Session, SessionOptions};
 use crate::policy::Policy as _;
-use crate::source::Source;
 use crate::source::host::{Host, HostOptions};
+use crate::source::{Source, owners};
 use crate::sys::cred::may_mount;
 use crate::sys::signal::{Asked, Signals};
 use crate::sys::{daemon, memory};
@@ -96,10 +96,13 @@ pub(super) fn open_source(
     let submounts = options.submounts;
     let source = Host::open(source, &HostOptions { submounts })?;
     let shown = source.submounts();
-    if submounts != shown {
+    if submounts != shown && options.owners.is_native() {
         log::info!("without privilege, what is mounted below the source is hidden");
     }
-    Ok((Arc::new(source), shown))
+    if !options.owners.is_native() {
+        log::info!("owners: {}", options.owners.word());
+    }
+    Ok((owners::open(Arc::new(source), &options.owners)?, shown))
 }
 
 /// Starts the thread that lets nodes and memory go, for as long as the file system is

@@ -18,7 +18,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{getegid, geteuid};
 
 use super::attach::{self, Place};
-use super::options::{Cache, Engine, Flags, Options, Passthrough, Renew, Submounts};
+use super::options::{Cache, Engine, Flags, Options, Owners, Passthrough, Renew, Submounts};
 use super::processes::Proc;
 use super::reload::decide;
 use super::watch::Watching;
@@ -76,6 +76,7 @@ fn options_of(target: &Path) -> Options {
         cache: Cache::Off,
         passthrough: Passthrough::Auto,
         submounts: Submounts::Follow,
+        owners: Owners::Native,
         engine: Engine::Fuse,
         foreground: true,
         written: Vec::new(),

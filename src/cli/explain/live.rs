@@ -100,6 +100,7 @@ fn of_kernel(there: &IdMapped) -> Facts {
             "copied",
             "what was mounted below at the mount has a mount of its own",
         ),
+        owners: Said::new("native", "those that files have in the source"),
         mounted: Said::new("directly", "every user may enter"),
         user_namespace: "initial".to_owned(),
         threads: 0,
@@ -185,6 +186,7 @@ fn text(explained: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
     line("ACLs", &said(&mount.acl))?;
     line("permission", &said(&mount.permission))?;
     line("submounts", &said(&mount.submounts))?;
+    line("owners", &said(&mount.owners))?;
     line("mounted", &said(&mount.mounted))?;
     if let Some(pid) = mount.pid {
         let device = if mount.clone_fd { "a device each" } else { "one device" };
