@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use super::{
     Change, Created, Dir, DirEntry, Facts, File, FileHandle, Found, InodeFlags, InodeFlagsKind,
-    Key, Lending, Lock, Locks, New, Node, RenameFlags, Rights, Source, Statfs, Unwatched, Watch,
-    XattrSet,
+    Key, Lending, Lock, Locks, New, Node, Prepare, RenameFlags, Rights, Source, Statfs, Unwatched,
+    Watch, XattrSet,
 };
 use crate::acl::{Acl, AclKind, Capability};
 use crate::attr::{Attr, FileKind, Name};
@@ -103,13 +103,20 @@ impl Ledger {
 #[derive(Debug)]
 pub struct Wrap {
     inner: Arc<dyn Source>,
+    /// What new files are prepared with where the caller does not.
+    prepare: Option<Prepare<'static>>,
     ledger: Arc<Ledger>,
 }
 
 impl Wrap {
     /// Wraps a source.
     pub fn new(inner: Arc<dyn Source>) -> Self {
-        Self { inner, ledger: Arc::default() }
+        Self { inner, prepare: None, ledger: Arc::default() }
+    }
+
+    /// Wraps a source in which every new file is prepared.
+    pub fn preparing(inner: Arc<dyn Source>, prepare: Prepare<'static>) -> Self {
+        Self { prepare: Some(prepare), ..Self::new(inner) }
     }
 
     /// Returns how often something was called, failures included.
@@ -190,7 +197,8 @@ impl Source for Wrap {
 
     fn create(&self, dir: &Node, name: Name<'_>, new: &New<'_>) -> Result<Created> {
         self.ledger.enter(Call::Create)?;
-        let Created { found, file } = self.inner.create(dir, name, new)?;
+        let new = New { prepare: new.prepare.or(self.prepare), ..*new };
+        let Created { found, file } = self.inner.create(dir, name, &new)?;
         Ok(Created { found, file: file.map(|file| self.file(file)) })
     }
 

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags as HostRename, renameat2};
 use nix::sys::stat::{SFlag, mkdirat, mknodat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
@@ -65,7 +66,7 @@ impl Host {
     }
 
     /// Acts as the owner of what is to be made in a directory.
-    fn become_owner(&self, dir: &Held, owner: Ids<Disk>, mode: Mode) -> Result<()> {
+    pub(super) fn become_owner(&self, dir: &Held, owner: Ids<Disk>, mode: Mode) -> Result<()> {
         let (uid, gid) = (owner.uid.raw(), owner.gid.raw());
         let credentials = &self.context.credentials;
         credentials.assume(Who::Owner(uid, gid), kept(mode))?;
@@ -77,6 +78,7 @@ impl Host {
 
     /// Takes a name away.
     pub(super) fn drop_name(&self, dir: &Held, name: &OsStr, kind: UnlinkatFlags) -> Result<()> {
+        self.shown(&dir.key, name, Errno::ENOENT)?;
         self.context.as_onlooker(self.volumes.tagged(dir.key.volume).as_deref())?;
         Ok(unlinkat(dir.fd(), name, kind)?)
     }
@@ -126,7 +128,7 @@ fn gives_group(dir: BorrowedFd<'_>) -> Result<bool> {
 }
 
 /// Makes an entry without opening it; returns its kind.
-fn add(dir: BorrowedFd<'_>, name: &OsStr, new: &New<'_>) -> Result<FileKind> {
+pub(super) fn add(dir: BorrowedFd<'_>, name: &OsStr, new: &New<'_>) -> Result<FileKind> {
     let node = |kind, rdev| -> Result<FileKind> {
         mknodat(dir, name, file_type(kind)?, nix_mode(new.mode), rdev)?;
         Ok(kind)

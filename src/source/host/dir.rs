@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::unistd::{Whence, fdatasync, fsync, lseek};
 
-use super::Context;
 use super::file::{read_flags, write_flags};
+use super::{Context, staging};
 use crate::attr::FileKind;
 use crate::error::{Error, Result};
 use crate::source::{Dir, DirEntry, InodeFlags, InodeFlagsKind};
@@ -24,6 +24,8 @@ const CHUNK: usize = 32 * 1024;
 pub(super) struct HostDir {
     context: Arc<Context>,
     fd: OwnedFd,
+    /// Whether the name of staging is left out.
+    hides: bool,
     state: Mutex<State>,
 }
 
@@ -51,8 +53,8 @@ struct Rest {
 
 impl HostDir {
     /// Wraps an open directory.
-    pub fn new(context: Arc<Context>, fd: OwnedFd) -> Self {
-        Self { context, fd, state: Mutex::default() }
+    pub fn new(context: Arc<Context>, fd: OwnedFd, hides: bool) -> Self {
+        Self { context, fd, hides, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -102,7 +104,7 @@ impl Dir for HostDir {
         let mut rest = self.take(offset);
         let mut passed = false;
         let done = loop {
-            if rest.pass(each, &mut passed).is_break() {
+            if rest.pass(each, &mut passed, self.hides).is_break() {
                 break Ok(());
             }
             match self.fill(&mut rest) {
@@ -123,7 +125,8 @@ impl Dir for HostDir {
         if offset == 0 && self.fill(&mut rest).is_ok() {
             rest.fresh = true;
         }
-        let names = rest.names();
+        let mut names = rest.names();
+        names.retain(|name| !self.hides || name != staging::NAME);
         self.state().rest = Some(rest);
         names
     }
@@ -161,11 +164,14 @@ impl Rest {
         &mut self,
         each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
         passed: &mut bool,
+        hides: bool,
     ) -> ControlFlow<()> {
         let entries = |start| self.buf.get(start..self.end).unwrap_or_default();
         while let Some((entry, length)) = dirent::first(entries(self.start)) {
-            each(listed(entry))?;
-            *passed = true;
+            if !(hides && entry.name == staging::NAME) {
+                each(listed(entry))?;
+                *passed = true;
+            }
             self.offset = entry.next;
             self.start = self.start.saturating_add(length);
         }

@@ -9,6 +9,7 @@
 //! mode bits deny that user (a file of mode 0000) is `EACCES` for callers too,
 //! whoever they are in the view.
 
+mod birth;
 mod change;
 mod create;
 mod dir;
@@ -20,6 +21,7 @@ mod mounts;
 mod node;
 mod reserve;
 mod source;
+mod staging;
 mod volume;
 mod watch;
 mod xattr;
@@ -48,6 +50,7 @@ use crate::sys::{mount, xattr as sys_xattr};
 use crate::text::{plain, shown};
 
 use reserve::Exchanges;
+use staging::Staging;
 use volume::{Volume, Volumes};
 
 /// What is shown of file systems that are mounted below the source.
@@ -65,6 +68,10 @@ pub enum Submounts {
 pub struct HostOptions {
     /// What is shown of mounts below the directory.
     pub submounts: Submounts,
+    /// Whether files of every kind are made with [`crate::source::New::prepare`]:
+    /// where that takes a directory, it is `.idmapfs` in the root, a name which is
+    /// then not shown.
+    pub staging: bool,
 }
 
 /// Why a directory cannot be a source.
@@ -113,6 +120,7 @@ pub struct Host {
     submounts: Submounts,
     volumes: Volumes,
     exchanges: Exchanges,
+    staging: Option<Staging>,
     facts: Facts,
 }
 
@@ -156,7 +164,15 @@ impl Host {
         };
         let context = Arc::new(Context { procfs, credentials });
         let exchanges = Exchanges::default();
-        Ok(Self { context, root, mount: root_stat.mount, submounts, volumes, exchanges, facts })
+        let (key, _) = volumes
+            .root()
+            .identify(root.as_fd(), &root_stat)
+            .map_err(|error| named(Errno::from_raw(error.errno().0)))?;
+        let staging = options.staging.then(|| Staging::new(key));
+        let mount = root_stat.mount;
+        let host = Self { context, root, mount, submounts, volumes, exchanges, staging, facts };
+        host.clean_staging();
+        Ok(host)
     }
 
     /// Returns what is shown of mounts below the directory: `Hide` also where

@@ -37,6 +37,11 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// Holds a file by a descriptor.
+    pub const fn new(fd: OwnedFd, key: Key, kind: FileKind) -> Self {
+        Self { fd, key, kind }
+    }
+
     /// Returns the `O_PATH` descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -84,7 +89,9 @@ impl Host {
 
     /// Looks a name up.
     pub(super) fn find(&self, dir: &Node, name: Name<'_>) -> Result<Found> {
-        self.look(held(dir, Errno::ENOENT)?, name.as_os_str())
+        let dir = held(dir, Errno::ENOENT)?;
+        self.shown(&dir.key, name.as_os_str(), Errno::ENOENT)?;
+        self.look(dir, name.as_os_str())
     }
 
     /// Describes the file that a name in a directory leads to.
@@ -130,16 +137,31 @@ impl Host {
 
     /// Does the same through a descriptor.
     fn look_closer(&self, dir: &Held, name: &OsStr) -> Result<Found> {
+        Ok(self.take(dir, name)?.1)
+    }
+
+    /// Looks a name up and holds what it leads to.
+    pub(super) fn reach_name(&self, dir: &Node, name: Name<'_>) -> Result<(Node, Found)> {
+        let dir = held(dir, Errno::ENOENT)?;
+        self.shown(&dir.key, name.as_os_str(), Errno::ENOENT)?;
+        self.context.as_onlooker(self.volumes.tagged(dir.key.volume).as_deref())?;
+        self.take(dir, name.as_os_str())
+    }
+
+    fn take(&self, dir: &Held, name: &OsStr) -> Result<(Node, Found)> {
         let fd = match open_beneath(dir.fd(), name, OFlag::O_PATH, Mode::new(0), self.submounts) {
             Err(error) if error.is(libc::EXDEV) => {
                 let hidden = self.covered(dir, name)?.ok_or(Error::Stale)?;
-                return Ok(hidden.found());
+                let found = hidden.found();
+                return Ok((Node::new(HostNode::Hidden(hidden)), found));
             }
             opened => opened?,
         };
         let stat = stat(fd.as_fd(), OsStr::new(""))?;
         let volume = self.volume_of(dir, name, fd.as_fd(), &stat)?;
-        self.found(&volume, fd.as_fd(), &stat)
+        let found = self.found(&volume, fd.as_fd(), &stat)?;
+        let held = Held { fd, key: found.key.clone(), kind: found.attr.kind };
+        Ok((Node::new(HostNode::Held(held)), found))
     }
 
     /// Returns what is shown in place of a mount that is to be hidden.
@@ -183,6 +205,9 @@ impl Host {
     pub(super) fn hold(&self, dir: &Node, name: Name<'_>, key: &Key) -> Result<Node> {
         let dir = held(dir, Errno::ESTALE)?;
         let name = name.as_os_str();
+        if self.is_staging(&dir.key, name) {
+            return Err(Error::Stale);
+        }
         self.context.as_server(SetId::Unaffected)?;
         let opened = open_beneath(dir.fd(), name, OFlag::O_PATH, Mode::new(0), self.submounts);
         let fd = match opened {

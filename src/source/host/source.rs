@@ -42,6 +42,10 @@ impl Source for Host {
         self.find(dir, name)
     }
 
+    fn reach(&self, dir: &Node, name: Name<'_>) -> Result<(Node, Found)> {
+        self.reach_name(dir, name)
+    }
+
     fn open_by_name(&self, dir: &Node, name: Name<'_>, key: &Key) -> Result<Node> {
         self.hold(dir, name, key)
     }
@@ -72,11 +76,17 @@ impl Source for Host {
     }
 
     fn create(&self, dir: &Node, name: Name<'_>, new: &New<'_>) -> Result<Created> {
-        self.make(held(dir, Errno::EROFS)?, name.as_os_str(), new)
+        let (dir, name) = (held(dir, Errno::EROFS)?, name.as_os_str());
+        self.shown(&dir.key, name, Errno::EPERM)?;
+        match new.prepare {
+            Some(prepare) => self.make_prepared(dir, name, new, prepare),
+            None => self.make(dir, name, new),
+        }
     }
 
     fn link(&self, node: &Node, dir: &Node, name: Name<'_>, rights: Rights) -> Result<Found> {
         let (node, dir) = (held(node, Errno::EPERM)?, held(dir, Errno::EROFS)?);
+        self.shown(&dir.key, name.as_os_str(), Errno::EPERM)?;
         self.add_name(node, dir, name.as_os_str(), rights)
     }
 
@@ -98,6 +108,8 @@ impl Source for Host {
     ) -> Result<()> {
         let from = (held(from.0, Errno::ENOENT)?, from.1.as_os_str());
         let to = (held(to.0, Errno::EROFS)?, to.1.as_os_str());
+        self.shown(&from.0.key, from.1, Errno::ENOENT)?;
+        self.shown(&to.0.key, to.1, Errno::EPERM)?;
         self.move_name(from, to, flags, owner, rights)
     }
 
@@ -112,7 +124,8 @@ impl Source for Host {
             HostNode::Held(held) => held,
             HostNode::Hidden(hidden) => return Ok(Arc::new(hidden.clone())),
         };
-        Ok(Arc::new(HostDir::new(Arc::clone(&self.context), self.reopen_dir(held)?)))
+        let hides = self.lists_staging(&held.key);
+        Ok(Arc::new(HostDir::new(Arc::clone(&self.context), self.reopen_dir(held)?, hides)))
     }
 
     fn statfs(&self, node: &Node) -> Result<Statfs> {

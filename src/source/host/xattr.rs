@@ -17,7 +17,15 @@ use crate::sys::xattr;
 impl Host {
     /// Reads an ACL.
     pub(super) fn read_acl(&self, node: &Node, kind: AclKind) -> Result<Option<Acl<Disk>>> {
-        match self.read_special(node, kind.xattr()) {
+        match inner(node)? {
+            HostNode::Held(held) => self.read_held_acl(held, kind),
+            HostNode::Hidden(_) => Ok(None),
+        }
+    }
+
+    /// Reads an ACL of a file that is held.
+    pub(super) fn read_held_acl(&self, held: &Held, kind: AclKind) -> Result<Option<Acl<Disk>>> {
+        match self.read_special(held, kind.xattr()) {
             Ok(Some(value)) => Acl::decode(&value),
             Ok(None) => Ok(None),
             Err(error) if error.is(libc::EOPNOTSUPP) => Err(Error::Unsupported),
@@ -46,7 +54,8 @@ impl Host {
 
     /// Reads the file capability.
     pub(super) fn read_capability(&self, node: &Node) -> Result<Option<Capability<Disk>>> {
-        self.read_special(node, CAPABILITY_XATTR)?
+        let HostNode::Held(held) = inner(node)? else { return Ok(None) };
+        self.read_special(held, CAPABILITY_XATTR)?
             .map(|value| Capability::decode(&value))
             .transpose()
     }
@@ -66,8 +75,7 @@ impl Host {
     }
 
     /// Reads an attribute that holds ids; `None` if it is not set.
-    fn read_special(&self, node: &Node, name: &str) -> Result<Option<Vec<u8>>> {
-        let HostNode::Held(held) = inner(node)? else { return Ok(None) };
+    fn read_special(&self, held: &Held, name: &str) -> Result<Option<Vec<u8>>> {
         self.context.as_server(SetId::Unaffected)?;
         match xattr::get(held.fd(), OsStr::new(name)) {
             Ok(value) => Ok(Some(value)),

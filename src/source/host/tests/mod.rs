@@ -4,6 +4,7 @@
 //! meanwhile is done in [`outside`].
 
 mod access;
+mod birth;
 mod child;
 mod conformance;
 mod create;

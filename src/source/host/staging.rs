@@ -1,0 +1,276 @@
+//! Where files are made that are to be seen only when they are ready: a
+//! directory `.idmapfs` in the root, which the source does not show.
+//!
+//! Each server has a directory of its own there, made when it is first needed
+//! and held by a lock of flock(2). Whoever finds one that nobody holds removes
+//! it with all that a server that was killed has left in it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::stat::{Mode as NixMode, fchmod, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::{Host, Submounts, open_beneath};
+use crate::acl::AclKind;
+use crate::attr::Mode;
+use crate::error::{Error, Result};
+use crate::source::Key;
+use crate::sync::lock;
+use crate::sys::cred::SetId;
+use crate::sys::dirent;
+use crate::sys::stat::{Stat, stat};
+use crate::sys::xattr as sys_xattr;
+
+/// The name of the directory, in the root.
+pub(super) const NAME: &str = ".idmapfs";
+
+/// How often it is tried again when others remove or make what is being made.
+const TRIES: usize = 64;
+
+/// How many bytes of a listing are read at a time.
+const CHUNK: usize = 8 * 1024;
+
+/// The staging of a source.
+#[derive(Debug)]
+pub(super) struct Staging {
+    /// The root, in which the name is hidden.
+    root: Key,
+    now: Mutex<Option<Arc<Stage>>>,
+}
+
+/// The directory of one server.
+#[derive(Debug)]
+pub(super) struct Stage {
+    dir: Flock<OwnedFd>,
+    name: OsString,
+    next: AtomicU64,
+}
+
+impl Stage {
+    /// Returns the directory, open for more than its path.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Returns a name that nothing in it has.
+    pub fn fresh(&self) -> OsString {
+        self.next.fetch_add(1, Ordering::Relaxed).to_string().into()
+    }
+
+    fn is_gone(&self) -> bool {
+        stat(self.fd(), OsStr::new("")).is_ok_and(|stat| stat.nlink == 0)
+    }
+}
+
+impl Staging {
+    /// Stages for a root, nothing of which is made yet.
+    pub fn new(root: Key) -> Self {
+        Self { root, now: Mutex::default() }
+    }
+
+    /// Reports whether somebody has removed this server's directory.
+    pub fn is_gone(&self) -> bool {
+        lock(&self.now).as_ref().is_some_and(|stage| stage.is_gone())
+    }
+}
+
+impl Host {
+    /// Reports whether a name is the one that is hidden.
+    pub(super) fn is_staging(&self, dir: &Key, name: &OsStr) -> bool {
+        name == NAME && self.staging.as_ref().is_some_and(|staging| staging.root == *dir)
+    }
+
+    /// Sees that a name is not the hidden one; with `errno` if it is.
+    pub(super) fn shown(&self, dir: &Key, name: &OsStr, errno: Errno) -> Result<()> {
+        if self.is_staging(dir, name) { Err(errno.into()) } else { Ok(()) }
+    }
+
+    /// Reports whether listings of a directory leave the name out.
+    pub(super) fn lists_staging(&self, dir: &Key) -> bool {
+        self.staging.as_ref().is_some_and(|staging| staging.root == *dir)
+    }
+
+    /// Returns this server's directory, made anew where there is none (any more).
+    ///
+    /// # Errors
+    /// `Unsupported` without [`super::HostOptions::staging`]; `Denied` where the
+    /// name leads to something else; as mkdir(2), open(2), flock(2).
+    pub(super) fn stage(&self) -> Result<Arc<Stage>> {
+        let staging = self.staging.as_ref().ok_or(Error::Unsupported)?;
+        let mut now = lock(&staging.now);
+        if let Some(stage) = now.as_ref().filter(|stage| !stage.is_gone()) {
+            return Ok(Arc::clone(stage));
+        }
+        let stage = Arc::new(self.new_stage()?);
+        *now = Some(Arc::clone(&stage));
+        Ok(stage)
+    }
+
+    fn new_stage(&self) -> Result<Stage> {
+        self.context.as_server(SetId::Unaffected)?;
+        self.context.credentials.umask(0o077)?;
+        let mut number = 0_u64;
+        for _ in 0..TRIES {
+            let Some(top) = self.top(true)? else { continue };
+            tidy(top.as_fd());
+            let name = format!("{}.{number}", std::process::id());
+            match mkdirat(&top, name.as_str(), NixMode::S_IRWXU) {
+                Ok(()) => {}
+                Err(Errno::EEXIST) => {
+                    number = number.saturating_add(1);
+                    continue;
+                }
+                // The last server has just removed what it left.
+                Err(Errno::ENOENT) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+            if let Some(dir) = hold(top.as_fd(), OsStr::new(&name))? {
+                return Ok(Stage { dir, name: name.into(), next: AtomicU64::new(0) });
+            }
+        }
+        Err(Errno::EBUSY.into())
+    }
+
+    /// Opens what all servers share, and makes it if wanted; `None` if it is not
+    /// there.
+    fn top(&self, make: bool) -> Result<Option<OwnedFd>> {
+        let root = self.root.as_fd();
+        if make {
+            match mkdirat(root, NAME, NixMode::S_IRWXU) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let opened = open_beneath(root, OsStr::new(NAME), flags, Mode::new(0), Submounts::Hide);
+        let top = match opened {
+            Ok(top) => top,
+            Err(error) if error.is(libc::ENOENT) => return Ok(None),
+            Err(error) if [libc::EMFILE, libc::ENFILE].iter().any(|lack| error.is(*lack)) => {
+                return Err(error);
+            }
+            Err(_) => return Err(foreign()),
+        };
+        let seen = stat(top.as_fd(), OsStr::new(""))?;
+        if !self.context.credentials.is_own_uid(seen.uid) {
+            return Err(foreign());
+        }
+        if make {
+            // It comes with what the root gives to all that is made in it.
+            let default = OsStr::new(AclKind::Default.xattr());
+            match sys_xattr::remove(top.as_fd(), default) {
+                Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            if seen.mode & 0o7777 != 0o700 {
+                fchmod(&top, NixMode::S_IRWXU)?;
+            }
+        }
+        Ok(Some(top))
+    }
+
+    /// Removes what servers have left that were killed.
+    pub(super) fn clean_staging(&self) {
+        if self.staging.is_none() || self.context.as_server(SetId::Unaffected).is_err() {
+            return;
+        }
+        if let Ok(Some(top)) = self.top(false) {
+            tidy(top.as_fd());
+            let _in_use = unlinkat(self.root.as_fd(), NAME, UnlinkatFlags::RemoveDir);
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let Some(staging) = &self.staging else { return };
+        let Some(stage) = lock(&staging.now).take() else { return };
+        if self.context.as_server(SetId::Unaffected).is_err() {
+            return;
+        }
+        let own = OsStr::new(NAME).to_os_string();
+        let path = std::path::Path::new(&own).join(&stage.name);
+        // What is not empty is removed by whoever comes next.
+        for path in [path.as_path(), own.as_ref()] {
+            let _in_use = unlinkat(self.root.as_fd(), path, UnlinkatFlags::RemoveDir);
+        }
+    }
+}
+
+/// Says that the name is taken by what is not ours.
+fn foreign() -> Error {
+    log::warn!(
+        "{NAME} in the root of the source is no directory of this user; \
+         remove it, new files are prepared there"
+    );
+    Error::Denied
+}
+
+/// Opens a directory and takes its lock; `None` if another holds it, or it is
+/// not there any more.
+fn hold(top: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Flock<OwnedFd>>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let dir = match open_beneath(top, name, flags, Mode::new(0), Submounts::Hide) {
+        Ok(dir) => dir,
+        Err(error) if error.is(libc::ENOENT) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let dir = match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+        Ok(dir) => dir,
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+        Err((_, errno)) => return Err(errno.into()),
+    };
+    // Whoever held it before may have removed it.
+    let same = |a: Stat, b: Stat| (a.dev, a.ino) == (b.dev, b.ino) && a.nlink > 0;
+    let there = match stat(top, name) {
+        Ok(there) => same(stat(dir.as_fd(), OsStr::new(""))?, there),
+        Err(_) => false,
+    };
+    Ok(there.then_some(dir))
+}
+
+/// Removes the directories that nobody holds.
+fn tidy(top: BorrowedFd<'_>) {
+    for name in names(top) {
+        let Ok(Some(dir)) = hold(top, &name) else { continue };
+        for left in names(dir.as_fd()) {
+            remove(dir.as_fd(), &left);
+        }
+        if let Err(errno) = unlinkat(top, name.as_os_str(), UnlinkatFlags::RemoveDir) {
+            let name = name.display();
+            log::warn!("{NAME}/{name}: left by a server that is gone: {}", errno.desc());
+        }
+    }
+}
+
+/// Removes whatever has a name.
+pub(super) fn remove(dir: BorrowedFd<'_>, name: &OsStr) {
+    let done = match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::EISDIR | Errno::EPERM) => unlinkat(dir, name, UnlinkatFlags::RemoveDir),
+        done => done,
+    };
+    if let Err(errno) = done {
+        log::debug!("{NAME}: {}: {}", name.display(), errno.desc());
+    }
+}
+
+/// Lists the names in a directory; as many as can be read.
+fn names(dir: BorrowedFd<'_>) -> Vec<OsString> {
+    let mut names = Vec::new();
+    let mut buf = vec![0; CHUNK];
+    while let Ok(length @ 1..) = dirent::read(dir, &mut buf) {
+        let mut rest = buf.get(..length).unwrap_or_default();
+        while let Some((entry, length)) = dirent::first(rest) {
+            if entry.name != "." && entry.name != ".." {
+                names.push(entry.name.to_owned());
+            }
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+    names
+}
