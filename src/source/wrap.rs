@@ -202,6 +202,10 @@ impl Source for Wrap {
         Ok(Created { found, file: file.map(|file| self.file(file)) })
     }
 
+    fn replace(&self, dir: &Node, name: Name<'_>, key: &Key, new: &New<'_>) -> Result<Found> {
+        self.inner.replace(dir, name, key, new)
+    }
+
     fn link(&self, node: &Node, dir: &Node, name: Name<'_>, rights: Rights) -> Result<Found> {
         self.ledger.enter(Call::Link)?;
         self.inner.link(node, dir, name, rights)

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::source::Prepare;
 use crate::source::conformance::check;
+use crate::source::owners::{self, Owners};
 use crate::source::wrap::Wrap;
 
 /// Runs all checks, each on a new directory below the fixture's.
@@ -96,5 +97,33 @@ fn prepared_as_a_user() {
         let fixture = Fixture::plain();
         fixture.give_away();
         child::run("conformance::prepared_as_a_user", &fixture.path(), unprivileged::as_user);
+    }
+}
+
+/// Does so with owners that are kept beside the files.
+fn run_kept(fixture: &Fixture) {
+    run_with(fixture, &|path| {
+        let options = HostOptions { staging: true, ..HostOptions::default() };
+        owners::open(Arc::new(Host::open(path, &options).unwrap()), &Owners::Xattr).unwrap()
+    });
+}
+
+#[test]
+fn with_owners_in_attributes() {
+    run_kept(&Fixture::plain());
+}
+
+#[test]
+fn with_owners_in_attributes_as_a_user() {
+    if let Some(path) = child::path() {
+        return run_kept(&Fixture::below(&path));
+    }
+    if is_root() {
+        let fixture = Fixture::plain();
+        fixture.give_away();
+        let test = "conformance::with_owners_in_attributes_as_a_user";
+        for act_as in [unprivileged::as_user, unprivileged::as_root_of_namespace] {
+            child::run(test, &fixture.path(), act_as);
+        }
     }
 }

@@ -93,7 +93,9 @@ impl Kept {
         };
         let prepare = new.prepare.map(|_| Prepare(&prepare));
         let below = New { owner: self.inner.own, mode, umask: 0, prepare, ..*new };
-        self.inner.below.create(&self.under(dir)?, name, &below)
+        let Created { found, .. } = self.inner.below.create(&self.under(dir)?, name, &below)?;
+        let seen = Seen { attr: found.attr, standing: Standing::Kindless };
+        Ok(Created { found: self.inner.present(found, &seen), file: None })
     }
 
     /// Makes a file with a record; the kind on disk is another one than that of the

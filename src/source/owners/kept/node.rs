@@ -7,7 +7,7 @@ use super::seen::Seen;
 use super::{Inner, Kept};
 use crate::attr::{FileKind, Name};
 use crate::error::{Error, Result};
-use crate::source::{FileHandle, Found, Key, Node};
+use crate::source::{Found, Key, Node};
 use crate::sync::lock;
 
 /// A file that is held.
@@ -103,7 +103,9 @@ impl Inner {
         let key = self.aliases.shown(found.key);
         let mut attr = seen.shown();
         attr.ino = key.ino;
-        let handle: Option<FileHandle> = found.handle;
+        // What stands for any other kind may change, which takes its name.
+        let nameless = matches!(attr.kind, FileKind::Regular | FileKind::Directory);
+        let handle = found.handle.filter(|_| nameless);
         Found { key, handle, attr }
     }
 }
