@@ -94,8 +94,7 @@ pub(super) fn open_source(
     source: &Path,
 ) -> Result<(Arc<dyn Source>, Submounts), MountError> {
     let submounts = options.submounts;
-    let staging = !options.owners.is_native();
-    let source = Host::open(source, &HostOptions { submounts, staging })?;
+    let source = Host::open(source, &HostOptions { submounts, staging: false })?;
     let shown = source.submounts();
     if submounts != shown && options.owners.is_native() {
         log::info!("without privilege, what is mounted below the source is hidden");

@@ -13,13 +13,12 @@ use super::create::add;
 use super::file::{HostFile, Opening};
 use super::node::{Held, HostNode, held};
 use super::staging::{Stage, remove};
-use super::volume::Volume;
 use super::{Host, open_beneath};
 use crate::acl::{Acl, AclKind};
 use crate::attr::{FileKind, Mode};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Id, Ids};
-use crate::source::{Created, File, Found, Key, New, NewKind, Node, Prepare, Rights};
+use crate::source::{Created, File, Found, New, NewKind, Node, Prepare, Rights};
 use crate::sys::cred::SetId;
 use crate::sys::stat::{Stat, stat};
 
@@ -189,75 +188,24 @@ impl Host {
         new: &New<'_>,
     ) -> Result<Unborn> {
         let stage = staged.stage.fd();
+        let at = |flags, mode| open_beneath(stage, &staged.name, flags, mode, self.submounts);
         let mut open = None;
         if let NewKind::Regular(Some(flags)) = new.what {
             let opening = Opening::new(flags);
             let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-            let flags = opening.flags() | create;
-            open = Some((
-                open_beneath(stage, &staged.name, flags, new.mode, self.submounts)?,
-                opening,
-            ));
+            open = Some((at(opening.flags() | create, new.mode)?, opening));
         } else {
             add(stage, &staged.name, new)?;
         }
-        let (fd, volume, found) = self.find_staged(staged, dir, name)?;
+        let fd = at(OFlag::O_PATH, Mode::new(0))?;
+        let stat = stat(fd.as_fd(), OsStr::new(""))?;
+        let volume = self.volume_of(dir, name, fd.as_fd(), &stat)?;
+        let found = self.found(&volume, fd.as_fd(), &stat)?;
         let context = &self.context;
         let file = open.map(|(fd, opening)| -> Arc<dyn File> {
             Arc::new(HostFile::new(Arc::clone(context), fd, opening, volume.lends))
         });
         Ok(Unborn { node: node(fd, &found), found, file })
-    }
-
-    /// Finds what is in staging, of what is to be or was in a directory.
-    fn find_staged(
-        &self,
-        staged: &Staged,
-        dir: &Held,
-        name: &OsStr,
-    ) -> Result<(OwnedFd, Arc<Volume>, Found)> {
-        let stage = staged.stage.fd();
-        let fd = open_beneath(stage, &staged.name, OFlag::O_PATH, Mode::new(0), self.submounts)?;
-        let stat = stat(fd.as_fd(), OsStr::new(""))?;
-        let volume = self.volume_of(dir, name, fd.as_fd(), &stat)?;
-        let found = self.found(&volume, fd.as_fd(), &stat)?;
-        Ok((fd, volume, found))
-    }
-
-    /// Puts a new file in the place of what a key says.
-    ///
-    /// Should another file come to the name in the same moment, it has it back at once.
-    pub(super) fn make_in_place(
-        &self,
-        dir: &Held,
-        name: &OsStr,
-        key: &Key,
-        new: &New<'_>,
-    ) -> Result<Found> {
-        let stage = self.stage()?;
-        self.become_owner(dir, new.owner, new.mode)?;
-        self.context.credentials.umask(new.umask)?;
-        let staged = Staged { name: stage.fresh(), stage };
-        let unborn = self.stage_one(&staged, dir, name, new)?;
-        if let Some(Prepare(prepare)) = new.prepare {
-            prepare(&unborn.node, &unborn.found)?;
-        }
-        let (from, to) = ((staged.stage.fd(), staged.name.as_os_str()), (dir.fd(), name));
-        self.context.as_server(SetId::Unaffected)?;
-        if self.look(dir, name)?.key != *key {
-            return Err(Error::Stale);
-        }
-        let exchange = || renameat2(from.0, from.1, to.0, to.1, HostRename::RENAME_EXCHANGE);
-        match exchange() {
-            Err(Errno::EINVAL) => return Err(Error::NotOurs),
-            done => done?,
-        }
-        let (_, _, out) = self.find_staged(&staged, dir, name)?;
-        if out.key != *key {
-            exchange()?;
-            return Err(Error::Stale);
-        }
-        Ok(self.born(unborn)?.found)
     }
 
     /// Finds out what a directory gives to what is made in it.
