@@ -94,7 +94,8 @@ pub(super) fn open_source(
     source: &Path,
 ) -> Result<(Arc<dyn Source>, Submounts), MountError> {
     let submounts = options.submounts;
-    let source = Host::open(source, &HostOptions { submounts, staging: false })?;
+    let source =
+        Host::open(source, &HostOptions { submounts, staging: !options.owners.is_native() })?;
     let shown = source.submounts();
     if submounts != shown && options.owners.is_native() {
         log::info!("without privilege, what is mounted below the source is hidden");

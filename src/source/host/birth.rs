@@ -2,7 +2,7 @@
 //! half made, and whoever kills the server leaves no file that is.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -18,7 +18,7 @@ use crate::acl::{Acl, AclKind};
 use crate::attr::{FileKind, Mode};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Id, Ids};
-use crate::source::{Created, File, Found, New, NewKind, Node, Prepare, Rights};
+use crate::source::{Created, File, Found, Key, New, NewKind, Node, Prepare, Rights};
 use crate::sys::cred::SetId;
 use crate::sys::stat::{Stat, stat};
 
@@ -161,6 +161,67 @@ impl Host {
         new: &New<'_>,
         prepare: Prepare<'_>,
     ) -> Result<Created> {
+        let (mut staged, unborn) = self.make_ready(dir, name, new, Some(prepare))?;
+        self.move_out(&staged, dir, name, new)?;
+        // It is where it belongs.
+        staged.name.clear();
+        self.born(unborn)
+    }
+
+    /// Makes an entry that is to take the place of another file, and puts it there
+    /// if the name leads to that file.
+    pub(super) fn put_in_place(
+        &self,
+        dir: &Held,
+        name: &OsStr,
+        key: &Key,
+        new: &New<'_>,
+    ) -> Result<Found> {
+        if new.what.kind().is_dir() {
+            return Err(Error::Invalid);
+        }
+        self.leads_to(dir.fd(), dir, name, key)?;
+        let (staged, unborn) = self.make_ready(dir, name, new, new.prepare)?;
+        let stage = staged.stage.fd();
+        let exchange = || {
+            let flags = HostRename::RENAME_EXCHANGE;
+            renameat2(stage, staged.name.as_os_str(), dir.fd(), name, flags)
+        };
+        match self.context.for_caller(rights(new), SetId::Unaffected, exchange) {
+            Err(error) if error.is(libc::ENOENT) => return Err(Error::Stale),
+            Err(error) if error.is(libc::EINVAL) => return Err(Error::NotOurs),
+            done => done?,
+        }
+        // What had the name is in staging now, and goes with the guard.
+        if let Err(error) = self.leads_to(stage, dir, &staged.name, key) {
+            self.context.for_caller(rights(new), SetId::Unaffected, exchange)?;
+            return Err(error);
+        }
+        Ok(self.born(unborn)?.found)
+    }
+
+    /// Sees that a name leads to a file; `dir` is where it belongs.
+    fn leads_to(&self, at: BorrowedFd<'_>, dir: &Held, name: &OsStr, key: &Key) -> Result<()> {
+        self.context.as_server(SetId::Unaffected)?;
+        let opened = open_beneath(at, name, OFlag::O_PATH, Mode::new(0), self.submounts);
+        let fd = opened.map_err(|error| match error.is(libc::ENOENT) {
+            true => Error::Stale,
+            false => error,
+        })?;
+        let stat = stat(fd.as_fd(), OsStr::new(""))?;
+        let volume = self.volume_of(dir, name, fd.as_fd(), &stat)?;
+        let (found, _) = volume.identify(fd.as_fd(), &stat)?;
+        if found == *key { Ok(()) } else { Err(Error::Stale) }
+    }
+
+    /// Makes an entry in staging, with all that it is to have.
+    fn make_ready(
+        &self,
+        dir: &Held,
+        name: &OsStr,
+        new: &New<'_>,
+        prepare: Option<Prepare<'_>>,
+    ) -> Result<(Staged, Unborn)> {
         let stage = self.stage()?;
         let inherited = self.inherited(dir, new.what.kind())?;
         let mode = inherited.acl.as_ref().map_or(new.mode, |acl| acl.inherit(new.mode).0);
@@ -169,14 +230,11 @@ impl Host {
         self.become_owner(dir, owner, mode)?;
         self.context.credentials.umask(umask)?;
         let made = New { owner, mode, umask, ..*new };
-        let mut staged = Staged { name: stage.fresh(), stage };
+        let staged = Staged { name: stage.fresh(), stage };
         let unborn = self.stage_one(&staged, dir, name, &made)?;
         self.bequeath(&unborn, new, &inherited)?;
-        (prepare.0)(&unborn.node, &unborn.found)?;
-        self.move_out(&staged, dir, name, new)?;
-        // It is where it belongs.
-        staged.name.clear();
-        self.born(unborn)
+        prepare.map_or(Ok(()), |prepare| (prepare.0)(&unborn.node, &unborn.found))?;
+        Ok((staged, unborn))
     }
 
     /// Makes an entry under its name in staging.

@@ -84,6 +84,12 @@ impl Source for Host {
         }
     }
 
+    fn replace(&self, dir: &Node, name: Name<'_>, key: &Key, new: &New<'_>) -> Result<Found> {
+        let (dir, name) = (held(dir, Errno::EROFS)?, name.as_os_str());
+        self.shown(&dir.key, name, Errno::EPERM)?;
+        self.put_in_place(dir, name, key, new)
+    }
+
     fn link(&self, node: &Node, dir: &Node, name: Name<'_>, rights: Rights) -> Result<Found> {
         let (node, dir) = (held(node, Errno::EPERM)?, held(dir, Errno::EROFS)?);
         self.shown(&dir.key, name.as_os_str(), Errno::EPERM)?;

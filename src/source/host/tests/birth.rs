@@ -408,3 +408,54 @@ fn without_staging_only_regular_files_are_prepared() {
     fs::create_dir(fixture.at(".idmapfs")).unwrap();
     walk(&host, ".idmapfs");
 }
+
+#[test]
+fn another_file_takes_a_name_over() {
+    as_everybody("another_file_takes_a_name_over", |path| {
+        let host = open(path);
+        let top = root(&host);
+        let owner = ids(geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let plain = new(NewKind::Regular(None), owner, 0o600, 0);
+        for (entry, what) in kinds().into_iter().filter(|(entry, _)| *entry != "dir") {
+            let old = make(&host, &top, entry, what, &is_nothing).unwrap().found;
+            let found = host.replace(
+                &top,
+                name(entry),
+                &old.key,
+                &New { prepare: Some(Prepare(&is_nothing)), ..plain },
+            );
+            let found = found.unwrap();
+            assert_eq!((found.attr.kind, found.attr.nlink), (FileKind::Regular, 1), "{entry}");
+            assert_ne!(found.key, old.key, "{entry}");
+            assert_eq!(host.lookup(&top, name(entry)).unwrap().key, found.key, "{entry}");
+            // The one that was there is not the one any more.
+            let again = host.replace(
+                &top,
+                name(entry),
+                &old.key,
+                &New { prepare: Some(Prepare(&is_nothing)), ..plain },
+            );
+            assert_eq!(again.unwrap_err(), Error::Stale, "{entry}");
+            let swap = |_: &Node, _: &Found| {
+                fs::remove_file(path.join(entry)).map_err(Error::from)?;
+                fs::create_dir(path.join(entry)).map_err(Error::from)
+            };
+            let swapped = host.replace(
+                &top,
+                name(entry),
+                &found.key,
+                &New { prepare: Some(Prepare(&swap)), ..plain },
+            );
+            assert_eq!(swapped.unwrap_err(), Error::Stale, "{entry}");
+            assert!(path.join(entry).is_dir(), "{entry}");
+            let gone = host.replace(
+                &top,
+                name("none"),
+                &old.key,
+                &New { prepare: Some(Prepare(&is_nothing)), ..plain },
+            );
+            assert_eq!(gone.unwrap_err(), Error::Stale, "{entry}");
+        }
+        assert!(staged(path).is_empty());
+    });
+}
