@@ -35,6 +35,7 @@ mod mount {
     mod locks;
     mod names;
     mod oracle;
+    mod owners;
     mod passthrough;
     mod pjdfstest;
     mod ready;
