@@ -63,6 +63,11 @@ impl Run {
     fn passes(&self) -> bool {
         matches!(&self.engines[1], Engine::Ours(args) if !args.iter().any(|arg| arg == "off"))
     }
+
+    /// Whether the server is an ordinary user's, who keeps the owners elsewhere.
+    fn keeps(&self) -> bool {
+        matches!(&self.engines[1], Engine::Kept(_))
+    }
 }
 
 /// The state of a run.
@@ -96,6 +101,11 @@ impl Session<'_> {
         let (who, op) = self.generator.next();
         if self.stores_nobody(who, &op) {
             *self.stats.known.entry(Known::WhiteoutOfNobody).or_default() += 1;
+            return Ok(());
+        }
+        if self.run.keeps() && matches!(op, Op::SetFlags { .. }) {
+            // Only root may make a file immutable; what is on one disk alone spoils the rest.
+            *self.stats.known.entry(Known::FlagsOfAnotherUser).or_default() += 1;
             return Ok(());
         }
         if self.not_shown(who, &op) {
@@ -482,6 +492,29 @@ fn the_kernel_engine_equals_the_kernel() {
         we_decide: false,
     };
     hold("engine=kernel", &run, 41..43, 2500);
+}
+
+/// The mount of an ordinary user, whose files on disk all belong to that user.
+fn kept(store: &str) {
+    require!(Root, Fuse, Ext4Loop, Idmap);
+    let arguments = ["--owners", store, "--cache", "none"].map(str::to_owned).to_vec();
+    let run = Run {
+        engines: [kernel(), Engine::Kept(arguments)],
+        host_changes: true,
+        settle: NONE,
+        we_decide: false,
+    };
+    hold(&format!("owners={store}"), &run, 61..69, 2500);
+}
+
+#[test]
+fn owners_kept_in_attributes_equal_the_kernel() {
+    kept("xattr");
+}
+
+#[test]
+fn owners_kept_in_a_database_equal_the_kernel() {
+    kept("db");
 }
 
 /// Our mount where the server reads and writes: then who writes makes a

@@ -66,6 +66,9 @@ pub enum Known {
     Tmpfile,
     /// The birth time is not carried by the library.
     BirthTime,
+    /// Where an ordinary user's server keeps the owners, it may not set the flags
+    /// of inodes that root may: not tried.
+    FlagsOfAnotherUser,
 }
 
 /// What marks the birth time in a line.

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::mount::MsFlags;
 
 use super::acl;
 use crate::support::idmap::{self, IdMap};
 use crate::support::image::Ext4;
-use crate::support::ours::{Ours, finish};
-use crate::support::{Sandbox, raw, str, text};
+use crate::support::ours::{Ours, finish, program_for_users};
+use crate::support::{Sandbox, raw, text};
 
 /// The map: a range and a single id, other ones for groups than for users.
 pub fn map() -> IdMap {
@@ -26,7 +29,13 @@ pub enum Engine {
     Ours(Vec<String>),
     /// The kernel's idmapped mount as we make it, with `engine=kernel`.
     MadeByUs,
+    /// The mount of an ordinary user, who keeps the owners beside the files, with
+    /// these arguments.
+    Kept(Vec<String>),
 }
+
+/// Who runs the servers of such mounts: a user of every Debian system.
+const USER: u32 = 34;
 
 /// One of the two trees.
 #[derive(Debug)]
@@ -37,6 +46,8 @@ pub struct Side {
     pub disk: PathBuf,
     /// Our server, if it is ours.
     pub server: Option<Ours>,
+    /// What shows the tree itself, where the files on disk do not say it.
+    _disk_server: Option<Ours>,
 }
 
 /// Two equal trees on one file system, each under its engine.
@@ -55,9 +66,13 @@ impl World {
         let image = Ext4::with(sandbox, 64, "-b 4096");
         let number = crate::support::mounts().len();
         let side = |name: &str, engine: &Engine| {
-            let disk = image.root.join(name);
-            plant(&disk);
             let view = sandbox.dir(&format!("view-{name}-{number}"));
+            if let Engine::Kept(more) = engine {
+                return kept(sandbox, &image.root.join(name), view, number, more);
+            }
+            let disk = image.root.join(name);
+            raw::mkdir(&disk, 0o777).expect("the top");
+            plant(&disk);
             let server = match engine {
                 Engine::Kernel(map) => {
                     idmap::mount(&disk, &view, map);
@@ -68,22 +83,58 @@ impl World {
                     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
                     Some(Ours::new(&disk, &view, &arguments))
                 }
-                Engine::MadeByUs => {
+                Engine::MadeByUs | Engine::Kept(_) => {
                     made_by_us(&disk, &view);
                     None
                 }
             };
-            Side { view, disk, server }
+            Side { view, disk, server, _disk_server: None }
         };
         let sides = [side("one", engines[0]), side("two", engines[1])];
         Self { sides, _image: image }
     }
 }
 
+/// Plants the tree in a user's directory, whose server keeps the owners, and
+/// mounts it: once with the map, and once as it is, for the files on disk.
+fn kept(sandbox: &Sandbox, store: &Path, view: PathBuf, number: usize, more: &[String]) -> Side {
+    let disk = sandbox.dir(&format!("disk-{number}"));
+    raw::mkdir(store, 0o700).expect("a directory of the user");
+    for path in [store, &view, &disk] {
+        raw::chown(path, USER, USER, false).expect("chown");
+    }
+    // Others may come in, as they may where root mounts.
+    let allow = sandbox.file("fuse.conf", "user_allow_other\n");
+    let none: Option<&str> = None;
+    nix::mount::mount(Some(&allow), "/etc/fuse.conf", none, MsFlags::MS_BIND, none)
+        .expect("fuse.conf");
+    let program = program_for_users(sandbox);
+    let start = |point: &Path, arguments: &[String]| {
+        let mut command = Command::new(&program);
+        command.args(["-f", "--allow-other"]).args(arguments).args([store, point]);
+        command.stdin(Stdio::null()).env("XDG_STATE_HOME", sandbox.path("state"));
+        raw::run_as(&mut command, USER, USER, &[]);
+        Ours::start(command, point, point.with_extension("log"))
+    };
+    let state = sandbox.dir("state");
+    raw::chown(&state, USER, USER, false).expect("chown");
+    let option = more.iter().position(|word| word == "--owners").expect("where owners are kept");
+    let uncached = ["--cache", "none"].map(str::to_owned);
+    let disk_server = start(&disk, &[&more[option..option + 2], &uncached].concat());
+    raw::chown(&disk, 0, 0, false).expect("chown through the mount");
+    raw::chmod(&disk, 0o777).expect("chmod through the mount");
+    plant(&disk);
+    let server = start(&view, &[map().arguments(), more.to_vec()].concat());
+    Side { view, disk, server: Some(server), _disk_server: Some(disk_server) }
+}
+
 /// Has our program make the kernel's mount.
 fn made_by_us(disk: &Path, view: &Path) {
     let mut arguments = map().arguments();
-    arguments.extend(["--engine=kernel", str(disk), str(view)].map(ToOwned::to_owned));
+    arguments.extend(
+        ["--engine=kernel", crate::support::str(disk), crate::support::str(view)]
+            .map(ToOwned::to_owned),
+    );
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = finish(&arguments);
     assert!(done.status.success(), "{}", text(&done));
@@ -131,7 +182,6 @@ const FILES: [(&str, u32, u32, u32); 9] = [
 /// Makes the tree; each call makes the same one.
 fn plant(top: &Path) {
     let old = raw::umask(0);
-    raw::mkdir(top, 0o777).expect("the top");
     for (name, uid, gid, mode) in DIRECTORIES {
         let path = top.join(name);
         raw::mkdir(&path, mode).expect("a directory");
