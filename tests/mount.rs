@@ -44,6 +44,7 @@ mod mount {
     mod rules;
     mod semantics;
     mod systemd;
+    mod tools;
     mod user;
     mod verify;
     mod watch;

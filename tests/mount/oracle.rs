@@ -496,7 +496,7 @@ fn the_kernel_engine_equals_the_kernel() {
 
 /// The mount of an ordinary user, whose files on disk all belong to that user.
 fn kept(store: &str) {
-    require!(Root, Fuse, Ext4Loop, Idmap);
+    require!(Root, Fuse, Ext4Loop, Idmap, Fusermount);
     let arguments = ["--owners", store, "--cache", "none"].map(str::to_owned).to_vec();
     let run = Run {
         engines: [kernel(), Engine::Kept(arguments)],

@@ -14,6 +14,9 @@ use crate::support::image::Ext4;
 use crate::support::ours::Ours;
 use crate::support::{Sandbox, output, raw, sandbox, str, text};
 
+/// A user of every Debian system.
+const USER: u32 = 34;
+
 /// How pjdfstest is set up: everything that ext4 on Linux has.
 const CONFIGURATION: &str = r#"
 [features]
@@ -71,12 +74,31 @@ fn results(sandbox: &Sandbox, dir: &Path) -> BTreeMap<String, String> {
 
 /// Compares ours, with these arguments, to the image alone.
 fn no_new_failure(args: &'static [&'static str], root_on_disk: u32) {
+    compare(args, move |sandbox, image| {
+        raw::chown(&image.root, root_on_disk, root_on_disk, false).unwrap();
+        Ours::new(&image.root, &sandbox.dir("mnt"), args)
+    });
+}
+
+/// Compares the mount of an ordinary user, who keeps the owners, to the image alone.
+fn no_new_failure_of_a_user(args: &'static [&'static str]) {
+    compare(args, move |sandbox, image| {
+        let ours = Ours::of_user(sandbox, USER, &image.root, &sandbox.dir("mnt"), args);
+        raw::chown(&ours.point, 0, 0, false).unwrap();
+        raw::chmod(&ours.point, 0o755).unwrap();
+        ours
+    });
+}
+
+fn compare(
+    args: &'static [&'static str],
+    mount: impl FnOnce(&Sandbox, &Ext4) -> Ours + Send + 'static,
+) {
     sandbox(move |sandbox| {
         let image = Ext4::new(sandbox, 200);
         image.remount("relatime");
         let native = results(sandbox, &image.root);
-        raw::chown(&image.root, root_on_disk, root_on_disk, false).unwrap();
-        let ours = Ours::new(&image.root, &sandbox.dir("mnt"), args);
+        let ours = mount(sandbox, &image);
         let found = results(sandbox, &ours.point);
         let exceptions = exceptions(args);
         let fails = |of: &BTreeMap<String, String>, test: &str| {
@@ -117,6 +139,18 @@ fn nothing_fails_with_ids_moved() {
 fn nothing_fails_where_we_decide() {
     require!(Root, Fuse, Ext4Loop, Pjdfstest);
     no_new_failure(&["--mirror", "9999"], 0);
+}
+
+#[test]
+fn nothing_fails_with_owners_in_attributes() {
+    require!(Root, Fuse, Ext4Loop, Fusermount, Pjdfstest);
+    no_new_failure_of_a_user(&["--owners=xattr"]);
+}
+
+#[test]
+fn nothing_fails_with_owners_in_a_database() {
+    require!(Root, Fuse, Ext4Loop, Fusermount, Pjdfstest);
+    no_new_failure_of_a_user(&["--owners=db"]);
 }
 
 /// The suite itself can run here: else the two others would prove nothing.

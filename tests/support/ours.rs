@@ -82,7 +82,9 @@ pub fn processes(point: &Path) -> Vec<nix::unistd::Pid> {
 /// A copy of our program that every user may run.
 pub fn program_for_users(sandbox: &super::Sandbox) -> PathBuf {
     let copy = sandbox.path("idmapfs");
-    super::copy_program(PROGRAM, &copy);
+    if !copy.exists() {
+        super::copy_program(PROGRAM, &copy);
+    }
     raw::chmod(&copy, 0o755).expect("chmod");
     copy
 }
@@ -112,6 +114,31 @@ impl Ours {
         let source = sandbox.dir("src");
         let ours = Self::new(&source, &sandbox.dir("mnt"), args);
         (source, ours)
+    }
+
+    /// Mounts as an ordinary user, whose own both directories then are; all may
+    /// enter, as they may where root mounts.
+    pub fn of_user(
+        sandbox: &super::Sandbox,
+        user: u32,
+        source: &Path,
+        point: &Path,
+        args: &[&str],
+    ) -> Self {
+        let state = sandbox.dir(&format!("state-{user}"));
+        for path in [source, point, &state] {
+            raw::chown(path, user, user, false).expect("chown");
+        }
+        let allow = sandbox.file("fuse.conf", "user_allow_other\n");
+        let none: Option<&str> = None;
+        let bind = nix::mount::MsFlags::MS_BIND;
+        nix::mount::mount(Some(&allow), "/etc/fuse.conf", none, bind, none).expect("fuse.conf");
+        let program = program_for_users(sandbox);
+        let mut command = Command::new(&program);
+        command.args(["-f", "--allow-other"]).args(args).arg(source).arg(point);
+        command.stdin(Stdio::null()).env("XDG_STATE_HOME", state).env_remove("RUST_LOG");
+        raw::run_as(&mut command, user, user, &[]);
+        Self::start(command, point, point.with_extension("log"))
     }
 
     /// Starts a foreground command line that mounts at `point`.

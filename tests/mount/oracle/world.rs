@@ -2,14 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-use nix::mount::MsFlags;
 
 use super::acl;
 use crate::support::idmap::{self, IdMap};
 use crate::support::image::Ext4;
-use crate::support::ours::{Ours, finish, program_for_users};
+use crate::support::ours::{Ours, finish};
 use crate::support::{Sandbox, raw, text};
 
 /// The map: a range and a single id, other ones for groups than for users.
@@ -100,27 +97,15 @@ impl World {
 fn kept(sandbox: &Sandbox, store: &Path, view: PathBuf, number: usize, more: &[String]) -> Side {
     let disk = sandbox.dir(&format!("disk-{number}"));
     raw::mkdir(store, 0o700).expect("a directory of the user");
-    for path in [store, &view, &disk] {
-        raw::chown(path, USER, USER, false).expect("chown");
-    }
-    // Others may come in, as they may where root mounts.
-    let allow = sandbox.file("fuse.conf", "user_allow_other\n");
-    let none: Option<&str> = None;
-    nix::mount::mount(Some(&allow), "/etc/fuse.conf", none, MsFlags::MS_BIND, none)
-        .expect("fuse.conf");
-    let program = program_for_users(sandbox);
-    let start = |point: &Path, arguments: &[String]| {
-        let mut command = Command::new(&program);
-        command.args(["-f", "--allow-other"]).args(arguments).args([store, point]);
-        command.stdin(Stdio::null()).env("XDG_STATE_HOME", sandbox.path("state"));
-        raw::run_as(&mut command, USER, USER, &[]);
-        Ours::start(command, point, point.with_extension("log"))
-    };
-    let state = sandbox.dir("state");
-    raw::chown(&state, USER, USER, false).expect("chown");
+    raw::chown(store, USER, USER, false).expect("chown");
     let option = more.iter().position(|word| word == "--owners").expect("where owners are kept");
     let uncached = ["--cache", "none"].map(str::to_owned);
-    let disk_server = start(&disk, &[&more[option..option + 2], &uncached].concat());
+    let as_it_is = [&more[option..option + 2], &uncached].concat();
+    let start = |point: &Path, arguments: &[String]| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Ours::of_user(sandbox, USER, store, point, &arguments)
+    };
+    let disk_server = start(&disk, &as_it_is);
     raw::chown(&disk, 0, 0, false).expect("chown through the mount");
     raw::chmod(&disk, 0o777).expect("chmod through the mount");
     plant(&disk);
