@@ -128,9 +128,10 @@ impl Proc {
     fn maps(&self, pid: u32, owner: Owner<View>) -> bool {
         let process = pid.to_string();
         let namespace = self.namespace_of(&process);
-        if namespace.is_none() || namespace == self.namespace {
-            return namespace.is_some();
+        if namespace.is_some() && namespace == self.namespace {
+            return true;
         }
+        // An ordinary user's server may not ask which one it is, but for its map.
         let covers = |file, id: Option<u32>| {
             let map = || self.read(&process, file).map(|map| IdMap::parse(&map));
             id.is_none_or(|id| map().is_ok_and(|map| map.inside(id).is_some()))
@@ -141,9 +142,26 @@ impl Proc {
                 && covers("gid_map", owner.gid.map(Id::raw))
     }
 
+    /// Returns the name of a process's user namespace.
+    ///
+    /// An ordinary user's server may not ask for those of others, but for their
+    /// maps: who has the same ones is taken to be in its own. What else would have them,
+    /// a namespace that maps every id to itself, only root can make.
     fn namespace_of(&self, process: &str) -> Option<String> {
         let root = self.root.as_ref()?;
-        readlinkat(root, format!("{process}/ns/user").as_str()).ok()?.into_string().ok()
+        let name = |process| readlinkat(root, format!("{process}/ns/user").as_str());
+        let name = match name(process) {
+            Err(Errno::EACCES | Errno::EPERM) if self.maps_as_here(process) => name("self"),
+            name => name,
+        };
+        name.ok()?.into_string().ok()
+    }
+
+    fn maps_as_here(&self, process: &str) -> bool {
+        ["uid_map", "gid_map"].iter().all(|file| {
+            let here = self.read("self", file);
+            here.is_ok_and(|here| self.read(process, file).is_ok_and(|there| there == here))
+        })
     }
 }
 

@@ -504,7 +504,7 @@ fn kept(store: &str) {
         settle: NONE,
         we_decide: false,
     };
-    hold(&format!("owners={store}"), &run, 61..69, 2500);
+    hold(&format!("owners={store}"), &run, 61..65, 2500);
 }
 
 #[test]

@@ -83,7 +83,8 @@ impl Host {
         let volume = Arc::clone(self.volumes.root());
         let (key, handle) = volume.identify(self.root.as_fd(), &stat)?;
         let held = Held { fd: self.root.try_clone()?, key: key.clone(), kind: FileKind::Directory };
-        let found = Found { key, handle, attr: self.context.attr(&stat)? };
+        let attr = self.without_staging(&key, self.context.attr(&stat)?);
+        let found = Found { key, handle, attr };
         Ok((Node::new(HostNode::Held(held)), found))
     }
 

@@ -56,7 +56,10 @@ impl Source for Host {
 
     fn getattr(&self, node: &Node) -> Result<Attr<Disk>> {
         match inner(node)? {
-            HostNode::Held(held) => self.context.attr(&stat(held.fd(), OsStr::new(""))?),
+            HostNode::Held(held) => {
+                let attr = self.context.attr(&stat(held.fd(), OsStr::new(""))?)?;
+                Ok(self.without_staging(&held.key, attr))
+            }
             HostNode::Hidden(hidden) => Ok(hidden.attr()),
         }
     }
@@ -68,7 +71,8 @@ impl Source for Host {
         change: &Change,
         rights: Rights,
     ) -> Result<Attr<Disk>> {
-        self.change(held(node, Errno::EROFS)?, file, change, rights)
+        let held = held(node, Errno::EROFS)?;
+        Ok(self.without_staging(&held.key, self.change(held, file, change, rights)?))
     }
 
     fn readlink(&self, node: &Node) -> Result<OsString> {

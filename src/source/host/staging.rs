@@ -17,8 +17,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::{Host, Submounts, open_beneath};
 use crate::acl::AclKind;
-use crate::attr::Mode;
+use crate::attr::{Attr, Mode};
 use crate::error::{Error, Result};
+use crate::id::Disk;
 use crate::source::Key;
 use crate::sync::lock;
 use crate::sys::cred::SetId;
@@ -93,6 +94,17 @@ impl Host {
     /// Reports whether listings of a directory leave the name out.
     pub(super) fn lists_staging(&self, dir: &Key) -> bool {
         self.staging.as_ref().is_some_and(|staging| staging.root == *dir)
+    }
+
+    /// Takes the hidden directory out of what the root says of itself: its link
+    /// count is the number of directories in it.
+    pub(super) fn without_staging(&self, dir: &Key, mut attr: Attr<Disk>) -> Attr<Disk> {
+        let there = || stat(self.root.as_fd(), OsStr::new(NAME)).is_ok();
+        // On some file systems it is always 1.
+        if attr.nlink > 2 && self.lists_staging(dir) && there() {
+            attr.nlink = attr.nlink.saturating_sub(1);
+        }
+        attr
     }
 
     /// Returns this server's directory, made anew where there is none (any more).

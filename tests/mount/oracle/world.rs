@@ -69,6 +69,7 @@ impl World {
             }
             let disk = image.root.join(name);
             raw::mkdir(&disk, 0o777).expect("the top");
+            raw::chmod(&disk, 0o755).expect("its mode");
             plant(&disk);
             let server = match engine {
                 Engine::Kernel(map) => {
@@ -107,7 +108,7 @@ fn kept(sandbox: &Sandbox, store: &Path, view: PathBuf, number: usize, more: &[S
     };
     let disk_server = start(&disk, &as_it_is);
     raw::chown(&disk, 0, 0, false).expect("chown through the mount");
-    raw::chmod(&disk, 0o777).expect("chmod through the mount");
+    raw::chmod(&disk, 0o755).expect("chmod through the mount");
     plant(&disk);
     let server = start(&view, &[map().arguments(), more.to_vec()].concat());
     Side { view, disk, server: Some(server), _disk_server: Some(disk_server) }

@@ -74,8 +74,12 @@ impl Inner {
                 (Record { mode, ..old }, (!acl.is_minimal()).then_some(acl))
             }
         };
-        self.keep(&under, &key, &seen, &next)?;
         let name = OsStr::new(kind.xattr());
+        let none = acl.is_none() && self.acl(&under, &key, &seen, kind)?.is_none();
+        if none {
+            return Ok(());
+        }
+        self.keep(&under, &key, &seen, &next)?;
         match stored {
             Some(acl) => {
                 let value = acl.encode();
