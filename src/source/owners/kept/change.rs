@@ -41,7 +41,11 @@ impl Inner {
                 let attr = self.below.setattr(&under, file, change, rights)?;
                 Ok(Seen { attr, ..seen }.shown())
             }
-            Standing::Kindless => self.stand_in(held, &seen, next, change),
+            Standing::Kindless => {
+                let (real, attr) = self.stand_in(held, &seen, next, change)?;
+                self.aliases.add(real, held.key.clone());
+                Ok(attr)
+            }
             Standing::Bare | Standing::Exposed if suffices => {
                 let attr = self.below.setattr(&under, file, change, rights)?;
                 Ok(Seen { attr, ..seen }.shown())
@@ -185,15 +189,15 @@ impl Inner {
         }
     }
 
-    /// Puts a regular file in the place of one that can have no record; it keeps its
-    /// identity.
-    fn stand_in(
+    /// Puts a regular file in the place of one that can have no record; returns what
+    /// that is.
+    pub(super) fn stand_in(
         &self,
         held: &KeptNode,
         seen: &Seen,
         next: Record,
         change: &Change,
-    ) -> Result<Attr<Disk>> {
+    ) -> Result<(Key, Attr<Disk>)> {
         let (Some((dir, name)), 0..=1) = (&held.place, seen.attr.nlink) else {
             return Err(Error::NotOurs);
         };
@@ -221,8 +225,8 @@ impl Inner {
         };
         let dir = self.under(Kept::held(dir)?)?.0;
         let found = self.below.replace(&dir, Name::new(name)?, &key, &new)?;
-        self.aliases.add(found.key, held.key.clone());
-        Ok(Seen { attr: found.attr, standing: Standing::Recorded(record) }.shown())
+        let attr = Seen { attr: found.attr, standing: Standing::Recorded(record) }.shown();
+        Ok((found.key, attr))
     }
 }
 

@@ -3,12 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
+use super::super::Record;
 use super::Kept;
 use super::file::{KeptDir, KeptFile};
 use super::seen::Standing;
 use super::watch::KeptWatch;
 use crate::acl::{Acl, AclKind, Capability};
-use crate::attr::{Attr, FileKind, Name};
+use crate::attr::{Attr, FileKind, Mode, Name};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Ids};
 use crate::source::rules;
@@ -138,7 +139,7 @@ impl Source for Kept {
         let below = owner.map(|_| self.inner.own);
         self.inner.below.rename((&old, from.1), (&new, to.1), flags, below, rights)?;
         match owner {
-            Some(owner) if flags.whiteout => self.give_whiteout(from, owner, rights),
+            Some(owner) if flags.whiteout => self.give_whiteout(from, owner),
             Some(_) | None => Ok(()),
         }
     }
@@ -215,18 +216,20 @@ impl Source for Kept {
 }
 
 impl Kept {
-    /// Gives a whiteout that was left under a name to whom it is to belong.
-    fn give_whiteout(&self, at: (&Node, Name<'_>), owner: Ids<Disk>, rights: Rights) -> Result<()> {
-        if owner == self.inner.own {
+    /// Gives a whiteout that was left under a name to whom it is to belong. Nobody
+    /// knows it yet: it need not keep its identity.
+    fn give_whiteout(&self, at: (&Node, Name<'_>), owner: Ids<Disk>) -> Result<()> {
+        let dir = self.getattr(at.0)?;
+        let group = dir.owner.gid.filter(|_| dir.mode.has(Mode::SETGID));
+        let owner = Ids { gid: group.unwrap_or(owner.gid), ..owner };
+        let met = self.meet(at.0, at.1)?;
+        let seen = met.seen;
+        let is_one = seen.attr.kind == FileKind::CharDevice && seen.attr.rdev == 0;
+        if owner == self.inner.own || !is_one || seen.standing != Standing::Kindless {
             return Ok(());
         }
-        let met = self.meet(at.0, at.1)?;
-        let is_one = met.seen.attr.kind == FileKind::CharDevice && met.seen.attr.rdev == 0;
-        if is_one && met.seen.standing == Standing::Kindless {
-            let (node, _) = self.node(met, at.0, at.1);
-            let change = Change { uid: Some(owner.uid), gid: Some(owner.gid), ..Change::default() };
-            self.inner.change(Self::held(&node)?, None, &change, rights)?;
-        }
-        Ok(())
+        let (node, _) = self.node(met, at.0, at.1);
+        let record = Record { owner, mode: seen.attr.mode, kind: None };
+        self.inner.stand_in(Self::held(&node)?, &seen, record, &Change::default()).map(drop)
     }
 }
