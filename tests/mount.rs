@@ -23,6 +23,7 @@ mod mount {
     mod changes;
     mod collapse;
     mod confine;
+    mod crash;
     mod directories;
     mod engine;
     mod exclusive;

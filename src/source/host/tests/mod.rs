@@ -7,6 +7,7 @@ mod access;
 mod birth;
 mod child;
 mod conformance;
+mod crash;
 mod create;
 mod handles;
 mod listing;

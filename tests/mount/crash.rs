@@ -1,0 +1,139 @@
+//! Servers that are killed: what is there afterwards is whole.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+
+use crate::require;
+use crate::support::ours::{processes, program_for_users};
+use crate::support::rng::Rng;
+use crate::support::{Sandbox, mount_at, raw, sandbox, str, text, try_sh_as, wait_for};
+
+/// A user of every Debian system without subordinate ids.
+const USER: u32 = 34;
+
+/// Whom the callers, who are root, give some files to.
+const OTHER: u32 = 1000;
+
+/// How often the server is killed.
+const ROUNDS: usize = 200;
+
+/// A mount of a user that keeps owners in the files.
+struct Kept {
+    program: PathBuf,
+    source: PathBuf,
+    point: PathBuf,
+}
+
+impl Kept {
+    fn new(sandbox: &Sandbox) -> Self {
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        for path in [&source, &point] {
+            raw::chown(path, USER, USER, false).unwrap();
+        }
+        let conf = sandbox.file("fuse.conf", "user_allow_other\n");
+        crate::support::run("mount", &["--bind", str(&conf), "/etc/fuse.conf"]);
+        Self { program: program_for_users(sandbox), source, point }
+    }
+
+    fn start(&self) {
+        let [program, source, point] =
+            [&self.program, &self.source, &self.point].map(|path| str(path));
+        let mount = format!("{program} --owners xattr -o allow_other {source} {point}");
+        let done = try_sh_as(USER, USER, &[], &mount);
+        assert!(done.status.success(), "{}", text(&done));
+        assert!(mount_at(&self.point).is_some());
+    }
+
+    /// Kills the server.
+    fn kill(&self) {
+        for pid in processes(&self.point) {
+            // One may end because another one has.
+            let _gone = kill(pid, Signal::SIGKILL);
+        }
+        wait_for("the server's end", || processes(&self.point).is_empty());
+    }
+
+    /// Takes what a killed server leaves of the mount away.
+    fn detach(&self) {
+        let _gone = umount2(&self.point, MntFlags::MNT_DETACH);
+    }
+}
+
+fn number(error: std::io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(0)
+}
+
+/// Makes files of all kinds until the server is gone; returns how many.
+fn make(top: &Path) -> usize {
+    for round in 0.. {
+        let dir = top.join(format!("d{round}"));
+        let one = || -> Result<(), i32> {
+            fs::create_dir(&dir).map_err(number)?;
+            fs::write(dir.join("file"), "contents").map_err(number)?;
+            std::os::unix::fs::symlink("target", dir.join("link")).map_err(number)?;
+            raw::mknod(&dir.join("fifo"), libc::S_IFIFO | 0o600, 0)?;
+            raw::mknod(&dir.join("null"), libc::S_IFCHR | 0o600, libc::makedev(1, 3))?;
+            for name in ["file", "link", "fifo"] {
+                raw::chown(&dir.join(name), OTHER, OTHER, false)?;
+            }
+            fs::rename(dir.join("file"), dir.join("moved")).map_err(number)
+        };
+        if let Err(error) = one() {
+            assert!([libc::ENOTCONN, libc::ECONNABORTED].contains(&error), "{error}");
+            return round;
+        }
+    }
+    0
+}
+
+/// Looks at all files below a directory, and removes them.
+fn check(top: &Path) -> usize {
+    let mut seen = 0;
+    for entry in fs::read_dir(top).unwrap() {
+        let path = entry.unwrap().path();
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let owner = (meta.uid(), meta.gid());
+        assert!([(0, 0), (OTHER, OTHER)].contains(&owner), "{}: {owner:?}", path.display());
+        seen += 1;
+        if meta.is_dir() {
+            seen += check(&path);
+            fs::remove_dir(&path).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_killed_server_leaves_no_file_with_an_owner_nobody_gave_it() {
+    require!(Root, Fuse, Fusermount);
+    sandbox(|sandbox| {
+        let kept = Kept::new(sandbox);
+        let mut rng = Rng::new(6);
+        let (mut seen, mut left) = (0, 0);
+        for _ in 0..ROUNDS {
+            kept.start();
+            seen += check(&kept.point);
+            assert!(!kept.source.join(".idmapfs").exists());
+            thread::scope(|scope| {
+                scope.spawn(|| make(&kept.point));
+                thread::sleep(Duration::from_micros(500 + rng.next() % 15_000));
+                kept.kill();
+            });
+            kept.detach();
+            left += usize::from(kept.source.join(".idmapfs").exists());
+        }
+        kept.start();
+        seen += check(&kept.point);
+        kept.kill();
+        kept.detach();
+        assert!(seen > ROUNDS && left > ROUNDS / 2, "{seen} files, {left} times staging");
+    });
+}
