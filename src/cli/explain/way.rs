@@ -77,7 +77,7 @@ fn place(fd: BorrowedFd<'_>) -> nix::Result<PathBuf> {
 fn step(name: &OsStr, fd: BorrowedFd<'_>) -> nix::Result<Step> {
     let found = stat(fd, OsStr::new(""))?;
     let subject = subject(&found).ok_or(Errno::EINVAL)?;
-    let acl = match xattr::get(fd, OsStr::new(AclKind::Access.xattr())) {
+    let acl = match xattr::get(xattr::Way::Link(fd), OsStr::new(AclKind::Access.xattr())) {
         Ok(value) => Acl::decode(&value).map_err(|_| Errno::EIO)?,
         Err(Errno::ENODATA | Errno::EOPNOTSUPP) => None,
         Err(errno) => return Err(errno),

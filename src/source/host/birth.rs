@@ -120,7 +120,8 @@ impl Host {
             Some(_) => Some(self.opened(&fd, wanted, volume.lends)?),
         };
         let file = file.map(|file| -> Arc<dyn File> { Arc::new(file) });
-        let node = node(fd, &found);
+        let held = Held::open(fd, found.key.clone(), found.attr.kind);
+        let node = Node::new(HostNode::Held(held));
         Ok(Unborn { node, found, file })
     }
 

@@ -204,7 +204,7 @@ fn error_of(path: &Path, errno: Errno) -> HostError {
 
 /// Reports whether the file system of a directory keeps POSIX ACLs.
 fn keeps_acls(dir: BorrowedFd<'_>) -> bool {
-    let probe = sys_xattr::get(dir, OsStr::new(AclKind::Access.xattr()));
+    let probe = sys_xattr::get(sys_xattr::Way::Link(dir), OsStr::new(AclKind::Access.xattr()));
     !matches!(probe, Err(Errno::EOPNOTSUPP | Errno::ENOSYS))
 }
 

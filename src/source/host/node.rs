@@ -16,6 +16,7 @@ use crate::source::{FileHandle, Found, Key, Node};
 use crate::sys::cred::SetId;
 use crate::sys::handle::Handle;
 use crate::sys::stat::{Stat, mount_at, stat};
+use crate::sys::xattr::Way;
 
 /// What a [`Node`] of a host is.
 #[derive(Debug)]
@@ -34,15 +35,31 @@ pub(super) struct Held {
     pub key: Key,
     /// What it is: a file never changes its kind.
     pub kind: FileKind,
+    /// Whether the descriptor is `O_PATH`.
+    is_path: bool,
 }
 
 impl Held {
     /// Holds a file by a descriptor.
     pub const fn new(fd: OwnedFd, key: Key, kind: FileKind) -> Self {
-        Self { fd, key, kind }
+        Self { fd, key, kind, is_path: true }
     }
 
-    /// Returns the `O_PATH` descriptor.
+    /// Holds a file by a descriptor that is not `O_PATH`.
+    pub const fn open(fd: OwnedFd, key: Key, kind: FileKind) -> Self {
+        Self { fd, key, kind, is_path: false }
+    }
+
+    /// Returns how its attributes are reached.
+    pub fn way(&self) -> Way<'_> {
+        match (self.is_path, self.kind.is_dir()) {
+            (false, _) => Way::Open(self.fd()),
+            (true, true) => Way::Dir(self.fd()),
+            (true, false) => Way::Link(self.fd()),
+        }
+    }
+
+    /// Returns the descriptor, mostly an `O_PATH` one.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -82,7 +99,7 @@ impl Host {
         let stat = stat(self.root.as_fd(), OsStr::new(""))?;
         let volume = Arc::clone(self.volumes.root());
         let (key, handle) = volume.identify(self.root.as_fd(), &stat)?;
-        let held = Held { fd: self.root.try_clone()?, key: key.clone(), kind: FileKind::Directory };
+        let held = Held::new(self.root.try_clone()?, key.clone(), FileKind::Directory);
         let attr = self.without_staging(&key, self.context.attr(&stat)?);
         let found = Found { key, handle, attr };
         Ok((Node::new(HostNode::Held(held)), found))
@@ -161,7 +178,7 @@ impl Host {
         let stat = stat(fd.as_fd(), OsStr::new(""))?;
         let volume = self.volume_of(dir, name, fd.as_fd(), &stat)?;
         let found = self.found(&volume, fd.as_fd(), &stat)?;
-        let held = Held { fd, key: found.key.clone(), kind: found.attr.kind };
+        let held = Held::new(fd, found.key.clone(), found.attr.kind);
         Ok((Node::new(HostNode::Held(held)), found))
     }
 
@@ -243,7 +260,7 @@ impl Host {
         let now = volume.handle(fd.as_fd(), OsStr::new(""))?;
         let found = now.and_then(|handle| volume.key(&handle));
         if found.as_ref() == Some(key) {
-            return Ok(Node::new(HostNode::Held(Held { fd, key: key.clone(), kind })));
+            return Ok(Node::new(HostNode::Held(Held::new(fd, key.clone(), kind))));
         }
         let stat = stat(fd.as_fd(), OsStr::new(""))?;
         verified(fd, volume, &stat, key)
@@ -257,7 +274,7 @@ fn verified(fd: OwnedFd, volume: Arc<Volume>, stat: &Stat, key: &Key) -> Result<
         return Err(Error::Stale);
     }
     let kind = FileKind::from_mode(stat.mode).ok_or(Error::Internal)?;
-    Ok(Node::new(HostNode::Held(Held { fd, key: found, kind })))
+    Ok(Node::new(HostNode::Held(Held::new(fd, found, kind))))
 }
 
 /// Says what stands in place of a mount.

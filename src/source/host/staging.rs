@@ -175,7 +175,7 @@ impl Host {
         if make {
             // It comes with what the root gives to all that is made in it.
             let default = OsStr::new(AclKind::Default.xattr());
-            match sys_xattr::remove(top.as_fd(), default) {
+            match sys_xattr::remove(sys_xattr::Way::Open(top.as_fd()), default) {
                 Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
                 Err(errno) => return Err(errno.into()),
             }

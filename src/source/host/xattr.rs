@@ -43,8 +43,8 @@ impl Host {
     ) -> Result<()> {
         let name = OsStr::new(kind.xattr());
         self.context.for_caller(rights, set_id(rights), || match acl {
-            Some(acl) => xattr::set(node.fd(), name, &acl.encode(), 0),
-            None => match xattr::remove(node.fd(), name) {
+            Some(acl) => xattr::set(node.way(), name, &acl.encode(), 0),
+            None => match xattr::remove(node.way(), name) {
                 // There is none, which is what was asked for.
                 Err(Errno::ENODATA) => Ok(()),
                 done => done,
@@ -69,15 +69,15 @@ impl Host {
     ) -> Result<()> {
         let name = OsStr::new(CAPABILITY_XATTR);
         self.context.for_caller(rights, SetId::Unaffected, || match capability {
-            Some(capability) => xattr::set(node.fd(), name, &capability.encode(), 0),
-            None => xattr::remove(node.fd(), name),
+            Some(capability) => xattr::set(node.way(), name, &capability.encode(), 0),
+            None => xattr::remove(node.way(), name),
         })
     }
 
     /// Reads an attribute that holds ids; `None` if it is not set.
     fn read_special(&self, held: &Held, name: &str) -> Result<Option<Vec<u8>>> {
         self.context.as_server(SetId::Unaffected)?;
-        match xattr::get(held.fd(), OsStr::new(name)) {
+        match xattr::get(held.way(), OsStr::new(name)) {
             Ok(value) => Ok(Some(value)),
             Err(Errno::ENODATA) => Ok(None),
             Err(errno) => Err(errno.into()),
@@ -88,14 +88,14 @@ impl Host {
     pub(super) fn read_xattr(&self, node: &Held, name: &OsStr) -> Result<Vec<u8>> {
         refuse_special(name)?;
         self.context.as_server(SetId::Unaffected)?;
-        Ok(xattr::get(node.fd(), name)?)
+        Ok(xattr::get(node.way(), name)?)
     }
 
     /// Lists the names of all attributes.
     pub(super) fn list_xattrs(&self, node: &Node) -> Result<Vec<OsString>> {
         let HostNode::Held(held) = inner(node)? else { return Ok(Vec::new()) };
         self.context.as_server(SetId::Unaffected)?;
-        let list = xattr::list(held.fd())?;
+        let list = xattr::list(held.way())?;
         let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
         Ok(names.map(|name| OsStr::from_bytes(name).to_os_string()).collect())
     }
@@ -116,8 +116,8 @@ impl Host {
             XattrSet::Replace => libc::XATTR_REPLACE,
         };
         self.context.for_caller(rights, SetId::Unaffected, || match value {
-            Some(value) => xattr::set(node.fd(), name, value, flags),
-            None => xattr::remove(node.fd(), name),
+            Some(value) => xattr::set(node.way(), name, value, flags),
+            None => xattr::remove(node.way(), name),
         })
     }
 }

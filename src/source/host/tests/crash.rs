@@ -1,12 +1,14 @@
 //! A server that is killed while it makes files.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::thread::sleep;
 use std::time::Duration;
 
 use super::*;
 use crate::attr::FileKind;
 use crate::source::{Prepare, XattrSet};
+use crate::sys::xattr::{Way, get};
 
 const MARK: &str = "user.prepared";
 
@@ -56,7 +58,7 @@ fn check(path: &Path) -> usize {
         }
         let (path, dir) = (entry.path(), entry.file_type().unwrap().is_dir());
         let file = fs::File::open(&path).unwrap();
-        let value = crate::sys::xattr::get(std::os::fd::AsFd::as_fd(&file), OsStr::new(MARK));
+        let value = get(Way::Open(file.as_fd()), OsStr::new(MARK));
         assert_eq!(value, Ok(b"yes".to_vec()), "{}", path.display());
         seen += 1;
         if dir {
