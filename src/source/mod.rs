@@ -13,6 +13,7 @@ mod lock;
 pub(crate) mod memory;
 pub mod owners;
 mod rules;
+pub mod walk;
 mod watch;
 #[cfg(test)]
 pub(crate) mod wrap;

@@ -125,7 +125,7 @@ impl Group {
 
 /// What events call a file system: the id of statfs(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FsId([u8; 8]);
+pub struct FsId(pub(super) [u8; 8]);
 
 /// Returns what events call the file system of a descriptor.
 ///

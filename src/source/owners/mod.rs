@@ -4,6 +4,8 @@
 //! ids, and what it is to callers (owner, mode, kind) is a [`Record`], kept by a
 //! [`Store`].
 
+pub mod db;
+pub mod live;
 mod error;
 mod kept;
 mod record;
