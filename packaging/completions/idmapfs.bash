@@ -13,7 +13,7 @@ _idmapfs() {
         *)
             COMPREPLY=($(compgen -f -- "$cur"))
             if ((COMP_CWORD == 1)); then
-                COMPREPLY+=($(compgen -W "run explain check reload stats abort" -- "$cur"))
+                COMPREPLY+=($(compgen -W "run explain check reload stats owners abort" -- "$cur"))
             fi
             return
             ;;
@@ -23,6 +23,7 @@ _idmapfs() {
         explain) words="$policy --as --json --mount" ;;
         check) words="--source --suid" ;;
         stats) words="--json" ;;
+        owners) words="--owners= --owners-dir= --from= --tar= --fix" ;;
         reload | abort) words="" ;;
         *) words="$policy $flags $naming $server --help --version" ;;
     esac

@@ -25,6 +25,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("check", "Check policy files"),
     ("reload", "Put the policy of a mount in force as it is written now"),
     ("stats", "Say what the server of a mount has done, and what it holds"),
+    ("owners", "Import, export, check or drop the owners kept for a directory"),
     ("abort", "Free everybody who waits for a mount that hangs"),
 ];
 
@@ -182,6 +183,41 @@ pub fn reload_command() -> Command {
 /// Returns the command that says what a server has done.
 pub fn stats_command() -> Command {
     subcommand("stats", "idmapfs stats").arg(path("target", "MOUNTPOINT", "The mount")).arg(json())
+}
+
+/// Returns the command about the records of a directory.
+pub fn owners_command() -> Command {
+    let file = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name(value)
+            .help(help)
+            .allow_hyphen_values(true)
+            .value_parser(value_parser!(PathBuf))
+    };
+    subcommand("owners", "idmapfs owners")
+        .arg(
+            Arg::new("action")
+                .value_name("ACTION")
+                .help("import, export, check or drop")
+                .required(true),
+        )
+        .arg(path("dir", "DIR", "The directory whose owners they are"))
+        .arg(
+            Arg::new("owners")
+                .long("owners")
+                .value_name("WHERE")
+                .help("Where owners are kept: xattr (default) or db"),
+        )
+        .arg(file("owners-dir", "DIR", "The directory of the database"))
+        .arg(file("from", "FILE", "import: from a tar or from JSON lines; - is standard input"))
+        .arg(file("tar", "FILE", "export: everything as a tar, not owners alone as JSON"))
+        .arg(
+            Arg::new("fix")
+                .long("fix")
+                .action(ArgAction::SetTrue)
+                .help("check: mend what needs no guess"),
+        )
 }
 
 /// Returns the command that aborts a mount.

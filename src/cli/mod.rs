@@ -9,6 +9,7 @@ mod logging;
 mod mount;
 mod names;
 mod options;
+mod owners;
 mod parse;
 mod policy;
 mod reload;
@@ -55,6 +56,7 @@ fn perform(request: &Request) -> Result<u8, Fault> {
             }
         }
         Request::Reload(target) => reload::reload(target, &mut out)?,
+        Request::Owners(request) => return owners::owners(request, &mut out),
         Request::Abort(target) => crate::control::abort(target)?,
     }
     Ok(0)

@@ -11,6 +11,7 @@ use super::commands::{
 };
 use super::dash_o::{self, Unknown};
 use super::fault::Fault;
+use super::owners::Owners;
 use super::settings::Settings;
 
 /// What the command line asks for.
@@ -32,6 +33,8 @@ pub enum Request {
     Reload(PathBuf),
     /// Say what the server of a mount has done.
     Stats(PathBuf, Form),
+    /// Work on the records of a directory.
+    Owners(Owners),
     /// Free everybody who waits for a mount.
     Abort(PathBuf),
 }
@@ -144,6 +147,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Fault>
         "check" => check(rest),
         "reload" => reload(rest),
         "stats" | "--stats" => stats(rest),
+        "owners" => super::owners::ask::ask(rest),
         "abort" => abort(rest),
         _ => mount(rest),
     }

@@ -5,9 +5,9 @@
 //! [`Store`].
 
 pub mod db;
-pub mod live;
 mod error;
 mod kept;
+pub mod live;
 mod record;
 mod store;
 mod xattr;

@@ -101,6 +101,15 @@ impl Seen {
         remove().map_err(|why| db.failure(&self.connection, &why))
     }
 
+    /// Ends what was begun, so that others may change the database as a whole.
+    ///
+    /// # Errors
+    /// `ENOSPC`, `EIO`.
+    pub fn end(&self, db: &Db) -> Result<()> {
+        let done = self.connection.execute_batch("COMMIT");
+        done.map_err(|why| db.failure(&self.connection, &why))
+    }
+
     /// Marks what was not seen, and removes what was marked long ago.
     fn mark(&self, now: i64) -> rusqlite::Result<Swept> {
         let connection = &self.connection;

@@ -80,6 +80,8 @@ impl Inner {
         }
         // Once more where nothing else moves the time of the last change.
         let moves = change.size.is_some() && real == seen.attr.mode;
+        // A symbolic link has no mode to set; a change of nothing moves that time, too.
+        let moves = moves || seen.attr.kind == FileKind::Symlink;
         let below = Change {
             uid: None,
             gid: None,

@@ -98,7 +98,7 @@ impl Inner {
             Standing::Foreign
         } else if !self.store.takes(attr.kind) {
             Standing::Kindless
-        } else if attr.mode.has(WRITTEN_BY_OTHERS) {
+        } else if attr.kind != FileKind::Symlink && attr.mode.has(WRITTEN_BY_OTHERS) {
             Standing::Exposed
         } else {
             let record = self.store.get(&*self.below, node, key)?;
