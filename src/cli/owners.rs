@@ -157,8 +157,7 @@ impl Opened {
 
     /// Reports whether this is the directory of the database.
     fn is_hidden(&self, found: &Found) -> bool {
-        let hidden = self.db.as_ref().and_then(|db| db.hides());
-        hidden == Some((found.key.volume, found.key.ino))
+        self.store.hides() == Some((found.key.volume, found.key.ino))
     }
 }
 

@@ -94,8 +94,9 @@ pub(super) fn open_source(
     source: &Path,
 ) -> Result<(Arc<dyn Source>, Submounts), MountError> {
     let submounts = options.submounts;
-    let source =
-        Host::open(source, &HostOptions { submounts, staging: !options.owners.is_native() })?;
+    let staging = !options.owners.is_native();
+    let path = source;
+    let source = Host::open(path, &HostOptions { submounts, staging })?;
     let shown = source.submounts();
     if submounts != shown && options.owners.is_native() {
         log::info!("without privilege, what is mounted below the source is hidden");
@@ -103,7 +104,7 @@ pub(super) fn open_source(
     if !options.owners.is_native() {
         log::info!("owners: {}", options.owners.word());
     }
-    Ok((owners::open(Arc::new(source), &options.owners)?, shown))
+    Ok((owners::open(Arc::new(source), path, &options.owners)?, shown))
 }
 
 /// Starts the thread that lets nodes and memory go, for as long as the file system is

@@ -108,7 +108,7 @@ mod tests {
     fn records_may_hold_anything() {
         let records = |text: &[u8]| parse(text);
         let of = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
-        let both = records(b"8 a=b\nc\n11 key=1=2\n\n");
+        let both = records(b"8 a=b\nc\n12 key=1=2\n\n");
         assert_eq!(both, Some(vec![of(b"a", b"b\nc"), of(b"key", b"1=2\n")]));
         assert_eq!(records(b""), Some(vec![]));
         for wrong in [

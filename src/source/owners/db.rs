@@ -170,12 +170,6 @@ impl Db {
         &self.place.dir
     }
 
-    /// Returns which directory of the source below, by volume and inode number, holds
-    /// databases and is not to be shown; it may not be reachable there at all.
-    pub const fn hides(&self) -> Option<(u64, u64)> {
-        self.place.hides
-    }
-
     /// Reads the whole database and says what is wrong with it.
     ///
     /// # Errors
@@ -326,6 +320,10 @@ impl Store for Db {
 
     fn takes(&self, kind: FileKind) -> bool {
         !matches!(kind, FileKind::CharDevice | FileKind::BlockDevice)
+    }
+
+    fn hides(&self) -> Option<(u64, u64)> {
+        self.place.hides
     }
 
     fn is_own(&self, name: &OsStr) -> bool {

@@ -12,12 +12,16 @@ mod record;
 mod store;
 mod xattr;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Source;
 use crate::id::{Disk, Ids};
 use crate::sys::cred::own_ids;
+use crate::text::shown;
+
+use db::{Db, DbError};
+use live::Hold;
 
 pub use error::OwnersError;
 pub use kept::Kept;
@@ -52,17 +56,43 @@ impl Owners {
     }
 }
 
-/// Puts the owners that are kept beside a source around it.
+/// Puts the owners that are kept beside a source around it; `path` is where that is.
+///
+/// Belongs into the process that serves: neither the lock on the source nor a database
+/// is to be shared with one that goes on by itself.
 ///
 /// # Errors
 /// Names what is missing and the way out.
-pub fn open(below: Arc<dyn Source>, owners: &Owners) -> Result<Arc<dyn Source>, OwnersError> {
-    let store: Arc<dyn Store> = match owners {
-        Owners::Native => return Ok(below),
-        Owners::Xattr => Arc::new(Xattrs::new(&*below).map_err(OwnersError::of_xattrs)?),
-        // The one place where the store of a database is made.
-        Owners::Db(_) => return Err(OwnersError::NoDatabase),
+pub fn open(
+    below: Arc<dyn Source>,
+    path: &Path,
+    owners: &Owners,
+) -> Result<Arc<dyn Source>, OwnersError> {
+    if owners.is_native() {
+        return Ok(below);
+    }
+    let hold = Hold::shared(path).map_err(|why| OwnersError::of_hold(path, why))?;
+    // The one place where the store of a database is made.
+    let store: Arc<dyn Store> = if let Owners::Db(dir) = owners {
+        let dir = dir.clone().or_else(db::default_dir).ok_or(DbError::Nowhere)?;
+        let db = Db::open(&dir, path, &*below)?;
+        sweep(&db, &*below);
+        Arc::new(db)
+    } else {
+        Arc::new(Xattrs::new(&*below).map_err(OwnersError::of_xattrs)?)
     };
     let own: Ids<Disk> = own_ids().map_err(OwnersError::Ids)?;
-    Ok(Arc::new(Kept::new(below, store, own)))
+    Ok(Arc::new(Kept::new(below, store, own).holding(hold)))
+}
+
+/// Removes records of files that are long gone; what keeps that from being done is no
+/// reason not to serve.
+fn sweep(db: &Db, below: &dyn Source) {
+    match db.sweep(below) {
+        Ok(Some(swept)) if swept.removed > 0 => {
+            log::info!("{}: {} records of files that are gone", shown(db.file()), swept.removed);
+        }
+        Ok(_) => {}
+        Err(error) => log::warn!("{}: not swept: {error}", shown(db.file())),
+    }
 }

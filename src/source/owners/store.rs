@@ -58,6 +58,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// those.
     fn is_own(&self, name: &OsStr) -> bool;
 
+    /// Returns which directory of the source below holds the records, by volume and
+    /// inode number: callers do not see it.
+    fn hides(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// Returns an extended attribute that is kept here.
     ///
     /// # Errors

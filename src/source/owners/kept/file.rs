@@ -158,7 +158,13 @@ impl Dir for KeptDir {
         offset: u64,
         each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
+        let hidden = self.inner.store.hides().map(|(_, ino)| ino);
         self.below.read(offset, &mut |entry| {
+            // Numbers are of this volume; where it is another one, only directories
+            // could be mistaken, and a lookup still finds them.
+            if hidden == Some(entry.ino) && entry.kind.is_none_or(FileKind::is_dir) {
+                return ControlFlow::Continue(());
+            }
             // A regular file may stand for another kind, which takes a look at it.
             let kind = entry.kind.filter(|kind| *kind != FileKind::Regular);
             each(DirEntry { ino: self.inner.aliases.shown_number(entry.ino), kind, ..entry })

@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use self::aliases::Aliases;
 use super::Store;
+use super::live::Hold;
 use crate::id::{Disk, Ids};
 use crate::source::{Key, Source};
 use crate::sync::lock;
@@ -35,6 +36,7 @@ const SHARDS: usize = 64;
 #[derive(Debug)]
 pub struct Kept {
     inner: Arc<Inner>,
+    _hold: Option<Hold>,
 }
 
 /// What a source and its open files share.
@@ -65,7 +67,13 @@ impl Kept {
     pub fn new(below: Arc<dyn Source>, store: Arc<dyn Store>, own: Ids<Disk>) -> Self {
         let (shards, hasher) = (std::array::from_fn(|_| Mutex::new(())), RandomState::new());
         let aliases = Aliases::default();
-        Self { inner: Arc::new(Inner { below, store, own, shards, hasher, aliases }) }
+        Self { inner: Arc::new(Inner { below, store, own, shards, hasher, aliases }), _hold: None }
+    }
+
+    /// Keeps a hold on the records for as long as this is there.
+    #[must_use]
+    pub fn holding(self, hold: Hold) -> Self {
+        Self { _hold: Some(hold), ..self }
     }
 }
 

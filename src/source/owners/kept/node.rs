@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::seen::Seen;
 use super::{Inner, Kept};
 use crate::attr::{FileKind, Name};
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::source::{Found, Key, Node};
 use crate::sync::lock;
 
@@ -44,6 +44,9 @@ impl Kept {
     /// Finds what is below a name.
     pub(super) fn meet(&self, dir: &Node, name: Name<'_>) -> Result<Met> {
         let (node, found) = self.inner.below.reach(&self.under(dir)?, name)?;
+        if self.inner.store.hides() == Some((found.key.volume, found.key.ino)) {
+            return Err(Error::Os(Errno(libc::ENOENT)));
+        }
         let seen = self.inner.recorded(&node, &found.key, found.attr)?;
         Ok(Met { node, found, seen })
     }
