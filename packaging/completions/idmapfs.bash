@@ -5,7 +5,7 @@ _idmapfs() {
     local flags="--ro --rw --suid --nosuid --dev --nodev --exec --noexec --relatime --noatime
         --strictatime --nodiratime --diratime"
     local naming="--allow-other --no-allow-other --fsname= --remount --foreground"
-    local server="--cache= --passthrough= --engine= --submounts= --owners= --owners-dir=
+    local server="--cache= --passthrough= --engine= --in= --submounts= --owners= --owners-dir=
         --log="
     case $cur in
         --*=*) COMPREPLY=(); return ;;

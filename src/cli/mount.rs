@@ -29,6 +29,9 @@ const PUBLISHING: Duration = Duration::from_secs(2);
 /// What is wrong with the options, or why the mount failed.
 pub fn run(request: &Mount) -> Result<(), Fault> {
     let (source, target) = (Path::new(&request.source), Path::new(&request.target));
+    // Before anything is looked at: all of it is there.
+    let within = request.settings.within.as_ref().map(mount::enter);
+    let within = within.transpose().map_err(MountError::from)?;
     let spec = spec(&request.settings, source)?;
     if request.settings.remount {
         return remount(request, target, &spec);
@@ -44,7 +47,8 @@ pub fn run(request: &Mount) -> Result<(), Fault> {
     }
     let foreground = request.how == How::Foreground;
     logging::start(request.settings.log.as_ref(), foreground)?;
-    let options = options(&request.settings, spec, source, target, foreground)?;
+    let mut options = options(&request.settings, spec, source, target, foreground)?;
+    options.within = within;
     mount::mount(&options)?;
     if request.verbose {
         let (source, target) = (shown(source), shown(target));
@@ -83,6 +87,7 @@ pub fn options(
         submounts: submounts(settings)?,
         owners: owners(settings)?,
         engine: engine(settings),
+        within: None,
         foreground,
         written: settings.written.clone(),
     })

@@ -159,6 +159,12 @@ pub const OPTIONS: &[Opt] = &[
         "WHAT",
         "What translates: fuse (default), kernel (its idmapped mount), or auto",
     ),
+    value(
+        Server,
+        "in",
+        "WHERE",
+        "Mount in the namespaces of: podman (rootless), a process PID, or one in a FILE",
+    ),
     value(Server, "submounts", "HOW", "What is mounted below the source: follow (default) or hide"),
     value(
         Server,

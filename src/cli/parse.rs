@@ -331,6 +331,7 @@ mod tests {
                 "engine" => "auto",
                 "submounts" => "hide",
                 "owners" => "xattr",
+                "in" => "17",
                 "log" => "debug,file=/l",
                 _ => "v:w",
             };

@@ -7,7 +7,8 @@ use super::logging;
 use super::mount::options;
 use super::parse::Run;
 use super::policy::{caller, server, spec};
-use crate::mount::{self, Engine};
+use crate::mount::{self, Engine, Within};
+use crate::policy::Spec;
 use crate::run::{self, Private};
 
 /// Where a source is shown over which nothing can be mounted.
@@ -24,10 +25,14 @@ pub fn run(request: &Run) -> Result<u8, Fault> {
     }
     let source = mount::source(&request.source)?;
     let spec = spec(&request.settings, &source)?;
+    if let Some(within) = &request.settings.within {
+        return elsewhere(request, within, spec, &source);
+    }
     let wanted = request.run_as.as_deref().map(caller).transpose()?;
     let pipeline = spec.build(&server()?)?;
     let plan = run::plan(&pipeline, wanted)?;
     logging::start(request.settings.log.as_ref(), true)?;
+    log::info!("namespaces: {}", plan.space);
     // To mount over the root would leave the root of every process below.
     let place = if source == Path::new("/") { Path::new(INSTEAD) } else { source.as_path() };
     let mut options = options(&request.settings, spec, &source, place, true)?;
@@ -42,4 +47,19 @@ pub fn run(request: &Run) -> Result<u8, Fault> {
         command: &request.command,
     };
     Ok(run::run(&private)?)
+}
+
+/// Runs the command where it was started, beside a mount in other namespaces.
+fn elsewhere(request: &Run, within: &Within, spec: Spec, source: &Path) -> Result<u8, Fault> {
+    if request.run_as.is_some() {
+        return Err(Fault::usage("option --as: with --in the command runs as you")
+            .hint("podman has --user"));
+    }
+    let _policy = spec.build(&server()?)?;
+    // The server is in the background, whatever the command is.
+    logging::start(request.settings.log.as_ref(), false)?;
+    let place = run::elsewhere::place()?;
+    let mut options = options(&request.settings, spec, source, &place, false)?;
+    options.engine = Engine::Fuse;
+    Ok(run::elsewhere::run(&options, within, &request.command)?)
 }

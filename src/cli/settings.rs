@@ -9,7 +9,7 @@ use log::LevelFilter;
 
 use super::fault::Fault;
 use super::options::{self, Area, OPTIONS, Opt};
-use crate::mount::{Atime, Cache, Engine, Flags, Owners, Passthrough, Submounts};
+use crate::mount::{Atime, Cache, Engine, Flags, Owners, Passthrough, Submounts, Within};
 use crate::policy;
 use crate::text::{coded, decoded, nearest, shown};
 
@@ -52,6 +52,8 @@ pub struct Settings {
     pub owners: Option<Owners>,
     /// The directory of a database of them.
     pub owners_dir: Option<PathBuf>,
+    /// Whose namespaces the mount is to be made in.
+    pub within: Option<Within>,
     /// What is logged.
     pub log: Option<Log>,
     /// The options about owners once more, `NAME=VALUE` or `NAME` each, with paths
@@ -140,6 +142,7 @@ impl Settings {
             "submounts" => self.submounts = Some(submounts(text("submounts", value)?)?),
             "owners" => self.owners = Some(owners(text("owners", value)?)?),
             "owners-dir" => self.owners_dir = Some(owners_dir(value)?),
+            "in" => self.within = Some(within(value)?),
             "log" => self.log = Some(log(value)?),
             "policy" => self.policy_file = Some(PathBuf::from(value)),
             "names" => {
@@ -297,6 +300,13 @@ fn owners(value: &str) -> Result<Owners, Fault> {
 fn owners_dir(value: &OsStr) -> Result<PathBuf, Fault> {
     std::path::absolute(value)
         .map_err(|error| Fault::usage(format!("option owners-dir: {}: {error}", shown(value))))
+}
+
+fn within(value: &OsStr) -> Result<Within, Fault> {
+    Within::parse(value).ok_or_else(|| {
+        Fault::usage(format!("option in: {}", shown(value)))
+            .hint("podman, a process id, or the path of a file with one")
+    })
 }
 
 const LEVELS: &[(&str, LevelFilter)] = &[

@@ -61,6 +61,9 @@ pub struct Facts {
     pub owners: Said,
     /// How it was mounted.
     pub mounted: Said,
+    /// In whose namespaces it was made, and which ids there are.
+    #[serde(default)]
+    pub namespace: Said,
     /// The id map of the server's user namespace: `initial`, or its lines.
     pub user_namespace: String,
     /// How many threads answer.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::attach::Way;
 use super::check::Paths;
 use super::engine::{self, Server};
+use super::namespace;
 use super::options::{Cache, Options, Owners, Submounts};
 use crate::control::{Facts, Said, Stats};
 use crate::count;
@@ -12,7 +13,6 @@ use crate::fs::Fs;
 use crate::fuse::{DataPath, SessionOptions};
 use crate::policy::Spec;
 use crate::source;
-use crate::sys::id_map::{IdMap, Line};
 
 /// A mount as it was made.
 #[derive(Clone, Debug)]
@@ -51,7 +51,8 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
         submounts: submounts(options, made.submounts),
         owners: owners(&options.owners),
         mounted: mounted(options, made.way),
-        user_namespace: user_namespace(),
+        namespace: namespace(options),
+        user_namespace: namespace::map(),
         threads: serving.threads,
         clone_fd: serving.clone_device,
     }
@@ -133,27 +134,46 @@ fn mounted(options: &Options, way: Way) -> Said {
         Way::Helper => options.allow_other == Some(true),
     };
     let who = if everyone {
-        "every user may enter".to_owned()
+        match namespace::map().as_str() {
+            "initial" => "every user may enter".to_owned(),
+            _ => "every user of that user namespace may enter".to_owned(),
+        }
     } else {
         format!("only user {uid} may enter")
     };
     match way {
         Way::Own => Said::new("directly", who),
-        Way::Helper => Said::new("by fusermount3", who),
+        Way::Helper => {
+            Said::new("by fusermount3", format!("{who}; to mount by itself takes privilege"))
+        }
     }
 }
 
-/// Returns the id map of the users of this process's user namespace.
-fn user_namespace() -> String {
-    let initial = [Line { inside: 0, outside: 0, count: u32::MAX }];
-    match IdMap::read("self", "uid") {
-        Ok(map) if map.lines() == initial => "initial".to_owned(),
-        Ok(map) => {
-            let lines: Vec<String> = map.lines().iter().map(ToString::to_string).collect();
-            lines.join(", ")
-        }
-        Err(_) => "unknown".to_owned(),
-    }
+/// Says in whose namespaces the mount is made, and which ids there are.
+pub(super) fn namespace(options: &Options) -> Said {
+    let what = options.within.as_ref().map_or_else(
+        || "those it was started in".to_owned(),
+        |entered| format!("those of process {}, {}", entered.pid, entered.why),
+    );
+    Said::new(
+        what,
+        match namespace::map().as_str() {
+            "initial" => "ids are those of the host".to_owned(),
+            map => format!("ids are those of a user namespace: {map}"),
+        },
+    )
+}
+
+/// Says in the log where the mount was made and how.
+pub(super) fn log_place(facts: &Facts) {
+    let Facts { namespace, mounted, .. } = facts;
+    log::info!(
+        "namespaces: {} ({}); mounted {} ({})",
+        namespace.what,
+        namespace.why,
+        mounted.what,
+        mounted.why
+    );
 }
 
 /// Says what was done, and what is held.

@@ -64,6 +64,9 @@ pub enum MountError {
     /// Owners cannot be kept beside the source.
     #[error("{0}")]
     Owners(#[from] crate::source::owners::OwnersError),
+    /// The namespaces that it is to be made in cannot be entered.
+    #[error(transparent)]
+    Namespace(#[from] super::namespace::NamespaceError),
     /// The policy does not fit the user namespace of the server.
     #[error("{0}")]
     Policy(#[from] crate::policy::PolicyError),
@@ -100,6 +103,7 @@ impl MountError {
             Self::Policy(_) | Self::Callers(_) => 1,
             Self::Engine(why) if why.is_asked() => 1,
             Self::Source { .. }
+            | Self::Namespace(_)
             | Self::Open(_)
             | Self::Owners(_)
             | Self::Engine(_)

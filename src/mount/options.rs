@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::namespace::Entered;
 use crate::policy::Spec;
 pub use crate::source::host::Submounts;
 pub use crate::source::owners::Owners;
@@ -38,6 +39,9 @@ pub struct Options {
     pub owners: Owners,
     /// What is to translate.
     pub engine: Engine,
+    /// Whose namespaces this process has entered for it; `None`: it is in those that
+    /// it was started in.
+    pub within: Option<Entered>,
     /// Whether the server stays in the foreground.
     pub foreground: bool,
     /// The options that the policy came from, as they were given: `NAME=VALUE` or

@@ -85,7 +85,9 @@ impl Reloader {
     /// Makes one for a mount, its file system, and the session that serves it.
     pub(super) fn new(made: &Made<'_>, fs: Arc<Fs>, notifier: Notifier) -> Arc<Self> {
         let renew = made.options.renew.clone();
-        let facts = Mutex::new(describe::facts(made));
+        let facts = describe::facts(made);
+        describe::log_place(&facts);
+        let facts = Mutex::new(facts);
         let options_beyond = describe::options_beyond(made.options);
         let any_owner = made.source.any_owner;
         let published = Mutex::new(None);

@@ -78,6 +78,7 @@ fn options_of(target: &Path) -> Options {
         submounts: Submounts::Follow,
         owners: Owners::Native,
         engine: Engine::Fuse,
+        within: None,
         foreground: true,
         written: Vec::new(),
     }

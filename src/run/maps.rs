@@ -9,6 +9,11 @@ use super::error::RunError;
 use crate::sys::id_map::Line;
 use crate::text::{escape, plain};
 
+/// The programs of the system that lay ids on subordinate ones: newuidmap(1), newgidmap(1).
+pub const USERS: &str = "newuidmap";
+/// The same for groups.
+pub const GROUPS: &str = "newgidmap";
+
 /// Reports whether a map is one that its owner may write without a helper: the
 /// own id alone.
 pub fn is_own(lines: &[Line], own: u32) -> bool {
@@ -23,14 +28,14 @@ pub fn write(child: Pid, users: &[Line], groups: &[Line]) -> Result<(), RunError
     if is_own(users, geteuid().as_raw()) {
         put(child, "uid_map", &users.iter().map(|line| format!("{line}\n")).collect::<String>())?;
     } else {
-        helper("newuidmap", child, users)?;
+        helper(USERS, child, users)?;
     }
     if is_own(groups, getegid().as_raw()) {
         // A process that could leave a group could gain what the group is denied.
         put(child, "setgroups", "deny")?;
         put(child, "gid_map", &groups.iter().map(|line| format!("{line}\n")).collect::<String>())
     } else {
-        helper("newgidmap", child, groups)
+        helper(GROUPS, child, groups)
     }
 }
 

@@ -6,6 +6,7 @@
 //! the kernel takes everything away when either ends.
 
 mod child;
+pub mod elsewhere;
 mod error;
 pub mod layout;
 mod maps;

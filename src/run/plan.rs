@@ -1,5 +1,7 @@
 //! What a private mount needs, decided before anything is made.
 
+use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 
 use nix::unistd::{User as Account, geteuid};
@@ -27,6 +29,24 @@ pub enum Space {
     },
 }
 
+impl fmt::Display for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::User { users, groups } = self else {
+            return f.write_str("a mount namespace of its own; ids are those it was started with");
+        };
+        let text =
+            |lines: &[Line]| lines.iter().map(Line::to_string).collect::<Vec<_>>().join(", ");
+        let single = |lines: &[Line]| matches!(lines, [Line { count: 1, .. }]);
+        let why = if single(users) && single(groups) {
+            "a single id, which takes no helper"
+        } else {
+            "by newuidmap and newgidmap"
+        };
+        let (users, groups) = (text(users), text(groups));
+        write!(f, "a user and a mount namespace of its own; uids {users}; gids {groups} ({why})")
+    }
+}
+
 /// As whom the command runs, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -45,6 +65,13 @@ struct Asker {
     ids: Ids<Disk>,
     subuids: Vec<Span>,
     subgids: Vec<Span>,
+    /// Whether the programs are there that lay ids on subordinate ones.
+    helpers: bool,
+}
+
+/// Reports whether a program is in one of these directories.
+fn is_in(program: &str, path: &OsStr) -> bool {
+    std::env::split_paths(path).any(|dir| dir.join(program).is_file())
 }
 
 /// Plans a private mount of a policy for the user of this process.
@@ -66,10 +93,12 @@ pub fn plan(pipeline: &Pipeline, wanted: Option<Ids<View>>) -> Result<Plan, RunE
     }
     let name = Account::from_uid(geteuid()).ok().flatten().map(|account| account.name);
     let read = |file| fs::read_to_string(file).unwrap_or_default();
+    let path = std::env::var_os("PATH").unwrap_or_default();
     let asker = Asker {
         ids,
         subuids: subid::ranges(&read(SUBUID), name.as_deref(), uid),
         subgids: subid::ranges(&read(SUBGID), name.as_deref(), uid),
+        helpers: [maps::USERS, maps::GROUPS].into_iter().all(|program| is_in(program, &path)),
     };
     as_user(pipeline, &asker, wanted)
 }
@@ -131,11 +160,27 @@ fn as_user(
     }
     let own_uid = uid.map(|view| Own { view: view.raw(), disk: asker.ids.uid.raw() });
     let own_gid = gid.map(|view| Own { view: view.raw(), disk: asker.ids.gid.raw() });
+    let users = reached(users, own_uid, &asker.subuids, asker.helpers);
+    let groups = reached(groups, own_gid, &asker.subgids, asker.helpers);
     let users = lay("uid", &users, own_uid, &asker.subuids, SUBUID)?;
     let groups = lay("gid", &groups, own_gid, &asker.subgids, SUBGID)?;
     let own = (uid, gid) == (Some(ids.uid), Some(ids.gid));
     let fixed = maps::is_own(&groups, asker.ids.gid.raw());
     Ok(Plan { space: Space::User { users, groups }, ids, keep_groups: own || fixed })
+}
+
+/// Returns the view ids that the namespace is to have.
+///
+/// A policy that moves no ids shows all that there are. Then it has the own id, and of
+/// the others those that are subordinate, which stay what they are; files of the rest
+/// are shown as nobody's, as in any user namespace.
+fn reached(views: Vec<Span>, own: Option<Own>, subordinate: &[Span], helpers: bool) -> Vec<Span> {
+    if count(&views) < u64::from(u32::MAX) {
+        return views;
+    }
+    let own = own.map(|own| Span { first: own.view, last: own.view });
+    let others = if helpers { subordinate } else { &[] };
+    own.into_iter().chain(others.iter().copied()).collect()
 }
 
 fn lay(
@@ -176,7 +221,12 @@ mod tests {
     fn asker(uid: u32, subs: &[(u32, u32)]) -> Asker {
         let subs: Vec<Span> =
             subs.iter().map(|(first, last)| Span { first: *first, last: *last }).collect();
-        Asker { ids: Ids::new(uid, uid).unwrap(), subuids: subs.clone(), subgids: subs }
+        Asker {
+            ids: Ids::new(uid, uid).unwrap(),
+            subuids: subs.clone(),
+            subgids: subs,
+            helpers: true,
+        }
     }
 
     fn pipeline(options: &[(&str, &str)], asker: &Asker, privileged: bool) -> Pipeline {
@@ -206,6 +256,7 @@ mod tests {
     fn a_user_gets_a_namespace_of_what_is_shown() {
         let poor = asker(1000, &[]);
         let rich = asker(1000, &[(100_000, 165_535)]);
+        let helpless = Asker { helpers: false, ..rich.clone() };
         for (options, who, wanted, want) in [
             (&[("present-as", "1:2")][..], &poor, None, "1 1000 1 / 2 1000 1 as 1:2 keep=true"),
             (&[("map", "1000:0:1")], &poor, None, "0 1000 1 / 0 1000 1 as 0:0 keep=true"),
@@ -229,6 +280,16 @@ mod tests {
                 "the policy can show 65536 uids; beside your own you have 0 subordinate ones in \
                  /etc/subuid: 65535 are missing (ask for them, or show fewer: a smaller --map, or \
                  --present-as)",
+            ),
+            // All ids there are: those that can be had.
+            (&[], &poor, None, "1000 1000 1 / 1000 1000 1 as 1000:1000 keep=true"),
+            (&[], &helpless, None, "1000 1000 1 / 1000 1000 1 as 1000:1000 keep=true"),
+            (
+                &[],
+                &rich,
+                None,
+                "1000 1000 1, 100000 100000 65536 / 1000 1000 1, 100000 100000 65536 as 1000:1000 \
+                 keep=true",
             ),
             (
                 &[("map", "5:5:1")],

@@ -88,7 +88,7 @@ fn prepare(
 }
 
 /// Waits for the end of a child that has nothing more to do.
-fn reap(child: Pid) -> Result<u8, RunError> {
+pub(super) fn reap(child: Pid) -> Result<u8, RunError> {
     loop {
         match waitpid(child, None) {
             Err(Errno::EINTR) => {}
@@ -103,7 +103,7 @@ fn reap(child: Pid) -> Result<u8, RunError> {
 }
 
 /// Passes signals on until the command has ended.
-fn wait(child: Pid) -> Result<u8, RunError> {
+pub(super) fn wait(child: Pid) -> Result<u8, RunError> {
     let waiting = RunError::doing::<Errno>("signals");
     let signals = SignalFd::with_flags(&signals(), SfdFlags::SFD_CLOEXEC).map_err(&waiting)?;
     loop {

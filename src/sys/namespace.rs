@@ -1,10 +1,13 @@
-//! User namespaces that no process lives in: they give a mount its id map.
+//! User namespaces that no process lives in, which give a mount its id map; and
+//! going over into the namespaces of another process.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
@@ -24,6 +27,86 @@ pub fn make(users: &[Line], groups: &[Line]) -> io::Result<OwnedFd> {
         fs::write(format!("{proc}/{file}"), text)?;
     }
     Ok(File::open(format!("{proc}/ns/user"))?.into())
+}
+
+/// A process whose namespaces can be entered: its number is no other one's for as
+/// long as it lives, which entering them asks again.
+#[derive(Debug)]
+pub struct Inhabitant {
+    pid: u32,
+    process: OwnedFd,
+}
+
+impl Inhabitant {
+    /// Takes hold of a process.
+    ///
+    /// # Errors
+    /// As pidfd_open(2): `ESRCH` where there is none of that number, `EINVAL` for a
+    /// number that no process can have.
+    pub fn new(pid: u32) -> io::Result<Self> {
+        let number = libc::pid_t::try_from(pid).map_err(|_| Errno::ESRCH)?;
+        // SAFETY: takes numbers only.
+        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) })?;
+        let fd = i32::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the kernel has just made this descriptor for us alone.
+        Ok(Self { pid, process: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// Returns its number.
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Returns the user whom it belongs to, as seen here. One that may not be looked
+    /// into belongs to root.
+    ///
+    /// # Errors
+    /// As stat(2): `ENOENT` once it is gone.
+    pub fn user(&self) -> io::Result<u32> {
+        fs::metadata(format!("/proc/{}", self.pid)).map(|found| found.uid())
+    }
+
+    /// Returns the name of the program, up to 15 bytes.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn program(&self) -> io::Result<String> {
+        let name = fs::read(format!("/proc/{}/comm", self.pid))?;
+        Ok(String::from_utf8_lossy(&name).trim_end().to_owned())
+    }
+
+    /// Reports whether its namespace of this kind, `user` or `mnt`, is this process's
+    /// own.
+    ///
+    /// # Errors
+    /// `EACCES` or `EPERM` where this user may not look into the process; else as
+    /// stat(2).
+    pub fn shares(&self, kind: &str) -> io::Result<bool> {
+        let theirs = fs::metadata(format!("/proc/{}/ns/{kind}", self.pid))?;
+        let ours = fs::metadata(format!("/proc/self/ns/{kind}"))?;
+        Ok((theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
+    }
+
+    /// Goes over into its user and mount namespaces, as far as they are others; the
+    /// working directory is then their root. Groups are kept. This process has all
+    /// capabilities in a user namespace that it has entered.
+    ///
+    /// # Errors
+    /// As setns(2): `EPERM` where the namespaces are not this user's to enter,
+    /// `EINVAL` where this process has threads, `ESRCH` when the process has ended.
+    pub fn enter(&self) -> io::Result<()> {
+        let mut kinds = CloneFlags::empty();
+        for (kind, flag) in [("user", CloneFlags::CLONE_NEWUSER), ("mnt", CloneFlags::CLONE_NEWNS)]
+        {
+            if !self.shares(kind)? {
+                kinds |= flag;
+            }
+        }
+        if !kinds.is_empty() {
+            setns(&self.process, kinds)?;
+        }
+        Ok(())
+    }
 }
 
 /// A process in a user namespace of its own that has ended, and that the
@@ -60,6 +143,20 @@ impl Drop for Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_namespaces_are_entered_already() {
+        let own = Inhabitant::new(std::process::id()).unwrap();
+        assert!(own.shares("user").unwrap() && own.shares("mnt").unwrap());
+        // setns(2) would say EINVAL: this process has threads.
+        own.enter().unwrap();
+        assert_eq!(own.user().unwrap(), nix::unistd::geteuid().as_raw());
+        assert!(!own.program().unwrap().is_empty());
+        for (pid, errno) in [(u32::MAX, libc::ESRCH), (0x3fff_ffff, libc::ESRCH)] {
+            let found = Inhabitant::new(pid).unwrap_err();
+            assert_eq!(found.raw_os_error(), Some(errno), "{pid}");
+        }
+    }
 
     #[test]
     fn a_namespace_is_made_beside_threads() {

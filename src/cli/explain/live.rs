@@ -102,6 +102,7 @@ fn of_kernel(there: &IdMapped) -> Facts {
         ),
         owners: Said::new("native", "those that files have in the source"),
         mounted: Said::new("directly", "every user may enter"),
+        namespace: Said::default(),
         user_namespace: "initial".to_owned(),
         threads: 0,
         clone_fd: false,
@@ -191,7 +192,7 @@ fn text(explained: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
     if let Some(pid) = mount.pid {
         let device = if mount.clone_fd { "a device each" } else { "one device" };
         line("server", &format!("process {pid}, {} threads with {device}", mount.threads))?;
-        line("user namespace", &mount.user_namespace)?;
+        line("namespaces", &said(&mount.namespace))?;
     }
     Ok(())
 }

@@ -1,0 +1,316 @@
+//! The namespaces that a mount is made in: those this process was started in, or
+//! those of another process, into which it goes before it does anything else.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::unistd::geteuid;
+use thiserror::Error;
+
+use crate::sys::id_map::{IdMap, Line};
+use crate::sys::namespace::Inhabitant;
+use crate::text::{escape, plain, shown};
+
+/// Whose namespaces a mount is to be made in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// Those that rootless podman keeps for all containers of a user.
+    Podman,
+    /// Those of the process of this number.
+    Process(u32),
+    /// Those of the process whose number is in this file.
+    File(PathBuf),
+}
+
+impl Within {
+    /// Reads `podman`, a process id, or the path of a file; a path has a slash.
+    pub fn parse(text: &OsStr) -> Option<Self> {
+        match text.to_str() {
+            Some("podman") => Some(Self::Podman),
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                digits.parse().ok().filter(|pid| *pid != 0).map(Self::Process)
+            }
+            _ if text.as_bytes().contains(&b'/') => Some(Self::File(PathBuf::from(text))),
+            _ => None,
+        }
+    }
+}
+
+/// A process whose namespaces have been entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entered {
+    /// Its number.
+    pub pid: u32,
+    /// Why it was this one, for people.
+    pub why: &'static str,
+}
+
+/// Why the namespaces of another process cannot be entered.
+#[derive(Debug, Error)]
+pub enum NamespaceError {
+    /// podman cannot be started.
+    #[error("podman: {}; install podman, or name a process with --in PID", plain(.0))]
+    NoPodman(io::Error),
+    /// podman cannot make its namespaces.
+    #[error("podman unshare: {0}")]
+    Podman(String),
+    /// podman keeps no process.
+    #[error(
+        "{}: podman keeps no pause process there; run it as an ordinary user with the same \
+         XDG_RUNTIME_DIR", shown(.0)
+    )]
+    NoPause(PathBuf),
+    /// The file with podman's process leads to another one.
+    #[error(
+        "{}: process {pid} is {what}, not podman's pause process of this user; remove the file, \
+         or run: podman system migrate", shown(.file)
+    )]
+    NotPause {
+        /// The file.
+        file: PathBuf,
+        /// The process.
+        pid: u32,
+        /// What it is.
+        what: String,
+    },
+    /// Root's podman has no namespaces of its own.
+    #[error("option in: podman: root's podman uses the host's namespaces; leave the option out")]
+    Root,
+    /// A file has no process id.
+    #[error("{}: {}", shown(.path), plain(.why))]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: io::Error,
+    },
+    /// There is no such process.
+    #[error("process {0}: there is none of that number")]
+    Gone(u32),
+    /// The namespaces are somebody else's.
+    #[error(
+        "process {pid}: user {user} has made its namespaces, and this user may not enter them; \
+         run this as that user"
+    )]
+    Foreign {
+        /// The process.
+        pid: u32,
+        /// Whose it is.
+        user: u32,
+    },
+    /// The working directory is not there.
+    #[error(
+        "working directory {}: {} in the namespace of process {pid}; go elsewhere first",
+        shown(.path), plain(.why)
+    )]
+    Directory {
+        /// The process.
+        pid: u32,
+        /// The directory.
+        path: PathBuf,
+        /// The error.
+        why: io::Error,
+    },
+    /// The system refuses it.
+    #[error("namespaces of process {pid}: {}", plain(.why))]
+    System {
+        /// The process.
+        pid: u32,
+        /// The error.
+        why: io::Error,
+    },
+}
+
+/// Goes into the namespaces of another process, and to the directory there that has
+/// the path of the working directory here; returns whose they are.
+///
+/// From then on ids are those of that user namespace, and this process may do there
+/// what its root may. It must have one thread only.
+///
+/// # Errors
+/// There is no such process, or its namespaces are not this user's to enter.
+pub fn enter(within: &Within) -> Result<Entered, NamespaceError> {
+    let here = std::env::current_dir();
+    let (process, why) = match within {
+        Within::Podman => (podman()?, "podman's"),
+        Within::Process(pid) => (take(*pid)?, "as asked"),
+        Within::File(path) => (take(number(path)?)?, "as asked"),
+    };
+    let pid = process.pid();
+    process.enter().map_err(|why| refused(&process, why))?;
+    if let Ok(path) = here {
+        std::env::set_current_dir(&path).map_err(|why| NamespaceError::Directory {
+            pid,
+            path,
+            why,
+        })?;
+    }
+    Ok(Entered { pid, why })
+}
+
+fn take(pid: u32) -> Result<Inhabitant, NamespaceError> {
+    Inhabitant::new(pid).map_err(|why| match why.raw_os_error() {
+        Some(libc::ESRCH | libc::EINVAL) => NamespaceError::Gone(pid),
+        _ => NamespaceError::System { pid, why },
+    })
+}
+
+fn refused(process: &Inhabitant, why: io::Error) -> NamespaceError {
+    let pid = process.pid();
+    match (why.raw_os_error(), process.user()) {
+        (Some(libc::ESRCH | libc::ENOENT), _) | (_, Err(_)) => NamespaceError::Gone(pid),
+        (Some(libc::EPERM | libc::EACCES), Ok(user)) => NamespaceError::Foreign { pid, user },
+        (_, Ok(_)) => NamespaceError::System { pid, why },
+    }
+}
+
+/// Reads a process id from a file.
+fn number(path: &Path) -> Result<u32, NamespaceError> {
+    let failed = |why| NamespaceError::File { path: path.to_owned(), why };
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let number = text.trim().parse().ok().filter(|pid| *pid != 0);
+    number.ok_or_else(|| failed(io::Error::other("has no process id")))
+}
+
+/// Returns the process that keeps rootless podman's namespaces; has podman start one
+/// where there is none.
+fn podman() -> Result<Inhabitant, NamespaceError> {
+    let file = pause_file();
+    let found = pause(&file);
+    if matches!(found, Ok(Some(_))) || is_in_podmans() {
+        return found?.ok_or(NamespaceError::NoPause(file));
+    }
+    if geteuid().is_root() {
+        return Err(NamespaceError::Root);
+    }
+    start()?;
+    pause(&file)?.ok_or(NamespaceError::NoPause(file))
+}
+
+/// Reports whether podman has made the namespaces of this process: the variable is
+/// set for what `podman unshare` runs.
+fn is_in_podmans() -> bool {
+    std::env::var_os("_CONTAINERS_USERNS_CONFIGURED").is_some_and(|value| !value.is_empty())
+}
+
+/// Returns the pause process that a file names; `None`: there is no file, or no
+/// such process.
+fn pause(file: &Path) -> Result<Option<Inhabitant>, NamespaceError> {
+    let pid = match number(file) {
+        Ok(pid) => pid,
+        Err(NamespaceError::File { why, .. }) if why.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let process = match take(pid) {
+        Ok(process) => process,
+        Err(NamespaceError::Gone(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let other = |what| NamespaceError::NotPause { file: file.to_owned(), pid, what };
+    let Ok(user) = process.user() else { return Ok(None) };
+    if user != geteuid().as_raw() {
+        return Err(other(format!("one of user {user}")));
+    }
+    let Ok(program) = process.program() else { return Ok(None) };
+    if !PAUSES.contains(&program.as_str()) {
+        return Err(other(escape(&program)));
+    }
+    Ok(Some(process))
+}
+
+/// What podman's pause process is called: catatonit(1), or podman itself.
+const PAUSES: [&str; 3] = ["catatonit", "podman pause", "podman"];
+
+/// Returns where rootless podman writes its pause process down: podman(1), in
+/// `pkg/util/utils_supported.go`.
+fn pause_file() -> PathBuf {
+    runtime().join("libpod/tmp/pause.pid")
+}
+
+/// Returns the directory of this user for what lives no longer than the system, as
+/// podman finds it. It need not be there.
+pub fn runtime() -> PathBuf {
+    let uid = geteuid();
+    let set = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let usual = PathBuf::from(format!("/run/user/{uid}"));
+    set.filter(|dir| dir.is_absolute()).unwrap_or_else(|| {
+        if usual.is_dir() { usual } else { PathBuf::from(format!("/tmp/podman-run-{uid}")) }
+    })
+}
+
+/// Has podman make its namespaces, and a process that keeps them.
+fn start() -> Result<(), NamespaceError> {
+    let mut command = Command::new("podman");
+    command.args(["unshare", "true"]).stdin(Stdio::null());
+    let output = command.output().map_err(NamespaceError::NoPodman)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().rfind(|line| !line.trim().is_empty());
+    Err(NamespaceError::Podman(
+        last.map_or_else(|| format!("failed, {}", output.status), |line| escape(line.trim())),
+    ))
+}
+
+/// Returns the id map of the users of this process's user namespace, `initial` for
+/// that of the host.
+pub(super) fn map() -> String {
+    let initial = [Line { inside: 0, outside: 0, count: u32::MAX }];
+    match IdMap::read("self", "uid") {
+        Ok(map) if map.lines() == initial => "initial".to_owned(),
+        Ok(map) => {
+            let lines: Vec<String> = map.lines().iter().map(ToString::to_string).collect();
+            lines.join(", ")
+        }
+        Err(_) => "unknown".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_podman_a_process_or_a_file() {
+        for (text, want) in [
+            ("podman", Some(Within::Podman)),
+            ("17", Some(Within::Process(17))),
+            ("./podman", Some(Within::File("./podman".into()))),
+            ("/run/x.pid", Some(Within::File("/run/x.pid".into()))),
+            ("0", None),
+            ("", None),
+            ("docker", None),
+            ("99999999999", None),
+            ("-1", None),
+        ] {
+            assert_eq!(Within::parse(OsStr::new(text)), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pause_process_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pause.pid");
+        assert!(pause(&file).unwrap().is_none());
+        for (text, want) in [
+            ("", "has no process id"),
+            ("x", "has no process id"),
+            ("1", "process 1 is "),
+            (&std::process::id().to_string(), "not podman's pause process of this user"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = pause(&file).unwrap_err().to_string();
+            assert!(error.contains(want) && error.lines().count() == 1, "{error}");
+        }
+        std::fs::write(&file, "1073741823").unwrap();
+        assert!(pause(&file).unwrap().is_none());
+        let error = enter(&Within::File(file)).unwrap_err().to_string();
+        assert_eq!(error, "process 1073741823: there is none of that number");
+    }
+}
