@@ -39,9 +39,11 @@ mod mount {
     mod owners;
     mod passthrough;
     mod pjdfstest;
+    mod podman;
     mod ready;
     mod reload;
     mod rights;
+    mod rootless;
     mod rules;
     mod semantics;
     mod systemd;

@@ -179,9 +179,11 @@ fn number(path: &Path) -> Result<u32, NamespaceError> {
 /// where there is none.
 fn podman() -> Result<Inhabitant, NamespaceError> {
     let file = pause_file();
-    let found = pause(&file);
-    if matches!(found, Ok(Some(_))) || is_in_podmans() {
-        return found?.ok_or(NamespaceError::NoPause(file));
+    if let Some(process) = pause(&file)? {
+        return Ok(process);
+    }
+    if is_in_podmans() {
+        return Err(NamespaceError::NoPause(file));
     }
     if geteuid().is_root() {
         return Err(NamespaceError::Root);

@@ -34,6 +34,10 @@ pub enum Feature {
     Systemd,
     /// bindfs, which ours is compared with.
     Bindfs,
+    /// Rootless podman can run a container.
+    Podman,
+    /// buildah.
+    Buildah,
     /// pjdfstest, built by `tests/run.sh`.
     Pjdfstest,
 }
@@ -132,6 +136,14 @@ fn probe(feature: Feature) -> Answer {
             probe.status.success().then_some(()).ok_or_else(|| super::text(&probe))
         }
         Feature::Bindfs => tool("bindfs"),
+        Feature::Podman => tool("podman").and_then(|()| tool("newuidmap")).and_then(|()| {
+            in_sandbox(|sandbox| {
+                let ann = super::rootless::Rootless::new(sandbox);
+                let done = ann.tries("podman run --rm --rootfs $ROOTFS true");
+                done.status.success().then_some(()).ok_or_else(|| super::text(&done))
+            })
+        }),
+        Feature::Buildah => tool("buildah"),
         Feature::Pjdfstest => {
             let program = pjdfstest();
             program.is_file().then_some(()).ok_or(format!("no {}", program.display()))

@@ -6,6 +6,7 @@ pub mod image;
 pub mod ours;
 pub mod raw;
 pub mod rng;
+pub mod rootless;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,183 @@
+//! An ordinary user with subordinate ids, a home and an image, in a sandbox where
+//! rootless containers work.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::ours::program_for_users;
+use super::{Sandbox, holds_within, raw, sh, str, text};
+
+/// The user; the group has the same number.
+pub const ANN: u32 = 7001;
+
+/// The first of her 65536 subordinate ids.
+pub const SUBORDINATE: u32 = 700_000;
+
+/// The image that [`Rootless::image`] makes.
+pub const IMAGE: &str = "localhost/small";
+
+/// What the image has, beside the libraries that these need.
+const PROGRAMS: &str = "bash cat chmod chown cp flock grep head id ln ls mkdir mkfifo mknod mount mv rm sh \
+                        sleep stat touch true umount unshare";
+
+/// The place of such a user; its processes end with it.
+#[derive(Debug)]
+pub struct Rootless {
+    /// Her home; `.ssh/id` and `f` are in it, and `.cache/view` is empty.
+    pub home: PathBuf,
+    /// The root directory of an image, all hers.
+    pub rootfs: PathBuf,
+    runtime: PathBuf,
+    bin: PathBuf,
+}
+
+impl Rootless {
+    /// Makes the place.
+    pub fn new(sandbox: &Sandbox) -> Self {
+        namespaces();
+        let ann = Self {
+            home: sandbox.dir("home/ann"),
+            rootfs: sandbox.dir("rootfs"),
+            runtime: sandbox.dir("run-ann"),
+            bin: sandbox.dir("bin"),
+        };
+        let program = program_for_users(sandbox);
+        std::os::unix::fs::symlink(program, ann.bin.join("idmapfs")).unwrap();
+        accounts(sandbox, &ann.home);
+        root_directory(&ann.rootfs);
+        for dir in [".ssh", ".cache/view", ".config/containers", "project"] {
+            fs::create_dir_all(ann.home.join(dir)).unwrap();
+        }
+        for (name, contents) in [
+            (".ssh/id", "secret\n"),
+            ("f", "hello\n"),
+            ("project/f", "hello\n"),
+            (".config/containers/containers.conf", CONFIG),
+        ] {
+            fs::write(ann.home.join(name), contents).unwrap();
+        }
+        fs::set_permissions(&ann.runtime, fs::Permissions::from_mode(0o700)).unwrap();
+        for dir in [&ann.home, &ann.rootfs, &ann.runtime] {
+            sh(&format!("chown -R {ANN}:{ANN} {}", str(dir)));
+        }
+        ann
+    }
+
+    /// Makes an image of the root directory.
+    pub fn image(&self) {
+        self.does(&format!("tar -C {} -c . | podman import -q - {IMAGE}", str(&self.rootfs)));
+    }
+
+    /// A script of hers, not started.
+    pub fn command(&self, script: &str) -> Command {
+        let mut command = Command::new("bash");
+        command.args(["-euc", script]).stdin(Stdio::null()).current_dir(&self.home).env_clear();
+        let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", str(&self.bin));
+        command.envs([("PATH", path.as_str()), ("HOME", str(&self.home)), ("USER", "ann")]);
+        command.env("XDG_RUNTIME_DIR", &self.runtime).env("ROOTFS", &self.rootfs);
+        // Without a cgroup of its own crun can do nothing more.
+        command.env("BUILDAH_ISOLATION", "chroot").env("IMAGE", IMAGE);
+        raw::run_as(&mut command, ANN, ANN, &[]);
+        command
+    }
+
+    /// Runs a script of hers to its end.
+    pub fn tries(&self, script: &str) -> Output {
+        self.command(script).output().expect("bash")
+    }
+
+    /// Runs a script of hers, which must succeed; returns its output.
+    pub fn does(&self, script: &str) -> String {
+        let done = self.tries(script);
+        assert!(done.status.success(), "{script}: {}", text(&done));
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    /// Returns podman's pause process.
+    pub fn pause(&self) -> Option<Pid> {
+        let text = fs::read_to_string(self.runtime.join("libpod/tmp/pause.pid")).ok()?;
+        text.trim().parse().ok().map(Pid::from_raw)
+    }
+
+    /// Her processes that run: those whose environment names her runtime directory.
+    pub fn processes(&self) -> Vec<Pid> {
+        let line = format!("XDG_RUNTIME_DIR={}", str(&self.runtime));
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+            .filter(|pid| {
+                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                environment.split(|byte| *byte == 0).any(|word| word == line.as_bytes())
+            })
+            .map(Pid::from_raw)
+            .collect()
+    }
+}
+
+impl Drop for Rootless {
+    fn drop(&mut self) {
+        for pid in self.processes().into_iter().chain(self.pause()) {
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+        if !holds_within(std::time::Duration::from_secs(3), || self.processes().is_empty()) {
+            for pid in self.processes() {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+/// No cgroups and no network: neither can be had everywhere.
+const CONFIG: &str =
+    "[containers]\ncgroups = \"disabled\"\nnetns = \"none\"\nlog_driver = \"none\"\n";
+
+/// What podman expects of the machine: mounts that are passed on, cgroup2 alone.
+fn namespaces() {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none).expect("shared mounts");
+    while umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH).is_ok() {}
+    mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), none)
+        .expect("cgroup2");
+}
+
+/// Gives the user a name and subordinate ids, in this namespace alone.
+fn accounts(sandbox: &Sandbox, home: &Path) {
+    let ids = format!("ann:{SUBORDINATE}:65536\n");
+    for (file, line) in [
+        ("passwd", format!("ann:x:{ANN}:{ANN}::{}:/bin/bash\n", str(home))),
+        ("group", format!("ann:x:{ANN}:\n")),
+        ("subuid", ids.clone()),
+        ("subgid", ids),
+    ] {
+        let real = Path::new("/etc").join(file);
+        let copy = sandbox.file(file, &(fs::read_to_string(&real).unwrap_or_default() + &line));
+        if !real.exists() {
+            fs::write(&real, "").unwrap();
+        }
+        mount(Some(&copy), &real, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    }
+}
+
+/// Copies some programs of this machine, with the libraries that they need.
+fn root_directory(root: &Path) {
+    sh(&format!(
+        "cd {root}; mkdir -p etc dev proc sys tmp run root home/me usr/bin
+        for dir in bin sbin lib lib64; do
+            if [ -L /$dir ]; then mkdir -p usr/$dir; ln -sfn usr/$dir $dir; else mkdir -p $dir; fi
+        done
+        for name in {PROGRAMS}; do cp -L $(type -P $name) usr/bin/; done
+        [ -L bin ] || cp usr/bin/* bin/
+        for file in $(ldd usr/bin/* | grep -o '/[^ :]*' | grep -F .so | sort -u); do
+            mkdir -p .${{file%/*}}; cp -L $file .$file
+        done
+        echo root:x:0:0::/root:/bin/sh >etc/passwd; echo me:x:1000:1000::/home/me:/bin/sh >>etc/passwd
+        echo you:x:2000:2000::/home/me:/bin/sh >>etc/passwd
+        echo root:x:0: >etc/group; echo me:x:1000: >>etc/group; echo you:x:2000: >>etc/group",
+        root = str(root)
+    ));
+}
