@@ -274,6 +274,33 @@ pub(super) fn map() -> String {
     }
 }
 
+/// Says which ids of a policy there are not in the user namespace of a process, by its
+/// name in `/proc`; `kind` is `uid` or `gid`. A policy that shows all ids means those
+/// that there are.
+///
+/// # Errors
+/// As read(2) of the map.
+pub(super) fn missing(
+    process: &str,
+    kind: &str,
+    shown: &[(u32, u64)],
+) -> io::Result<Option<String>> {
+    let whole = shown.iter().any(|(_, count)| *count >= u64::from(u32::MAX));
+    let map = IdMap::read(process, kind)?;
+    let ends = shown.iter().flat_map(|&(first, count)| {
+        let last = u64::from(first).saturating_add(count).saturating_sub(1);
+        [first, u32::try_from(last).unwrap_or(u32::MAX)]
+    });
+    let first = ends.into_iter().find(|id| map.outside(*id).is_none());
+    Ok(first.filter(|_| !whole).map(|id| {
+        let lines: Vec<String> = map.lines().iter().map(ToString::to_string).collect();
+        let map = lines.join(", ");
+        format!(
+            "{kind} {id} is none of this user namespace ({map}): what it owns is nobody's there"
+        )
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +320,19 @@ mod tests {
         ] {
             assert_eq!(Within::parse(OsStr::new(text)), want, "{text}");
         }
+    }
+
+    #[test]
+    fn ids_that_a_namespace_has_not_are_told() {
+        let whole = [(0, u64::from(u32::MAX))];
+        let all = IdMap::read("self", "uid").unwrap().lines() == [whole_line()];
+        for (shown, want) in [(&whole[..], false), (&[], false), (&[(4_294_967_290, 1)], !all)] {
+            assert_eq!(missing("self", "uid", shown).unwrap().is_some(), want, "{shown:?}");
+        }
+    }
+
+    fn whole_line() -> Line {
+        Line { inside: 0, outside: 0, count: u32::MAX }
     }
 
     #[test]

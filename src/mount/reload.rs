@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::describe::{self, Made};
 use super::error::MountError;
+use super::namespace;
 use super::options::Renew;
 use super::stand_in;
 use crate::control::{self, Answers, Facts, Outcome, Published, Record, Stats};
@@ -42,6 +43,13 @@ pub(super) fn decide(
 ) -> Result<(Pipeline, StandIn), MountError> {
     let ids = own_ids().map_err(MountError::doing("own ids"))?;
     let policy = spec.build(&Server { ids, privileged: any_owner })?;
+    let failed = MountError::doing("user namespace");
+    for (kind, shown) in [("uid", policy.presentable_users()), ("gid", policy.presentable_groups())]
+    {
+        if let Some(missing) = namespace::missing(process, kind, &shown).map_err(&failed)? {
+            log::warn!("{missing}");
+        }
+    }
     let stand_in =
         stand_in::choose(&policy, process).map_err(MountError::doing("user namespace"))?;
     Ok((policy, stand_in))

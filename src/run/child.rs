@@ -53,7 +53,8 @@ pub(super) fn become_command(
     hear(socket, word::MAPPED)?;
     // What the host mounts and unmounts is seen here, and nothing there of what is done here.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
-        .map_err(RunError::doing("own mount namespace"))?;
+        // Where AppArmor takes the capabilities of new user namespaces, this is refused first.
+        .map_err(RunError::Namespaces)?;
     let made = make(private.options, private.name, plan.ids)?;
     send(socket, word::DEVICE, Some(made.device.as_fd())).map_err(|_| RunError::Alone)?;
     // With a copy of it here the mount would outlive its server.

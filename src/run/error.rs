@@ -114,8 +114,8 @@ fn short(word: &str, shortage: &Shortage, wanted: u64, have: u64, file: &str) ->
     match shortage {
         Shortage::Missing(missing) => format!(
             "the policy can show {wanted} {word}s; beside your own you have {have} subordinate \
-             ones in {file}: {missing} are missing (ask for them, or show fewer: a smaller --map, \
-             or --present-as)"
+             ones in {file}: {missing} are missing (root adds them with usermod \
+             --add-sub{word}s FIRST-LAST; or show fewer: a smaller --map, or --present-as)"
         ),
         Shortage::Scattered(lines) => format!(
             "the {word}s of the policy lie in {lines} pieces on yours; the kernel takes 340 (show \
@@ -126,9 +126,11 @@ fn short(word: &str, shortage: &Shortage, wanted: u64, have: u64, file: &str) ->
 
 fn namespaces_hint(errno: Errno) -> &'static str {
     if errno == Errno::ENOSPC {
-        "raise user.max_user_namespaces with sysctl"
+        "raise user.max_user_namespaces with sysctl, or mount by fusermount3: idmapfs SOURCE \
+         MOUNTPOINT"
     } else {
-        "ask for kernel.unprivileged_userns_clone=1 or user.max_user_namespaces with sysctl, or \
-         run as root"
+        "ask for kernel.unprivileged_userns_clone=1, user.max_user_namespaces or \
+         kernel.apparmor_restrict_unprivileged_userns=0 with sysctl, run as root, or mount by \
+         fusermount3: idmapfs SOURCE MOUNTPOINT"
     }
 }

@@ -278,8 +278,8 @@ mod tests {
                 &poor,
                 None,
                 "the policy can show 65536 uids; beside your own you have 0 subordinate ones in \
-                 /etc/subuid: 65535 are missing (ask for them, or show fewer: a smaller --map, or \
-                 --present-as)",
+                 /etc/subuid: 65535 are missing (root adds them with usermod --add-subuids \
+                 FIRST-LAST; or show fewer: a smaller --map, or --present-as)",
             ),
             // All ids there are: those that can be had.
             (&[], &poor, None, "1000 1000 1 / 1000 1000 1 as 1000:1000 keep=true"),

@@ -527,3 +527,43 @@ impl Drop for Directory {
         unsafe { libc::closedir(self.0.as_ptr()) };
     }
 }
+
+/// name_to_handle_at(2): the type and the bytes of a file's handle.
+pub fn handle(path: &Path) -> Sys<(i32, Vec<u8>)> {
+    let mut buffer = Handle { size: 128, kind: 0, bytes: [0; 128] };
+    let mut mount = 0;
+    let (path, flags) = (c(path), 0);
+    let pointer = (&raw mut buffer).cast::<libc::c_void>();
+    // SAFETY: the path is NUL-terminated, the buffer as long as it says, both live.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            pointer,
+            &raw mut mount,
+            flags,
+        )
+    };
+    check(ret)?;
+    Ok((buffer.kind, buffer.bytes[..buffer.size as usize].to_vec()))
+}
+
+/// open_by_handle_at(2), for reading.
+pub fn open_handle(mount: &OwnedFd, (kind, bytes): &(i32, Vec<u8>)) -> Sys<OwnedFd> {
+    let mut buffer = Handle { size: bytes.len() as u32, kind: *kind, bytes: [0; 128] };
+    buffer.bytes[..bytes.len()].copy_from_slice(bytes);
+    let pointer = (&raw mut buffer).cast::<libc::c_void>();
+    // SAFETY: the buffer is as long as it says, and lives.
+    owned(unsafe {
+        libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), pointer, libc::O_RDONLY)
+    })
+}
+
+/// struct file_handle of fcntl.h, with room for the longest.
+#[repr(C)]
+struct Handle {
+    size: u32,
+    kind: i32,
+    bytes: [u8; 128],
+}

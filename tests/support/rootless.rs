@@ -181,3 +181,63 @@ fn root_directory(root: &Path) {
         root = str(root)
     ));
 }
+
+/// A user and mount namespace of the user's, with one id, and a mount of ours in it.
+#[derive(Debug)]
+pub struct Inside {
+    process: std::process::Child,
+}
+
+impl Inside {
+    /// Makes it, and the mount by these arguments.
+    pub fn new(ann: &Rootless, arguments: &str) -> Self {
+        let ready = ann.home.join(".ready");
+        let script = format!("idmapfs {arguments}; touch {}; exec sleep 200", str(&ready));
+        let mut command =
+            ann.command(&format!("exec unshare --map-root-user -m sh -euc \"{script}\""));
+        let process = command.spawn().expect("unshare");
+        let made = holds_within(std::time::Duration::from_secs(10), || ready.exists());
+        let this = Self { process };
+        assert!(made, "no mount by {arguments}");
+        fs::remove_file(ready).unwrap();
+        this
+    }
+
+    /// A process in it.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Has a process of its own do something in there, as root of it, and waits for that;
+    /// returns what it has made.
+    pub fn does(&self, body: impl FnOnce() -> String) -> String {
+        let result = tempfile::tempfile().expect("a file for the result");
+        let ns = |kind: &str| fs::File::open(format!("/proc/{}/ns/{kind}", self.pid())).unwrap();
+        let (user, mount) = (ns("user"), ns("mnt"));
+        let mut to = result.try_clone().unwrap();
+        let pid = raw::fork(move || {
+            use nix::sched::{CloneFlags, setns};
+            let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                setns(user, CloneFlags::CLONE_NEWUSER).expect("user namespace");
+                setns(mount, CloneFlags::CLONE_NEWNS).expect("mount namespace");
+                nix::unistd::setresgid(0.into(), 0.into(), 0.into()).expect("gid 0");
+                nix::unistd::setresuid(0.into(), 0.into(), 0.into()).expect("uid 0");
+                body()
+            }));
+            let said = said.unwrap_or_else(|_| "panicked".to_owned());
+            let _ = std::io::Write::write_all(&mut to, said.as_bytes());
+        });
+        nix::sys::wait::waitpid(pid.expect("fork"), None).expect("the child");
+        let (mut result, mut said) = (result, String::new());
+        std::io::Seek::rewind(&mut result).unwrap();
+        std::io::Read::read_to_string(&mut result, &mut said).unwrap();
+        said
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
