@@ -106,6 +106,12 @@ fn two_containers_share_a_mount_with_right_owners_each() {
                 of("chown", "changing ownership of")
             )
         });
+        // A lock that one holds is in the other's way.
+        let held = "cd /home/me/project; flock lock sh -c \"touch held; sleep 30\"";
+        ann.does(&format!(
+            "podman exec -d one sh -c '{held}'; until [ -e project/held ]; do sleep 0.05; done"
+        ));
+        assert_eq!(within("two", "flock -n lock true || echo locked"), "locked\n");
         within("one", "touch end");
         let owner = |name: &str| fs::metadata(ann.home.join("project").join(name)).unwrap().uid();
         assert_eq!(owner("b"), SUBORDINATE);
