@@ -191,7 +191,10 @@ fn a_mount_is_made_in_podmans_namespace() {
         // By its number, and by a file, from inside as well.
         ann.does(&format!("mkdir 1 2 3; idmapfs --in {pause} ~ 1; idmapfs --in $XDG_RUNTIME_DIR/libpod/tmp/pause.pid ~ 2"));
         ann.does("podman unshare idmapfs --in podman ~ 3; podman unshare cat 1/f 2/f 3/f");
-        ann.does("podman unshare umount 1 2 3 .cache/view");
+        // Its server is asked from outside.
+        ann.does("idmapfs stats 1 >out; grep -q lookup out; idmapfs reload 1; idmapfs abort 1");
+        ann.does("podman unshare umount 2 3 .cache/view");
+        wait_for("the servers' end", || ann.does("ls $XDG_RUNTIME_DIR/idmapfs").is_empty());
     });
 }
 
