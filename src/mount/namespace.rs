@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::geteuid;
 use thiserror::Error;
 
-use crate::sys::id_map::{IdMap, Line};
+use crate::sys::id_map::IdMap;
 use crate::sys::namespace::Inhabitant;
 use crate::text::{escape, plain, shown};
 
@@ -263,9 +263,8 @@ fn start() -> Result<(), NamespaceError> {
 /// Returns the id map of the users of this process's user namespace, `initial` for
 /// that of the host.
 pub(super) fn map() -> String {
-    let initial = [Line { inside: 0, outside: 0, count: u32::MAX }];
     match IdMap::read("self", "uid") {
-        Ok(map) if map.lines() == initial => "initial".to_owned(),
+        Ok(map) if map.is_whole() => "initial".to_owned(),
         Ok(map) => {
             let lines: Vec<String> = map.lines().iter().map(ToString::to_string).collect();
             lines.join(", ")
@@ -325,14 +324,10 @@ mod tests {
     #[test]
     fn ids_that_a_namespace_has_not_are_told() {
         let whole = [(0, u64::from(u32::MAX))];
-        let all = IdMap::read("self", "uid").unwrap().lines() == [whole_line()];
+        let all = IdMap::read("self", "uid").unwrap().is_whole();
         for (shown, want) in [(&whole[..], false), (&[], false), (&[(4_294_967_290, 1)], !all)] {
             assert_eq!(missing("self", "uid", shown).unwrap().is_some(), want, "{shown:?}");
         }
-    }
-
-    fn whole_line() -> Line {
-        Line { inside: 0, outside: 0, count: u32::MAX }
     }
 
     #[test]

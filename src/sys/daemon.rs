@@ -8,6 +8,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, geteuid, setgroups, setsid};
 
+use super::id_map::IdMap;
+
 /// The nice value of threads that many wait for and that do little.
 const HURRY: i32 = -10;
 
@@ -73,10 +75,12 @@ pub fn silence() -> io::Result<()> {
 /// Leaves the supplementary groups of root: a group for which the source holds
 /// blocks in reserve (`resgid`) is none of its callers'.
 ///
-/// An ordinary user's server needs its groups to reach the source. So does one
-/// in a user namespace that may not leave them; there is no reserve to touch.
+/// An ordinary user's server needs its groups to reach the source, also as root of a
+/// user namespace; there is no reserve to touch.
 pub fn leave_groups() {
+    let initial = IdMap::read("self", "gid").is_ok_and(|map| map.is_whole());
     if geteuid().is_root()
+        && initial
         && let Err(errno) = setgroups(&[])
     {
         log::debug!("supplementary groups are kept: {errno}");

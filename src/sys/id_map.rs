@@ -50,6 +50,11 @@ impl IdMap {
         &self.0
     }
 
+    /// Reports whether every id is what it is outside, as in the namespace of the host.
+    pub fn is_whole(&self) -> bool {
+        self.0 == [Line { inside: 0, outside: 0, count: u32::MAX }]
+    }
+
     /// Returns what stands outside for an id inside; `None`: it is not mapped.
     pub fn outside(&self, inside: u32) -> Option<u32> {
         self.0.iter().find_map(|line| moved(inside, line.inside, line.outside, line.count))
@@ -84,6 +89,7 @@ mod tests {
         }
         assert_eq!(map.inside(999), None);
         let whole = IdMap::parse("0 0 4294967295");
+        assert!(whole.is_whole() && !map.is_whole());
         assert_eq!(whole.outside(u32::MAX - 1), Some(u32::MAX - 1));
         assert_eq!(whole.outside(u32::MAX), None);
         assert!(IdMap::read("self", "uid").is_ok_and(|map| !map.lines().is_empty()));

@@ -326,3 +326,26 @@ fn ids_that_the_namespace_has_not_are_warned_of() {
         assert!(log.contains(&want), "{log}");
     });
 }
+
+/// A server in the user's namespaces reaches what the user's groups may reach.
+#[test]
+fn a_users_groups_count_in_a_namespace() {
+    require!(Root, Fuse, UserNamespaces);
+    sandbox(|sandbox| {
+        let ann = Rootless::new(sandbox);
+        let source = sandbox.dir("shared");
+        fs::write(source.join("f"), "contents").unwrap();
+        raw::chown(&source, 0, 7100, false).unwrap();
+        raw::chmod(&source, 0o750).unwrap();
+        let script = format!(
+            "idmapfs --present-as 0:0 {} ~/.cache/view; cat ~/.cache/view/f; umount ~/.cache/view",
+            str(&source)
+        );
+        for namespace in ["--map-root-user", "--map-root-user --map-auto"] {
+            let script = format!("unshare {namespace} -m sh -euc '{script}'");
+            let done = ann.command_in(&[7100], &script).output().unwrap();
+            assert_eq!(text(&done), "exit status: 0 contents", "{namespace}");
+            assert!(!ann.tries(&script).status.success(), "{namespace}: without the group");
+        }
+    });
+}

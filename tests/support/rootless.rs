@@ -76,6 +76,11 @@ impl Rootless {
 
     /// A script of hers, not started.
     pub fn command(&self, script: &str) -> Command {
+        self.command_in(&[], script)
+    }
+
+    /// A script of hers as a member of these groups too, not started.
+    pub fn command_in(&self, groups: &[u32], script: &str) -> Command {
         let mut command = Command::new("bash");
         command.args(["-euc", script]).stdin(Stdio::null()).current_dir(&self.home).env_clear();
         let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", str(&self.bin));
@@ -83,7 +88,7 @@ impl Rootless {
         command.env("XDG_RUNTIME_DIR", &self.runtime).env("ROOTFS", &self.rootfs);
         // Without a cgroup of its own crun can do nothing more.
         command.env("BUILDAH_ISOLATION", "chroot").env("IMAGE", IMAGE);
-        raw::run_as(&mut command, ANN, ANN, &[]);
+        raw::run_as(&mut command, ANN, ANN, groups);
         command
     }
 
