@@ -30,6 +30,7 @@ mod mount {
     mod explain;
     mod files;
     mod hidden;
+    mod idmap;
     mod inputs;
     mod limits;
     mod load;

@@ -5,8 +5,8 @@ _idmapfs() {
     local flags="--ro --rw --suid --nosuid --dev --nodev --exec --noexec --relatime --noatime
         --strictatime --nodiratime --diratime"
     local naming="--allow-other --no-allow-other --fsname= --remount --foreground"
-    local server="--cache= --passthrough= --engine= --in= --submounts= --owners= --owners-dir=
-        --log="
+    local server="--cache= --passthrough= --engine= --in= --allow-idmap --submounts= --owners=
+        --owners-dir= --log="
     case $cur in
         --*=*) COMPREPLY=(); return ;;
         -*) ;;

@@ -48,7 +48,8 @@ impl Capability<View> {
     /// `UnmappedEntry` (`EINVAL`) if the root id is unmapped.
     pub fn store(&self, policy: &dyn Policy) -> Result<Capability<Disk>> {
         let rootid = store_named(policy, self.rootid)?;
-        let moved = rootid.is_root() && self.rootid.is_some_and(|view| !view.is_root());
+        let named = self.names_root || self.rootid.is_some_and(|view| !view.is_root());
+        let moved = rootid.is_root() && named;
         Ok(self.with_root(Some(rootid), moved))
     }
 }

@@ -88,6 +88,7 @@ pub fn options(
         owners: owners(settings)?,
         engine: engine(settings),
         within: None,
+        allow_idmap: settings.allow_idmap,
         foreground,
         written: settings.written.clone(),
     })

@@ -165,6 +165,12 @@ pub const OPTIONS: &[Opt] = &[
         "WHERE",
         "Mount in the namespaces of: podman (rootless), a process PID, or one in a FILE",
     ),
+    flag(
+        Server,
+        "allow-idmap",
+        "Let the kernel map the mount's ids in its turn (idmapped mounts of it)",
+    )
+    .or(&["allow_idmap"]),
     value(Server, "submounts", "HOW", "What is mounted below the source: follow (default) or hide"),
     value(
         Server,

@@ -46,6 +46,8 @@ pub struct Settings {
     pub passthrough: Option<Passthrough>,
     /// What is to translate.
     pub engine: Option<Engine>,
+    /// Whether the kernel may map the ids of the mount in its turn.
+    pub allow_idmap: bool,
     /// What is shown of submounts.
     pub submounts: Option<Submounts>,
     /// Where owners are kept.
@@ -139,6 +141,7 @@ impl Settings {
             "cache" => self.cache = Some(cache(text("cache", value)?)?),
             "passthrough" => self.passthrough = Some(passthrough(text("passthrough", value)?)?),
             "engine" => self.engine = Some(engine(text("engine", value)?)?),
+            "allow-idmap" => self.allow_idmap = true,
             "submounts" => self.submounts = Some(submounts(text("submounts", value)?)?),
             "owners" => self.owners = Some(owners(text("owners", value)?)?),
             "owners-dir" => self.owners_dir = Some(owners_dir(value)?),
@@ -171,6 +174,7 @@ impl Settings {
             (self.cache.is_some(), "cache"),
             (self.passthrough.is_some(), "passthrough"),
             (self.engine.is_some(), "engine"),
+            (self.allow_idmap, "allow-idmap"),
             (self.submounts.is_some(), "submounts"),
             (self.owners.is_some(), "owners"),
             (self.owners_dir.is_some(), "owners-dir"),

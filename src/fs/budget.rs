@@ -135,6 +135,11 @@ impl Budget {
         self.take(caller.uid, What::Directory, DIRECTORY, bound)
     }
 
+    /// Reports whether so little is held that it does not matter by whom.
+    pub(super) fn is_roomy(&self) -> bool {
+        lock(&self.held).all < self.most / 4
+    }
+
     /// Tells how many removed files are held, and reports whether there is room
     /// for one more, which is then counted.
     pub(super) fn one_more(&self, removed: usize) -> bool {

@@ -52,7 +52,7 @@ impl Fs {
     /// As open(2); `ENFILE` if the caller holds too many descriptors.
     pub fn opendir(&self, caller: &Caller, node: u64) -> Result<u64> {
         let number = node;
-        let share = self.budget.directory(caller)?;
+        let share = self.budget.directory(&self.payer(caller))?;
         let node = self.node(number)?;
         self.may_open(caller, (number, &node), libc::O_RDONLY)?;
         self.lets_reach(number, &node)?;

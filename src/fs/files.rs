@@ -40,7 +40,7 @@ impl Fs {
         let share = self
             .may_open(caller, (number, &node), flags)
             .and_then(|()| self.lets_open((number, &node), flags))
-            .and_then(|()| self.opens.share(caller));
+            .and_then(|()| self.opens.share(&self.payer(caller)));
         let share = match share {
             Ok(share) => share,
             Err(error) => return done(Err(error)),
@@ -89,7 +89,7 @@ impl Fs {
         umask: u32,
         flags: i32,
     ) -> Result<(Entry, u64)> {
-        let share = self.opens.share(caller)?;
+        let share = self.opens.share(&self.payer(caller))?;
         let what = NewKind::Regular(Some(flags & FLAGS));
         let make = || self.make(caller, parent, name, Wanted { what, mode, umask });
         let made = match make() {

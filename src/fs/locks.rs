@@ -28,11 +28,12 @@ impl Fs {
     /// # Errors
     /// `done` is given `EAGAIN` if another owner's lock is in the way and
     /// `wait` is not set; `EINTR` if the wait was interrupted; as fcntl(2).
-    pub fn setlk(&self, request: LockRequest, wait: bool, done: Done<()>) {
+    pub fn setlk(&self, mut request: LockRequest, wait: bool, done: Done<()>) {
         let number = match self.opens.get(request.handle) {
             Ok(open) => open.number,
             Err(error) => return done(Err(error)),
         };
+        request.caller = self.payer(&request.caller);
         match self.tree.with_room(|| set(&self.opens, &request)) {
             Err(error) if wait && error.is(libc::EAGAIN) => {
                 let (opens, pid) = (Arc::clone(&self.opens), request.caller.pid);

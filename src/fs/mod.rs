@@ -16,6 +16,7 @@
 //! | `dirs` | opendir, readdirplus, fsyncdir; `ahead` looks up for them |
 //! | `xattrs`, `ioctl` | extended attributes, inode flags |
 //! | `rights`, `rules` | what a caller may, and what the rules of the policy say of a file |
+//! | `unknown` | none: what holds for callers whose ids the kernel does not tell |
 //! | `changes` | none: what the policy lets callers change |
 //! | `access` | access; whether the others are permitted, where we decide |
 //! | `locks` | getlk, setlk; `owners` holds the locks, `waits` who waits |
@@ -47,6 +48,7 @@ mod rights;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod waits;
 mod xattrs;
 
@@ -116,6 +118,14 @@ pub trait Processes: Send + Sync + fmt::Debug {
         owner: Owner<View>,
     ) -> Option<bool>;
 
+    /// Reports whether the caller has a capability over all that the mount shows:
+    /// in the user namespace of the mount, or in the initial one.
+    fn capable_over_all(&self, caller: &Caller, capability: Capability) -> bool;
+
+    /// Returns the user that the calling thread acts as (its fsuid), whatever ids
+    /// came with the request; `None` if nothing is known of it.
+    fn acting_user(&self, caller: &Caller) -> Option<Id<User, View>>;
+
     /// Reports whether the caller is in a group, by fsgid or supplementary.
     fn in_group(&self, caller: &Caller, group: Id<Group, View>) -> bool;
 
@@ -139,6 +149,9 @@ pub struct Config {
     pub descriptors: usize,
     /// The view ids that stand for unmapped ids in an ACL.
     pub stand_in: StandIn,
+    /// Whether the mount can be mapped by the kernel in its turn: ids of callers
+    /// come with nothing but new files then, and are none to compare with.
+    pub unknown_callers: bool,
 }
 
 /// What a file system holds at a moment.

@@ -52,7 +52,8 @@ impl Fs {
         let owner = self.policy().create_owner(caller);
         // What is exchanged adds no name; a whiteout is a new file. (The kernel
         // makes one over an existing name too, and stores no id at all for it.)
-        let adds = flags.whiteout || (there.is_none() && !flags.exchange);
+        let added = there.is_none() && !flags.exchange && !self.has_unknown_callers();
+        let adds = flags.whiteout || added;
         if adds && owner.is_none() {
             return Err(Error::Unmapped);
         }
@@ -70,7 +71,7 @@ impl Fs {
         let carried = [Some(&moving), swapped].map(|there| self.carry(there));
         let whiteout = owner.filter(|_| flags.whiteout);
         let places = ((&old.dir, old.name), (&new.dir, new.name));
-        let rights = Self::rights(caller, false);
+        let rights = Self::rights(&self.actor(caller), false);
         let renamed =
             self.tree.with_room(|| self.source.rename(places.0, places.1, flags, whiteout, rights));
         if renamed.is_ok() {
@@ -104,7 +105,7 @@ impl Fs {
         let there = self.existing(&new.dir, new.name)?;
         let adds = if there.is_some() { Deny::default() } else { Deny::CREATE };
         let spot = self.lets_add(new.dir(), new.name, &moving.seen.subject(), adds)?;
-        self.may_remove(caller, old.dir(), &moving.seen)?;
+        self.may_remove(caller, old.dir(), old.name, &moving)?;
         if flags.no_replace && there.is_some() {
             return Err(EXISTS);
         }
@@ -117,7 +118,7 @@ impl Fs {
             Some(found) => {
                 let op = if flags.exchange { Deny::RENAME } else { Deny::DELETE };
                 let there = self.lets_drop(new.dir(), new.name, found, op)?;
-                self.may_remove(caller, new.dir(), &there.seen)?;
+                self.may_remove(caller, new.dir(), new.name, &there)?;
                 if flags.exchange {
                     let subject = there.seen.subject();
                     let spot = self.lets_add(old.dir(), old.name, &subject, Deny::default())?;

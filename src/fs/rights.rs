@@ -38,7 +38,7 @@ impl Fs {
     pub(super) fn content_rights(&self, caller: &Caller, seen: &Seen) -> Rights {
         let keep = seen.attr.mode.has(SETID)
             && (self.processes.capable(caller, Capability::Fsetid)
-                || marks_only(seen.attr.mode) && self.may_set_gid(caller, seen));
+                || marks_only(seen.attr.mode) && self.may_mark(caller, seen));
         Self::rights(caller, keep)
     }
 
@@ -51,7 +51,7 @@ impl Fs {
         seen.attr.mode.has(Mode::SETUID)
             && marks_only(seen.attr.mode.without(Mode::SETUID))
             && !self.processes.capable(caller, Capability::Fsetid)
-            && self.may_set_gid(caller, seen)
+            && self.may_mark(caller, seen)
     }
 
     /// Returns the rights to write where the kernel has told whether the
@@ -69,8 +69,8 @@ impl Fs {
                 |seen| self.content_rights(caller, &seen),
             );
         }
-        let keep = !kill
-            || marked().is_some_and(|s| marks_only(s.attr.mode) && self.may_set_gid(caller, &s));
+        let keep =
+            !kill || marked().is_some_and(|s| marks_only(s.attr.mode) && self.may_mark(caller, &s));
         Self::rights(caller, keep)
     }
 
@@ -78,7 +78,7 @@ impl Fs {
     /// no program may stay (`setattr_should_drop_sgid`).
     pub(super) fn owner_rights(&self, caller: &Caller, seen: &Seen) -> Rights {
         let marks = seen.attr.mode.has(Mode::SETGID) && !seen.attr.mode.has(GROUP_EXEC);
-        Self::rights(caller, marks && self.may_set_gid(caller, seen))
+        Self::rights(caller, marks && self.may_mark(caller, seen))
     }
 
     /// Reports whether a change of owner with these rights takes set-id bits.
@@ -87,9 +87,11 @@ impl Fs {
         (seen.attr.mode.has(Mode::SETUID) || group) && !seen.attr.kind.is_dir()
     }
 
-    /// Returns the rights to set an access ACL (`posix_acl_update_mode`).
+    /// Returns the rights to set an access ACL (`posix_acl_update_mode`). On a directory
+    /// `S_ISGID` runs nothing, so an unknown caller's ACL leaves it.
     pub(super) fn acl_rights(&self, caller: &Caller, seen: &Seen) -> Rights {
-        let keep = seen.attr.mode.has(Mode::SETGID) && self.may_set_gid(caller, seen);
+        let shared = self.has_unknown_callers() && seen.attr.kind.is_dir();
+        let keep = seen.attr.mode.has(Mode::SETGID) && (shared || self.may_set_gid(caller, seen));
         Self::rights(caller, keep)
     }
 
@@ -99,9 +101,15 @@ impl Fs {
     /// Where a caller's own files are shown as another's (a collapse), a
     /// set-id file would be one of the stored owner, planted by whoever may
     /// create. The root of the view may give such a file to anybody anyway.
-    pub(super) fn own_setid(caller: &Caller, owner: Ids<Disk>, spot: &Spot, new: &Subject) -> Mode {
+    pub(super) fn own_setid(
+        &self,
+        caller: &Caller,
+        owner: Ids<Disk>,
+        spot: &Spot,
+        new: &Subject,
+    ) -> Mode {
         let mode = new.mode;
-        if !mode.has(SETID) || is_root(caller) {
+        if !mode.has(SETID) || is_root(&self.actor(caller)) {
             return mode;
         }
         let by_rule = spot.policy.rules().verdict(&spot.state, new).owner;
@@ -138,16 +146,29 @@ impl Fs {
     pub(super) fn acts_as_owner(&self, caller: &Caller, seen: &Seen) -> bool {
         let shown = self.shown(caller, seen);
         let user = Owner { gid: None, ..shown };
+        if self.has_unknown_callers() {
+            return shown.uid.is_some() && self.has_over_any(caller, Capability::Fowner);
+        }
         shown.uid.is_some()
             && (shown.uid == caller.uid
                 || self.processes.capable_over(caller, Capability::Fowner, user) == Some(true))
     }
 
     /// Reports whether the caller may have `S_ISGID` on a file
-    /// (`in_group_or_capable` of fs/inode.c).
+    /// (`in_group_or_capable` of fs/inode.c); an unknown one is in no group.
     fn may_set_gid(&self, caller: &Caller, seen: &Seen) -> bool {
-        let shown = self.shown(caller, seen);
-        shown.gid.is_some_and(|group| self.processes.in_group(caller, group))
+        !self.has_unknown_callers() && self.is_member(caller, seen)
             || self.has_over(caller, Capability::Fsetid, seen)
+    }
+
+    /// Reports the same of an `S_ISGID` that runs nothing: there it does no harm to go
+    /// by the groups that an unknown caller is in without a map.
+    fn may_mark(&self, caller: &Caller, seen: &Seen) -> bool {
+        self.is_member(caller, seen) || self.has_over(caller, Capability::Fsetid, seen)
+    }
+
+    fn is_member(&self, caller: &Caller, seen: &Seen) -> bool {
+        let gid = self.shown(caller, seen).gid;
+        gid.is_some_and(|group| self.processes.in_group(caller, group))
     }
 }

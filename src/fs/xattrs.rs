@@ -183,7 +183,7 @@ impl Fs {
     /// The change itself takes the capability on the host, if it is made.
     fn is_about_to_change(&self, caller: &Caller, (number, node): (u64, &Node)) -> Result<bool> {
         let shown = self.shown_to(None, &self.look(number, node)?);
-        let may = self.processes.capable_over(caller, Privilege::Setfcap, shown);
+        let may = self.processes.capable_over(caller, Privilege::Setfcap, self.reach(shown));
         // Of a caller that nothing is known of, the kernel has decided where it
         // decides.
         Ok(shown.uid.is_none() || shown.gid.is_none() || !may.unwrap_or(!self.checks()))

@@ -41,7 +41,8 @@ const NEEDED: InitFlags = InitFlags::FUSE_DONT_MASK.union(InitFlags::FUSE_DO_REA
 ///   sources give as 0.
 /// - `EXPORT_SUPPORT`: lookups of `.` by number would need [`crate::tree`] to
 ///   find files that the kernel has forgotten.
-/// - `ALLOW_IDMAP`: hides the caller's ids in all requests but creates.
+/// - `ALLOW_IDMAP`: hides the caller's ids in all requests but creates; only where
+///   it is asked for.
 /// - `SETXATTR_EXT`, `SECURITY_CTX`, `CREATE_SUPP_GROUP`, `OVER_IO_URING`: not
 ///   parsed, or not served, by the library.
 const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
@@ -84,6 +85,13 @@ pub(super) fn negotiate(config: &mut KernelConfig, options: &SessionOptions) -> 
             format!("the kernel's FUSE lacks {missing:?}; Linux 4.9 or later has it"),
         )
     })?;
+    if options.allow_idmap {
+        config.add_capabilities(InitFlags::FUSE_ALLOW_IDMAP).map_err(|_missing| {
+            let what =
+                "option allow-idmap: this kernel maps no ids of FUSE; Linux 6.12 or later does";
+            io::Error::new(io::ErrorKind::Unsupported, what)
+        })?;
+    }
     let offered = config.capabilities();
     log::debug!("FUSE {}: without {:?}", config.kernel_abi(), WANTED.difference(offered));
     let pass = options.passthrough.is_ok() && offered.contains(InitFlags::FUSE_PASSTHROUGH);

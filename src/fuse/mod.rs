@@ -49,6 +49,9 @@ pub struct SessionOptions {
     /// nobody else can change: a change within one tick of the host's clock
     /// leaves no trace in the attributes.
     pub keep_pages: bool,
+    /// Whether the kernel may map the ids of the mount in its turn (an idmapped
+    /// mount of it); it takes [`Fs`] to know its callers as unknown.
+    pub allow_idmap: bool,
     /// Whether nobody else changes the source, and the file system serves it so
     /// ([`Fs::be_alone`]) where the kernel does not use its files by itself.
     pub exclusive: bool,

@@ -35,14 +35,18 @@ pub(super) fn check(options: &Options) -> Result<Paths, MountError> {
 }
 
 /// Checks that nothing is asked for that the kernel would decide by what some
-/// other caller was shown.
+/// other caller was shown, or that hides callers from a policy about them.
 ///
 /// It runs set-id programs as the owner that it was told last, whoever asked, and
 /// opens devices without asking at all.
 ///
 /// # Errors
-/// `Callers`: `suid` or `dev` beside a policy that depends on the caller.
+/// `Callers`: `suid` or `dev` beside a policy that depends on the caller; `Unknown`:
+/// `allow-idmap` beside one.
 pub fn callers(options: &Options) -> Result<(), MountError> {
+    if options.allow_idmap && !options.kernel_decides() {
+        return Err(MountError::Unknown);
+    }
     let unfit = [(options.flags.suid, "suid"), (options.flags.dev, "dev")];
     let asked = unfit.into_iter().find(|(flag, _)| *flag == Some(true));
     match asked {

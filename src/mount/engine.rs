@@ -160,6 +160,9 @@ pub(super) fn of_options(options: &Options) -> Result<(), Unfit> {
     if !options.owners.is_native() {
         return Err(Unfit::Option("owners", "the kernel's mount has those of the file system"));
     }
+    if options.allow_idmap {
+        return Err(Unfit::Option("allow-idmap", "the kernel maps ids of a mount once"));
+    }
     if options.fsname.is_some() {
         return Err(Unfit::Option("fsname", "the mount table would show the source's device"));
     }

@@ -76,6 +76,12 @@ pub enum MountError {
          owner of each file for all callers, and decides that by whoever was shown it last"
     )]
     Callers(&'static str),
+    /// Callers are not known where the kernel maps ids.
+    #[error(
+        "option allow-idmap: not beside a policy that depends on the caller (mirror): the kernel \
+         then tells who a caller is only with new files; leave one of the two out"
+    )]
+    Unknown,
     /// The kernel's engine was asked for, and would not do the same.
     #[error("option engine: kernel: {0}; with engine=auto or engine=fuse a server does it")]
     Engine(Unfit),
@@ -100,7 +106,7 @@ impl MountError {
     /// use, 32 for a mount that failed.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Policy(_) | Self::Callers(_) => 1,
+            Self::Policy(_) | Self::Callers(_) | Self::Unknown => 1,
             Self::Engine(why) if why.is_asked() => 1,
             Self::Source { .. }
             | Self::Namespace(_)

@@ -42,6 +42,8 @@ pub struct Options {
     /// Whose namespaces this process has entered for it; `None`: it is in those that
     /// it was started in.
     pub within: Option<Entered>,
+    /// Whether the kernel may map the ids of the mount in its turn.
+    pub allow_idmap: bool,
     /// Whether the server stays in the foreground.
     pub foreground: bool,
     /// The options that the policy came from, as they were given: `NAME=VALUE` or

@@ -185,13 +185,30 @@ impl Processes for Proc {
         Some(status.effective & bit(capability) != 0 && self.maps(caller.pid, owner))
     }
 
+    fn capable_over_all(&self, caller: &Caller, capability: Capability) -> bool {
+        self.behind(caller).is_some_and(|status| status.effective & bit(capability) != 0)
+            && self.namespace_of(&caller.pid.to_string()).is_some_and(|namespace| {
+                namespace == INITIAL || self.namespace.as_ref() == Some(&namespace)
+            })
+    }
+
+    fn acting_user(&self, caller: &Caller) -> Option<Id<User, View>> {
+        let uid = (caller.pid != 0).then(|| self.status(caller.pid)).flatten()?.acting.0;
+        match &self.maps {
+            Some(maps) => Id::new(maps.users.inside(uid)?),
+            None => Id::new(uid),
+        }
+    }
+
     fn in_group(&self, caller: &Caller, group: Id<Group, View>) -> bool {
         if caller.gid == Some(group) {
             return true;
         }
         let group = self.own_gid(Some(group));
         group.is_some_and(|group| {
-            self.behind(caller).is_some_and(|status| status.groups.contains(&group))
+            self.behind(caller).is_some_and(|status| {
+                status.groups.contains(&group) || caller.gid.is_none() && status.acting.1 == group
+            })
         })
     }
 

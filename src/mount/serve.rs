@@ -152,6 +152,7 @@ pub(super) fn file_system(
         acl: facts.acl && options.kernel_decides(),
         keep_pages: facts.immutable || options.cache == Cache::Exclusive,
         exclusive: options.cache == Cache::Exclusive,
+        allow_idmap: options.allow_idmap,
         passthrough: match options.passthrough {
             Passthrough::Off => Err("passthrough is off"),
             Passthrough::Auto if !facts.any_file || !may_mount().unwrap_or(false) => {
@@ -167,7 +168,9 @@ pub(super) fn file_system(
     let cache = if policy.inputs().caller { Cache::Off } else { options.cache };
     let Believed { trust, watch, why } = watch::begin(cache, source.as_ref());
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let config = Config { trust, nodes: descriptors / 2, descriptors, stand_in };
+    let unknown_callers = options.allow_idmap;
+    let nodes = descriptors / 2;
+    let config = Config { trust, nodes, descriptors, stand_in, unknown_callers };
     let fs = Fs::new(source, Arc::new(policy), Arc::new(Proc::open(process)), config);
     let fs = fs.map_err(|error| MountError::System {
         what: "root of the source",

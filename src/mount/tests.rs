@@ -60,7 +60,13 @@ fn file_system() -> Fs {
 
 fn file_system_of(source: Arc<Memory>, time: Duration) -> Fs {
     let (policy, stand_in) = decide(&Spec::default(), true, "self").unwrap();
-    let config = Config { trust: Trust::For(time), nodes: 64, descriptors: 1024, stand_in };
+    let config = Config {
+        trust: Trust::For(time),
+        nodes: 64,
+        descriptors: 1024,
+        stand_in,
+        unknown_callers: false,
+    };
     Fs::new(source, Arc::new(policy), Arc::new(Proc::open("self")), config).unwrap()
 }
 
@@ -75,6 +81,7 @@ fn options_of(target: &Path) -> Options {
         fsname: None,
         cache: Cache::Off,
         passthrough: Passthrough::Auto,
+        allow_idmap: false,
         submounts: Submounts::Follow,
         owners: Owners::Native,
         engine: Engine::Fuse,
@@ -92,6 +99,7 @@ const SERVING: SessionOptions = SessionOptions {
     keep_pages: false,
     exclusive: false,
     passthrough: Err("it is a test"),
+    allow_idmap: false,
 };
 
 const NAME: &str = "a, b";
@@ -355,7 +363,13 @@ fn what_the_kernel_knows_is_asked_for_again() {
 fn start_watched(target: &Path) -> (Session, Watching, Arc<Fs>, Fs, Arc<Script>) {
     let source = Arc::new(Memory::new(memory::Options::new(Ids::new(0, 0).unwrap())));
     let (policy, stand_in) = decide(&Spec::default(), true, "self").unwrap();
-    let config = Config { trust: Trust::Watch, nodes: 64, descriptors: 1024, stand_in };
+    let config = Config {
+        trust: Trust::Watch,
+        nodes: 64,
+        descriptors: 1024,
+        stand_in,
+        unknown_callers: false,
+    };
     let known = Arc::new(Proc::open("self"));
     let fs = Arc::new(Fs::new(source.clone(), Arc::new(policy), known, config).unwrap());
     let script = Script::new(Covers::Everything);

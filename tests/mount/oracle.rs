@@ -61,12 +61,24 @@ const NONE: Duration = Duration::ZERO;
 impl Run {
     /// Whether the kernel may read and write files of ours by itself.
     fn passes(&self) -> bool {
-        matches!(&self.engines[1], Engine::Ours(args) if !args.iter().any(|arg| arg == "off"))
+        matches!(&self.engines[1], Engine::Ours(args) | Engine::Stacked(args) if !args.iter().any(|arg| arg == "off"))
     }
 
     /// Whether the server is an ordinary user's, who keeps the owners elsewhere.
     fn keeps(&self) -> bool {
         matches!(&self.engines[1], Engine::Kept(_))
+    }
+}
+
+impl Engine {
+    /// Whether the server is not told who asks; a map of the kernel's before it says
+    /// who has no id.
+    fn hides_callers(&self) -> (bool, bool) {
+        match self {
+            Self::Ours(arguments) => (arguments.iter().any(|arg| arg == "--allow-idmap"), true),
+            Self::Stacked(_) => (true, false),
+            Self::Kernel(_) | Self::MadeByUs | Self::Kept(_) => (false, false),
+        }
     }
 }
 
@@ -108,6 +120,10 @@ impl Session<'_> {
             *self.stats.known.entry(Known::FlagsOfAnotherUser).or_default() += 1;
             return Ok(());
         }
+        if self.names_for_nobody(who, &op) {
+            *self.stats.known.entry(Known::NameOfUnknown).or_default() += 1;
+            return Ok(());
+        }
         if self.not_shown(who, &op) {
             *self.stats.known.entry(Known::SpecialNotShown).or_default() += 1;
             return Ok(());
@@ -120,9 +136,20 @@ impl Session<'_> {
         self.record(who, &op, &outcomes);
         let [kernel, ours] = &outcomes;
         let ordered = self.run.we_decide.then(|| known::when_we_decide(&op, kernel, ours));
+        let unknown = self.run.engines[1].hides_callers().0;
+        if unknown && known::chown_of_nothing_by_unknown(&op, kernel, ours) {
+            *self.stats.known.entry(Known::ChownOfNothingByUnknown).or_default() += 1;
+            known::settle_kept(sides);
+            return Ok(());
+        }
+        let mark = unknown && known::mark_of_unknown(&op, kernel, ours);
+        if mark && known::settle_marks(sides) {
+            *self.stats.known.entry(Known::MarkOfUnknown).or_default() += 1;
+        }
         let mut differences = Vec::new();
         match ordered.flatten() {
             Some(known) => *self.stats.known.entry(known).or_default() += 1,
+            None if mark => {}
             None if self.ignores_capabilities(who, &op, &outcomes) => {
                 *self.stats.known.entry(Known::AccessWithCapabilities).or_default() += 1;
             }
@@ -168,6 +195,14 @@ impl Session<'_> {
         let Op::Rename { to, flags, .. } = op else { return false };
         let there = || raw::statx(Ok(&self.world.sides[0].disk.join(to))).is_ok();
         flags & libc::RENAME_WHITEOUT != 0 && CALLERS[who].unmapped() && there()
+    }
+
+    /// Whether a caller without a mapped id gives a file another name, and the server
+    /// cannot know.
+    fn names_for_nobody(&self, who: usize, op: &Op) -> bool {
+        let renames = matches!(op, Op::Link { .. })
+            || matches!(op, Op::Rename { flags, .. } if flags & libc::RENAME_WHITEOUT == 0);
+        renames && CALLERS[who].unmapped() && self.run.engines[1].hides_callers() == (true, true)
     }
 
     /// Whether access(2) was to leave capabilities out, which we cannot know.
@@ -479,6 +514,33 @@ fn ours_equals_the_kernel_by_default() {
     let run =
         Run { engines: [kernel(), ours(&[])], host_changes: false, settle: NONE, we_decide: false };
     hold("default", &run, 21..25, 2500);
+}
+
+/// Our mount that tells nobody's ids, which does as well where the kernel decides.
+#[test]
+fn ours_equals_the_kernel_with_unknown_callers() {
+    require!(Root, Fuse, FuseIdmap, Ext4Loop, Idmap);
+    let run = Run {
+        engines: [kernel(), ours(&["--allow-idmap", "--cache", "none"])],
+        host_changes: true,
+        settle: NONE,
+        we_decide: false,
+    };
+    hold("allow-idmap", &run, 61..65, 2500);
+}
+
+/// The kernel's map on our mount is what it is on a plain directory.
+#[test]
+fn ours_is_mapped_as_a_directory_is() {
+    require!(Root, Fuse, FuseIdmap, Ext4Loop, Idmap);
+    let arguments = ["--allow-idmap"].map(str::to_owned).to_vec();
+    let run = Run {
+        engines: [kernel(), Engine::Stacked(arguments)],
+        host_changes: false,
+        settle: NONE,
+        we_decide: false,
+    };
+    hold("mapped again", &run, 71..75, 2500);
 }
 
 /// The kernel's mount that our program makes is the one that the tests make.

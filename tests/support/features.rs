@@ -22,6 +22,8 @@ pub enum Feature {
     Fusermount,
     /// The kernel can read and write files of a FUSE source by itself.
     Passthrough,
+    /// The kernel maps ids of FUSE mounts.
+    FuseIdmap,
     /// Overlay file systems can be mounted.
     Overlay,
     /// setfacl, getfacl.
@@ -113,6 +115,14 @@ fn probe(feature: Feature) -> Answer {
             let (_, ours) = super::ours::Ours::of_new(sandbox, &["--log", "info"]);
             let log = ours.log();
             log.contains("the kernel reads and writes").then_some(()).ok_or(log)
+        }),
+        Feature::FuseIdmap => in_sandbox(|sandbox| {
+            let (_, ours) = super::ours::Ours::of_new(sandbox, &["--allow-idmap"]);
+            let map = idmap::IdMap::both("0:100000:10");
+            let view = sandbox.dir("idmapped");
+            idmap::try_mount(&ours.point, &view, &map, true)?;
+            let _ = nix::mount::umount2(&view, nix::mount::MntFlags::MNT_DETACH);
+            Ok(())
         }),
         Feature::Overlay => in_sandbox(|sandbox| {
             let [lower, upper, work, at] = ["l", "u", "w", "m"].map(|name| sandbox.dir(name));

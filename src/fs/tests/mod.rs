@@ -17,9 +17,10 @@ mod replaced;
 mod rules;
 mod setid;
 mod threads;
+mod unknown;
 mod xattrs;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -45,6 +46,8 @@ struct Known {
     capable: HashSet<u32>,
     groups: HashSet<(u32, u32)>,
     interrupted: HashSet<u32>,
+    /// Whom a thread acts for.
+    acting: HashMap<u32, u32>,
     /// Whether hard links are protected.
     protects_links: bool,
     /// How often a capability was asked for.
@@ -68,6 +71,15 @@ impl Processes for FakeProcesses {
         _: Owner<View>,
     ) -> Option<bool> {
         Some(self.capable(caller, capability))
+    }
+
+    fn capable_over_all(&self, caller: &Caller, capability: Capability) -> bool {
+        let acting = self.acting_user(caller);
+        self.capable(&Caller { uid: acting, ..*caller }, capability)
+    }
+
+    fn acting_user(&self, caller: &Caller) -> Option<Id<User, View>> {
+        lock(&self.0).acting.get(&caller.pid).copied().and_then(Id::new)
     }
 
     fn in_group(&self, caller: &Caller, group: Id<Group, View>) -> bool {
@@ -109,6 +121,7 @@ fn config() -> Config {
         nodes: 8,
         descriptors: 1024,
         stand_in: (Id::new(STAND_IN), Id::new(STAND_IN)),
+        unknown_callers: false,
     }
 }
 

@@ -62,6 +62,13 @@ pub enum Known {
     FlagsByOpening,
     /// Where we decide, capabilities count for access(2) too.
     AccessWithCapabilities,
+    /// Of an unknown caller it is not known that it is in the file's group: an `S_ISGID`
+    /// goes that stays for members.
+    MarkOfUnknown,
+    /// Nor that it owns the file: chown(-1, -1) of a set-id file is refused.
+    ChownOfNothingByUnknown,
+    /// Nor that no id is stored for it, where it only gives a file another name.
+    NameOfUnknown,
     /// O_TMPFILE is not carried by the library.
     Tmpfile,
     /// The birth time is not carried by the library.
@@ -253,21 +260,60 @@ pub fn set_id_while_passed(op: &Op, kernel: &Outcome, ours: &Outcome) -> bool {
         && without_set_id(&kernel.after) == ours.after
 }
 
-/// Takes set-id bits from the kernel's files that ours have lost, after a write
-/// to one of them: it may have another name by now than when it was opened.
-pub fn settle_set_id(sides: &[Side; 2]) {
+/// Whether outcomes differ by a lost `S_ISGID` at most.
+pub fn mark_of_unknown(op: &Op, kernel: &Outcome, ours: &Outcome) -> bool {
+    let keeps = matches!(op, Op::Chmod { .. } | Op::Fchmod { .. });
+    !keeps
+        && (kernel.errno, &kernel.value) == (ours.errno, &ours.value)
+        && (kernel.after == ours.after || without_bits(&kernel.after, 0o2000) == ours.after)
+}
+
+/// Takes `S_ISGID` from the kernel's files where nothing but that is missing on ours;
+/// reports whether there were any.
+pub fn settle_marks(sides: &[Side; 2]) -> bool {
+    let lost = |[kernel, ours]: [u32; 2]| kernel ^ ours == 0o2000 && kernel & 0o2000 != 0;
+    settle_modes(sides, lost)
+}
+
+/// Whether this is chown(-1, -1) that is refused to an unknown caller, or not done for
+/// one because the file is open for writing.
+pub fn chown_of_nothing_by_unknown(op: &Op, kernel: &Outcome, ours: &Outcome) -> bool {
+    let (Op::Chown { uid, gid, .. } | Op::Fchown { uid, gid, .. }) = op else { return false };
+    let passed_over = matches!(op, Op::Fchown { .. }) && ours.errno == 0;
+    (*uid, *gid) == (u32::MAX, u32::MAX)
+        && kernel.errno == 0
+        && (ours.errno == libc::EPERM || passed_over)
+}
+
+/// Gives set-id bits back to the kernel's files that ours have kept.
+pub fn settle_kept(sides: &[Side; 2]) {
+    settle_modes(sides, |[kernel, ours]| ours & !0o6000 == kernel & !0o6000);
+}
+
+/// Gives the kernel's files the mode of ours where it differs like that; reports
+/// whether there were any.
+fn settle_modes(sides: &[Side; 2], differs: impl Fn([u32; 2]) -> bool) -> bool {
     let mode = |side: &Side, path: &str| {
         let mode = raw::statx(Ok(&side.disk.join(path))).ok()?.stx_mode;
         Some(u32::from(mode)).filter(|mode| mode & libc::S_IFMT == libc::S_IFREG)
     };
+    let mut any = false;
     for path in compare::walk(&sides[0]).1 {
         if let (Some(kernel), Some(ours)) = (mode(&sides[0], &path), mode(&sides[1], &path))
             && kernel != ours
-            && kernel & !0o6000 == ours
+            && differs([kernel, ours])
         {
             raw::chmod(&sides[0].disk.join(&path), ours & 0o7777).expect("by root");
+            any = true;
         }
     }
+    any
+}
+
+/// Takes set-id bits from the kernel's files that ours have lost, after a write
+/// to one of them: it may have another name by now than when it was opened.
+pub fn settle_set_id(sides: &[Side; 2]) {
+    settle_modes(sides, |[kernel, ours]| kernel & !0o6000 == ours);
 }
 
 fn without_capability(line: &str) -> String {
@@ -283,11 +329,16 @@ fn without_times(line: &str) -> &str {
 
 /// The line with no set-id bit in any mode.
 fn without_set_id(line: &str) -> String {
+    without_bits(line, 0o6000)
+}
+
+/// The line with none of these bits in any mode.
+fn without_bits(line: &str, bits: u32) -> String {
     let mut parts = line.split("mode ");
     let mut shown = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (mode, rest) = part.split_at(part.find(' ').unwrap_or(part.len()));
-        let mode = u32::from_str_radix(mode, 8).expect("an octal mode") & !0o6000;
+        let mode = u32::from_str_radix(mode, 8).expect("an octal mode") & !bits;
         shown += &format!("mode {mode:06o}{rest}");
     }
     shown

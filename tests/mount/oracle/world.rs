@@ -24,6 +24,9 @@ pub enum Engine {
     Kernel(IdMap),
     /// Our mount, with the map of `map` and these further arguments.
     Ours(Vec<String>),
+    /// The kernel's idmapped mount of a mount of ours that shows ids as they are, with
+    /// these further arguments.
+    Stacked(Vec<String>),
     /// The kernel's idmapped mount as we make it, with `engine=kernel`.
     MadeByUs,
     /// The mount of an ordinary user, who keeps the owners beside the files, with
@@ -81,6 +84,13 @@ impl World {
                     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
                     Some(Ours::new(&disk, &view, &arguments))
                 }
+                Engine::Stacked(more) => {
+                    let below = sandbox.dir(&format!("below-{name}-{number}"));
+                    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+                    let server = Ours::new(&disk, &below, &more);
+                    idmap::mount(&below, &view, &map());
+                    Some(server)
+                }
                 Engine::MadeByUs | Engine::Kept(_) => {
                     made_by_us(&disk, &view);
                     None
@@ -128,7 +138,8 @@ fn made_by_us(disk: &Path, view: &Path) {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for side in self.sides.iter().filter(|side| side.server.is_none()) {
+        let is_mapped = |side: &&Side| side.server.as_ref().is_none_or(|s| s.point != side.view);
+        for side in self.sides.iter().filter(is_mapped) {
             // Else it would keep the image, and its loop device, in use.
             let _ = nix::mount::umount2(&side.view, nix::mount::MntFlags::MNT_DETACH);
         }

@@ -104,7 +104,7 @@ fn prepared_as_a_user() {
 fn run_kept(fixture: &Fixture) {
     run_with(fixture, &|path| {
         let options = HostOptions { staging: true, ..HostOptions::default() };
-        owners::open(Arc::new(Host::open(path, &options).unwrap()), &Owners::Xattr).unwrap()
+        owners::open(Arc::new(Host::open(path, &options).unwrap()), path, &Owners::Xattr).unwrap()
     });
 }
 
