@@ -52,9 +52,11 @@ impl Fs {
                     if !several {
                         self.ignore_contents(number);
                     }
-                    // Of what it writes by itself the kernel keeps no pages.
+                    // Of what it writes by itself the kernel keeps no pages, and of what
+                    // nobody has open none count: the next open does not keep them.
                     let passed = self.is_passed_writing(number);
-                    let pages = (!passed).then_some(Notice::Pages(number));
+                    let read = !passed && self.opens.any(number).is_some();
+                    let pages = read.then_some(Notice::Pages(number));
                     tell(pages.unwrap_or(Notice::Attributes(number)));
                 }
             }

@@ -78,7 +78,11 @@ fn what_has_changed_is_told_by_number() {
     // Its name, too: who may remove it is decided by what was last looked up.
     let want = [Notice::Attributes(file), Notice::Name(root, "f".into())];
     assert_eq!(tell(What::Attributes(key.clone())), want);
+    // Of what is closed no pages count.
+    assert_eq!(tell(What::Contents(key.clone())), [Notice::Attributes(file)]);
+    let handle = world.open(file, libc::O_RDONLY).unwrap();
     assert_eq!(tell(What::Contents(key.clone())), [Notice::Pages(file)]);
+    world.fs.release(handle, None);
     let name = Notice::Name(root, "f".into());
     let named = [Notice::Attributes(root), name, Notice::Pages(root)];
     assert_eq!(tell(change(&world, root, "f", None)), named);
@@ -158,7 +162,9 @@ fn a_file_with_two_numbers_is_told_by_both() {
         world.fs.release(handle, None);
         (told, ignored)
     };
+    let reader = world.open(numbers[1], libc::O_RDONLY).unwrap();
     let (told, ignored) = write(numbers[0]);
+    world.fs.release(reader, None);
     assert!(ignored == 0 && told.contains(&Notice::Pages(numbers[1])), "{told:?}");
     world.fs.forget(numbers[1], 1);
     assert_eq!(write(numbers[0]).1, 1);
