@@ -308,6 +308,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_mounted_below_has_no_records() {
+        for (more, wanted) in [
+            ("owners=xattr", Some(Submounts::Hide)),
+            ("owners=db,submounts=hide", Some(Submounts::Hide)),
+            ("owners=xattr,submounts=follow", None),
+            ("owners=native,submounts=follow", Some(Submounts::Follow)),
+        ] {
+            let request = request(&["idmapfs", "/s", "/t", "-o", more]);
+            assert_eq!(submounts(&request.settings).ok(), wanted, "{more}");
+        }
+    }
+
+    #[test]
     fn a_fake_mount_finds_what_is_wrong() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
