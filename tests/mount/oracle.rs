@@ -182,6 +182,10 @@ impl Session<'_> {
         if op.writes() && outcomes[0].after.contains(" mode 01") {
             known::settle_fifos(sides);
         }
+        let refused = outcomes.each_ref().map(|outcome| outcome.errno) == [libc::EOVERFLOW; 2];
+        if refused && matches!(op, Op::Fchown { .. }) && known::settle_capability(sides) {
+            *self.stats.known.entry(Known::CapabilityBeforeUnmappedChown).or_default() += 1;
+        }
         if differences.is_empty() {
             return Ok(());
         }

@@ -316,6 +316,19 @@ pub fn settle_set_id(sides: &[Side; 2]) {
     settle_modes(sides, |[kernel, ours]| kernel & !0o6000 == ours);
 }
 
+/// Takes the capability from the kernel's file that ours has lost to a refused
+/// fchown: the file may have another name by now than when it was opened.
+pub fn settle_capability(sides: &[Side; 2]) -> bool {
+    let name = CAPABILITY.trim().trim_end_matches('=');
+    let has = |side: &Side, path: &str| {
+        raw::get_xattr(&side.disk.join(path), c"security.capability").is_ok()
+    };
+    let lost = |path: &String| has(&sides[0], path) && !has(&sides[1], path);
+    let Some(path) = compare::walk(&sides[0]).1.into_iter().find(lost) else { return false };
+    raw::remove_xattr(&sides[0].disk.join(path), name).expect("it has one");
+    true
+}
+
 fn without_capability(line: &str) -> String {
     let Some((before, rest)) = line.split_once(CAPABILITY) else { return line.to_owned() };
     let end = rest.find([' ', ';']).unwrap_or(rest.len());
