@@ -32,6 +32,7 @@ mod mount {
     mod hidden;
     mod idmap;
     mod inputs;
+    mod lifetime;
     mod limits;
     mod load;
     mod locks;

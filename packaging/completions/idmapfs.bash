@@ -4,7 +4,7 @@ _idmapfs() {
     local policy="--map= --names= --prefix= --present-as= --store-as= --unmapped= --hide= --policy="
     local flags="--ro --rw --suid --nosuid --dev --nodev --exec --noexec --relatime --noatime
         --strictatime --nodiratime --diratime"
-    local naming="--allow-other --no-allow-other --fsname= --remount --foreground"
+    local naming="--allow-other --no-allow-other --fsname= --with-pid= --remount --foreground"
     local server="--cache= --passthrough= --engine= --in= --allow-idmap --submounts= --owners=
         --owners-dir= --log="
     case $cur in

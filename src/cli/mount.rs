@@ -90,6 +90,7 @@ pub fn options(
         within: None,
         allow_idmap: settings.allow_idmap,
         foreground,
+        with_pid: settings.with_pid,
         written: settings.written.clone(),
     })
 }

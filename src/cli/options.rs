@@ -141,6 +141,7 @@ pub const OPTIONS: &[Opt] = &[
     flag(Naming, "no-allow-other", "Let only the mounting user in").or(&["no_allow_other"]),
     value(Naming, "fsname", "NAME", "The device shown in the mount table (default: the source)"),
     value(Naming, "subtype", "idmapfs", ""),
+    value(Naming, "with-pid", "PID", "Unmount when this process ends"),
     value(
         Server,
         "cache",

@@ -333,6 +333,7 @@ mod tests {
                 "owners" => "xattr",
                 "in" => "17",
                 "log" => "debug,file=/l",
+                "with-pid" => "7",
                 _ => "v:w",
             };
             for name in std::iter::once(&opt.name).chain(opt.aliases) {

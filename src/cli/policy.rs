@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fault::Fault;
 use super::names::HostNames;
@@ -47,7 +47,28 @@ pub fn renew(settings: &Settings, source: &Path) -> Result<Renew, Fault> {
     if let Some(path) = &mut settings.policy_file {
         *path = absolute(path)?;
     }
-    Ok(Renew::new(move || spec(&settings, &source).map_err(|fault| fault.to_string())))
+    let from = directories(&settings);
+    let read = move || spec(&settings, &source).map_err(|fault| fault.to_string());
+    Ok(Renew::new(read, from))
+}
+
+/// Returns the directories of the files that the options name: those may be
+/// replaced by others of the same name.
+fn directories(settings: &Settings) -> Vec<PathBuf> {
+    let lists = settings.written.iter().filter(|word| !word.starts_with("policy="));
+    let lists = lists.flat_map(|word| word.split(['=', ',']));
+    let lists = lists.map(Path::new).filter(|path| path.is_absolute());
+    let files = lists.chain(settings.policy_file.as_deref());
+    let mut found: Vec<PathBuf> = Vec::new();
+    for file in files {
+        // A link that is replaced is in one, and what it leads to in another.
+        let real = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        let dirs = [file, real.as_path()].into_iter().filter_map(Path::parent);
+        found.extend(dirs.map(Path::to_owned));
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// Reads a policy file.

@@ -56,6 +56,8 @@ pub struct Settings {
     pub owners_dir: Option<PathBuf>,
     /// Whose namespaces the mount is to be made in.
     pub within: Option<Within>,
+    /// The process whose end is to end the mount.
+    pub with_pid: Option<i32>,
     /// What is logged.
     pub log: Option<Log>,
     /// The options about owners once more, `NAME=VALUE` or `NAME` each, with paths
@@ -146,6 +148,7 @@ impl Settings {
             "owners" => self.owners = Some(owners(text("owners", value)?)?),
             "owners-dir" => self.owners_dir = Some(owners_dir(value)?),
             "in" => self.within = Some(within(value)?),
+            "with-pid" => self.with_pid = Some(with_pid(text("with-pid", value)?)?),
             "log" => self.log = Some(log(value)?),
             "policy" => self.policy_file = Some(PathBuf::from(value)),
             "names" => {
@@ -178,6 +181,7 @@ impl Settings {
             (self.submounts.is_some(), "submounts"),
             (self.owners.is_some(), "owners"),
             (self.owners_dir.is_some(), "owners-dir"),
+            (self.with_pid.is_some(), "with-pid"),
             (self.log.is_some(), "log"),
         ];
         given.into_iter().find_map(|(given, name)| given.then_some(name))
@@ -313,6 +317,11 @@ fn within(value: &OsStr) -> Result<Within, Fault> {
     })
 }
 
+fn with_pid(value: &str) -> Result<i32, Fault> {
+    let pid = decimal(value).and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+    pid.ok_or_else(|| Fault::usage(format!("option with-pid: {value}: not a process id")))
+}
+
 const LEVELS: &[(&str, LevelFilter)] = &[
     ("off", LevelFilter::Off),
     ("error", LevelFilter::Error),
@@ -398,6 +407,10 @@ mod tests {
         assert_eq!(submounts("hide"), Ok(Submounts::Hide));
         assert_eq!(submounts("follow"), Ok(Submounts::Follow));
         assert!(submounts("show").is_err());
+        assert_eq!(with_pid("7"), Ok(7));
+        for value in ["", "0", "-1", "4294967296", "self"] {
+            assert!(with_pid(value).is_err(), "{value}");
+        }
     }
 
     #[test]

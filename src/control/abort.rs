@@ -27,7 +27,14 @@ const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 /// # Errors
 /// `Unknown` if no mount of ours is there, `Abort` if this user may not.
 pub fn abort(point: &Path) -> Result<(), ControlError> {
-    let number = find(point)?.connection;
+    abort_connection(find(point)?.connection)
+}
+
+/// Does the same for a connection by its number.
+///
+/// # Errors
+/// `Abort` if this user may not.
+pub fn abort_connection(number: u32) -> Result<(), ControlError> {
     let aborted = open_abort(number)
         .or_else(|error| {
             let unlisted = error.kind() == io::ErrorKind::NotFound;

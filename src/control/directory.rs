@@ -27,7 +27,10 @@ pub(super) const SYSTEM: (&str, u32) = ("/run/idmapfs", 0o755);
 ///
 /// Root of a user namespace may be unable to write to the system's; it then
 /// uses its own.
-pub(super) fn own() -> Result<PathBuf, ControlError> {
+///
+/// # Errors
+/// If there is no directory for it, or others can write to it.
+pub fn own() -> Result<PathBuf, ControlError> {
     if geteuid().is_root() {
         match make(Path::new(SYSTEM.0), SYSTEM.1) {
             Ok(()) => return Ok(SYSTEM.0.into()),

@@ -64,6 +64,9 @@ pub struct Facts {
     /// In whose namespaces it was made, and which ids there are.
     #[serde(default)]
     pub namespace: Said,
+    /// What the server has given up, and why not more.
+    #[serde(default)]
+    pub confined: Said,
     /// The id map of the server's user namespace: `initial`, or its lines.
     pub user_namespace: String,
     /// How many threads answer.

@@ -21,8 +21,8 @@ mod publish;
 mod record;
 mod request;
 
-pub use abort::abort;
-pub use directory::live;
+pub use abort::{abort, abort_connection};
+pub use directory::{live, own as directory};
 pub use facts::{Facts, Said, Stats};
 pub use publish::{Answers, Outcome, Published, publish};
 pub use record::Record;

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+#[cfg(test)]
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -20,8 +21,11 @@ use nix::unistd::{Gid, Uid, getegid, geteuid};
 use super::error::MountError;
 use super::helper;
 use super::options::Options;
+#[cfg(test)]
 use crate::fs::Fs;
-use crate::fuse::{Session, SessionOptions, VIEW};
+#[cfg(test)]
+use crate::fuse::Session;
+use crate::fuse::{SessionOptions, VIEW};
 use crate::sys::fuse;
 use crate::sys::mount::{self as kernel, Context};
 use crate::sys::mountinfo;
@@ -44,58 +48,105 @@ pub(super) struct Place {
     /// The device number of the file system.
     pub(super) device: (u32, u32),
     /// The id of the mount.
-    mount: u64,
+    pub(super) mount: u64,
     pub(super) way: Way,
 }
 
-/// A mount that is served, where, and how.
-pub(super) type Served = (Session, Place, SessionOptions);
+/// A mount that is not served yet.
+#[derive(Debug)]
+pub(super) enum Unserved {
+    /// It is attached nowhere yet.
+    Detached(OwnedFd),
+    /// fusermount3 has attached it.
+    Attached,
+}
 
-/// Mounts a file system and serves it.
+impl Unserved {
+    /// Returns who has made it.
+    pub(super) const fn way(&self) -> Way {
+        match self {
+            Self::Detached(_) => Way::Own,
+            Self::Attached => Way::Helper,
+        }
+    }
+}
+
+/// Makes a mount; returns its device first, which is to be served before
+/// [`complete`] is called.
 ///
 /// `name` is shown as the device in the table of mounts.
 ///
 /// # Errors
 /// If the device cannot be opened, or the kernel or fusermount3 refuses; then
 /// nothing is mounted.
-pub(super) fn mount(
+pub(super) fn begin(
     options: &Options,
     target: &Path,
     name: &OsStr,
-    fs: Arc<Fs>,
-    serving: SessionOptions,
-) -> Result<Served, MountError> {
+) -> Result<(OwnedFd, Unserved), MountError> {
     match Context::open(c"fuse") {
-        Ok(context) => own(options, target, name, &context, fs, serving),
+        Ok(context) => {
+            let ids = (geteuid(), getegid());
+            let (device, parent) = make(options, target, name, &context, ids)?;
+            Ok((device, Unserved::Detached(parent)))
+        }
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            by_helper(options, target, name, fs, serving)
+            Ok((helper::mount(options, target, name)?, Unserved::Attached))
         }
         Err(why) if why.raw_os_error() == Some(libc::ENODEV) => Err(MountError::Device(why)),
         Err(why) => Err(refused(target, why, String::new())),
     }
 }
 
-fn own(
+/// Attaches a mount that is served by now, unless it is attached already.
+///
+/// # Errors
+/// As open_tree(2), move_mount(2); then nothing is mounted.
+pub(super) fn complete(mount: Unserved, target: &Path) -> Result<Place, MountError> {
+    let (way, failed) = (mount.way(), |why| refused(target, why, String::new()));
+    let mounted = match mount {
+        Unserved::Detached(parent) => {
+            let root = attach(parent, target).map_err(failed)?;
+            mounted_at(root.as_fd(), Path::new(""))
+        }
+        Unserved::Attached => mounted_at(AT_FDCWD, target),
+    };
+    match mounted {
+        Ok(mounted) => Ok(Place::new(target, mounted.device, mounted.mount, way)),
+        Err(why) => {
+            // There would be a mount without a server.
+            take_away(way, target, MntFlags::MNT_DETACH)
+                .unwrap_or_else(|left| log::warn!("{left}"));
+            Err(failed(why))
+        }
+    }
+}
+
+/// Takes away what was begun and cannot be served.
+pub(super) fn undo(mount: &Unserved, target: &Path) {
+    if let Unserved::Attached = mount
+        && let Err(left) = take_away(Way::Helper, target, MntFlags::MNT_DETACH)
+    {
+        log::warn!("{left}");
+    }
+}
+
+/// Makes a mount, serves it, and attaches it.
+///
+/// # Errors
+/// As [`begin`], [`complete`].
+#[cfg(test)]
+pub(super) fn mount(
     options: &Options,
     target: &Path,
     name: &OsStr,
-    context: &Context,
     fs: Arc<Fs>,
     serving: SessionOptions,
-) -> Result<Served, MountError> {
-    let (device, parent) = make(options, target, name, context, (geteuid(), getegid()))?;
-    let serving = SessionOptions { anchored: true, ..with_clones(serving, device.as_fd()) };
+) -> Result<(Session, Place), MountError> {
+    let (device, mount) = begin(options, target, name)?;
+    let serving = with_clones(serving, device.as_fd());
     let session = Session::start(device, fs, serving).map_err(MountError::Session)?;
-    let failed = |why| refused(target, why, String::new());
-    let root = attach(parent, target).map_err(failed)?;
-    let mounted = mounted_at(root.as_fd(), Path::new("")).map_err(|why| {
-        // There would be a mount without a server.
-        if let Err(left) = umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            log::warn!("{}", failed(left.into()));
-        }
-        failed(why)
-    })?;
-    Ok((session, Place::new(target, mounted, Way::Own), serving))
+    Ok((session, complete(mount, target)?))
 }
 
 /// Makes the file system and a mount of it that is attached nowhere; returns
@@ -171,30 +222,8 @@ pub(super) fn attach_before_6_15(parent: OwnedFd, target: &Path) -> io::Result<O
     kernel::attach(child.as_fd(), target).map(|()| child)
 }
 
-fn by_helper(
-    options: &Options,
-    target: &Path,
-    name: &OsStr,
-    fs: Arc<Fs>,
-    serving: SessionOptions,
-) -> Result<Served, MountError> {
-    let device = helper::mount(options, target, name)?;
-    let serving = SessionOptions { anchored: false, ..with_clones(serving, device.as_fd()) };
-    let started = Session::start(device, fs, serving).map_err(MountError::Session);
-    let mounted = mounted_at(AT_FDCWD, target).map_err(|why| refused(target, why, String::new()));
-    match started.and_then(|session| mounted.map(|mounted| (session, mounted))) {
-        Ok((session, mounted)) => Ok((session, Place::new(target, mounted, Way::Helper), serving)),
-        Err(error) => {
-            if let Err(left) = helper::unmount(target, true) {
-                log::warn!("{left}");
-            }
-            Err(error)
-        }
-    }
-}
-
 /// Gives each thread a descriptor of its own where the device lets us.
-fn with_clones(serving: SessionOptions, device: BorrowedFd<'_>) -> SessionOptions {
+pub(super) fn with_clones(serving: SessionOptions, device: BorrowedFd<'_>) -> SessionOptions {
     let clone = fuse::clone_device(device);
     if let Err(error) = &clone {
         log::debug!("threads share one device: {error}");
@@ -212,8 +241,9 @@ pub(super) fn refused(target: &Path, why: io::Error, kernel: String) -> MountErr
 }
 
 impl Place {
-    fn new(target: &Path, mounted: Mounted, way: Way) -> Self {
-        let Mounted { device, mount } = mounted;
+    /// Names a place; `device` is the device number of the file system, `mount`
+    /// the id of the mount.
+    pub(super) fn new(target: &Path, device: (u32, u32), mount: u64, way: Way) -> Self {
         Self { target: target.to_owned(), device, mount, way }
     }
 
@@ -234,7 +264,7 @@ impl Place {
         if !self.is_there() {
             return Ok(());
         }
-        match self.take_away(MntFlags::empty()) {
+        match take_away(self.way, &self.target, MntFlags::empty()) {
             Ok(()) => Ok(()),
             Err(busy) => {
                 log::info!("{busy}; it will be gone when its users let go");
@@ -251,15 +281,18 @@ impl Place {
     /// # Errors
     /// As [`Place::unmount`].
     pub(super) fn detach(&self) -> Result<(), MountError> {
-        if self.is_there() { self.take_away(MntFlags::MNT_DETACH) } else { Ok(()) }
-    }
-
-    fn take_away(&self, flags: MntFlags) -> Result<(), MountError> {
-        match self.way {
-            Way::Own => umount2(&self.target, flags | MntFlags::UMOUNT_NOFOLLOW)
-                .map_err(|errno| refused(&self.target, errno.into(), String::new())),
-            Way::Helper => helper::unmount(&self.target, flags.contains(MntFlags::MNT_DETACH)),
+        if !self.is_there() {
+            return Ok(());
         }
+        take_away(self.way, &self.target, MntFlags::MNT_DETACH)
+    }
+}
+
+fn take_away(way: Way, target: &Path, flags: MntFlags) -> Result<(), MountError> {
+    match way {
+        Way::Own => umount2(target, flags | MntFlags::UMOUNT_NOFOLLOW)
+            .map_err(|errno| refused(target, errno.into(), String::new())),
+        Way::Helper => helper::unmount(target, flags.contains(MntFlags::MNT_DETACH)),
     }
 }
 

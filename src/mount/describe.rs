@@ -30,6 +30,8 @@ pub(super) struct Made<'a> {
     pub(super) believed: String,
     /// Who reads and writes files.
     pub(super) data: &'a DataPath,
+    /// What the server has given up.
+    pub(super) confined: Said,
 }
 
 /// Says what a mount is.
@@ -52,6 +54,7 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
         owners: owners(&options.owners),
         mounted: mounted(options, made.way),
         namespace: namespace(options),
+        confined: made.confined.clone(),
         user_namespace: namespace::map(),
         threads: serving.threads,
         clone_fd: serving.clone_device,

@@ -163,6 +163,9 @@ pub(super) fn of_options(options: &Options) -> Result<(), Unfit> {
     if options.allow_idmap {
         return Err(Unfit::Option("allow-idmap", "the kernel maps ids of a mount once"));
     }
+    if options.with_pid.is_some() {
+        return Err(Unfit::Option("with-pid", "nothing would wait for the end of the process"));
+    }
     if options.fsname.is_some() {
         return Err(Unfit::Option("fsname", "the mount table would show the source's device"));
     }

@@ -96,9 +96,23 @@ pub enum MountError {
         /// The error.
         why: io::Error,
     },
-    /// The server in the background failed, for this reason.
-    #[error("{0}")]
-    Background(String),
+    /// The server failed, for this reason.
+    #[error("{text}")]
+    Background {
+        /// The reason.
+        text: String,
+        /// The exit status that says so.
+        code: u8,
+    },
+    /// The server ended and gave no reason.
+    #[error("the server ended before it was ready; see its log")]
+    Silent,
+    /// The server was killed.
+    #[error("the server was ended by {0}; the mount is gone")]
+    Killed(&'static str),
+    /// The process whose end is to end the mount is not there.
+    #[error("option with-pid: no process {0} is there: {err}", err = plain(.1))]
+    WithPid(i32, io::Error),
 }
 
 impl MountError {
@@ -107,6 +121,7 @@ impl MountError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Policy(_) | Self::Callers(_) | Self::Unknown => 1,
+            Self::Background { code, .. } => *code,
             Self::Engine(why) if why.is_asked() => 1,
             Self::Source { .. }
             | Self::Namespace(_)
@@ -122,7 +137,9 @@ impl MountError {
             | Self::Unprivileged(_)
             | Self::Session(_)
             | Self::System { .. }
-            | Self::Background(_) => 32,
+            | Self::Silent
+            | Self::Killed(_)
+            | Self::WithPid(..) => 32,
         }
     }
 

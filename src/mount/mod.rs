@@ -1,14 +1,17 @@
 //! Mounting: what is checked before, how it is made, served in the background,
 //! and taken away again.
 
+mod asking;
 mod attach;
 mod check;
+mod confine;
 mod describe;
 mod engine;
 mod error;
 mod flags;
 mod helper;
 mod idmapped;
+mod link;
 mod namespace;
 mod options;
 pub mod private;
@@ -18,6 +21,7 @@ mod remount;
 mod serve;
 mod stand_in;
 mod start;
+mod supervise;
 #[cfg(test)]
 mod tests;
 mod watch;

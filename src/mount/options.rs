@@ -46,6 +46,8 @@ pub struct Options {
     pub allow_idmap: bool,
     /// Whether the server stays in the foreground.
     pub foreground: bool,
+    /// The process whose end is to end the mount.
+    pub with_pid: Option<i32>,
     /// The options that the policy came from, as they were given: `NAME=VALUE` or
     /// `NAME` each, with paths in full.
     pub written: Vec<String>,
@@ -61,13 +63,20 @@ impl Options {
 
 /// What reads the policy of a mount again, as it is written by then.
 #[derive(Clone)]
-pub struct Renew(Arc<dyn Fn() -> Result<Spec, String> + Send + Sync>);
+pub struct Renew {
+    read: Arc<dyn Fn() -> Result<Spec, String> + Send + Sync>,
+    from: Vec<PathBuf>,
+}
 
 impl Renew {
     /// Makes it of what reads the policy, or says in one line what is wrong with
-    /// it. It is called in the server, whose working directory is `/`.
-    pub fn new(read: impl Fn() -> Result<Spec, String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
+    /// it. It is called in the server, whose working directory is `/`. `from` are the
+    /// directories of the files that are read, besides those of the system.
+    pub fn new(
+        read: impl Fn() -> Result<Spec, String> + Send + Sync + 'static,
+        from: Vec<PathBuf>,
+    ) -> Self {
+        Self { read: Arc::new(read), from }
     }
 
     /// Reads the policy.
@@ -75,13 +84,18 @@ impl Renew {
     /// # Errors
     /// What is wrong with it, in one line.
     pub(super) fn read(&self) -> Result<Spec, String> {
-        (self.0)()
+        (self.read)()
+    }
+
+    /// Returns the directories that it is read from.
+    pub(super) fn directories(&self) -> &[PathBuf] {
+        &self.from
     }
 }
 
 impl fmt::Debug for Renew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Renew")
+        f.debug_struct("Renew").field("from", &self.from).finish_non_exhaustive()
     }
 }
 

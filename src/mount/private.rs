@@ -11,8 +11,10 @@ use nix::unistd::{Gid, Uid};
 
 use super::attach;
 use super::check::callers;
+use super::confine::{Needs, confine};
 use super::error::MountError;
 use super::options::Options;
+use super::processes::Proc;
 use super::serve::{file_system, keep_tidy, open_source};
 use super::watch::Watching;
 use crate::fuse::{Session, SessionOptions};
@@ -64,7 +66,7 @@ pub fn put(parent: OwnedFd, target: &Path) -> io::Result<OwnedFd> {
 /// If it cannot be opened, or the options do not fit the policy.
 pub fn source(options: &Options) -> Result<Arc<dyn Source>, MountError> {
     callers(options)?;
-    open_source(options, &options.source).map(|(source, _)| source)
+    open_source(options, &options.source).map(|opened| opened.source)
 }
 
 /// Serves the device of a mount that was made in the namespaces of another
@@ -80,9 +82,13 @@ pub fn serve(
 ) -> Result<Served, MountError> {
     daemon::leave_groups();
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
-    let (fs, serving, _why) = file_system(options, source, descriptors, &process.to_string())?;
+    let process = process.to_string();
+    let proc = Proc::open(&process);
+    let (fs, serving, _why) = file_system(options, source, descriptors, &process, proc)?;
     // A device of another user namespace cannot be cloned here.
     let serving = SessionOptions { clone_device: false, ..serving };
+    // What a process under Landlock could not see is asked of nobody here.
+    let _said = confine(Needs::default());
     let fs = Arc::new(fs);
     keep_tidy(&fs)?;
     let session = Session::start(device, Arc::clone(&fs), serving).map_err(MountError::Session)?;

@@ -5,9 +5,10 @@ use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, readlink, readlinkat};
 use nix::sys::stat::Mode;
 
+use super::asking::Asking;
 use crate::fs::{Capability, Processes};
 use crate::id::{Caller, Group, Id, NO_ID, Owner, User, View};
 use crate::sys::id_map::IdMap;
@@ -31,6 +32,11 @@ const fn bit(capability: Capability) -> u64 {
 /// inode number is fixed (`PROC_USER_INIT_INO`).
 const INITIAL: &str = "user:[4026531837]";
 
+/// Reports whether this process is in the initial user namespace.
+pub(super) fn is_in_initial_namespace() -> bool {
+    readlink("/proc/self/ns/user").is_ok_and(|name| name == INITIAL)
+}
+
 /// The processes of the server's process id namespace, which is the mount's.
 #[derive(Debug)]
 pub(super) struct Proc {
@@ -42,6 +48,8 @@ pub(super) struct Proc {
     /// How ids as this process sees them are called in that namespace; `None`:
     /// the same.
     maps: Option<Maps>,
+    /// Who is asked of other processes; `None`: `/proc`.
+    asking: Option<Asking>,
 }
 
 /// The id maps of a user namespace.
@@ -57,7 +65,7 @@ impl Proc {
     pub(super) fn open(process: &str) -> Self {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = openat(AT_FDCWD, "/proc", flags, Mode::empty()).ok().filter(shows_this_process);
-        let mut found = Self { root, namespace: None, maps: None };
+        let mut found = Self { root, namespace: None, maps: None, asking: None };
         found.namespace = found.namespace_of(process);
         if found.namespace != found.namespace_of("self") {
             let map = |file| IdMap::parse(&found.read(process, file).unwrap_or_default());
@@ -67,6 +75,11 @@ impl Proc {
             log::warn!("/proc: not usable; callers count as without capabilities and groups");
         }
         found
+    }
+
+    /// Has somebody else asked in which user namespace a caller is.
+    pub(super) fn asking(self, asking: Asking) -> Self {
+        Self { asking: Some(asking), ..self }
     }
 
     fn status(&self, pid: u32) -> Option<Status> {
@@ -127,7 +140,7 @@ impl Proc {
     /// not the mount's, only callers in the mount's count.
     fn maps(&self, pid: u32, owner: Owner<View>) -> bool {
         let process = pid.to_string();
-        let namespace = self.namespace_of(&process);
+        let namespace = self.namespace_of_caller(pid);
         if namespace.is_some() && namespace == self.namespace {
             return true;
         }
@@ -142,19 +155,23 @@ impl Proc {
                 && covers("gid_map", owner.gid.map(Id::raw))
     }
 
-    /// Returns the name of a process's user namespace.
+    /// Returns the name of a caller's user namespace.
     ///
     /// An ordinary user's server may not ask for those of others, but for their
     /// maps: who has the same ones is taken to be in its own. What else would have them,
     /// a namespace that maps every id to itself, only root can make.
+    fn namespace_of_caller(&self, pid: u32) -> Option<String> {
+        let process = pid.to_string();
+        let told = match &self.asking {
+            Some(asking) => asking.namespace_of(pid),
+            None => self.namespace_of(&process),
+        };
+        told.or_else(|| self.maps_as_here(&process).then(|| self.namespace_of("self")).flatten())
+    }
+
     fn namespace_of(&self, process: &str) -> Option<String> {
         let root = self.root.as_ref()?;
-        let name = |process| readlinkat(root, format!("{process}/ns/user").as_str());
-        let name = match name(process) {
-            Err(Errno::EACCES | Errno::EPERM) if self.maps_as_here(process) => name("self"),
-            name => name,
-        };
-        name.ok()?.into_string().ok()
+        readlinkat(root, format!("{process}/ns/user").as_str()).ok()?.into_string().ok()
     }
 
     fn maps_as_here(&self, process: &str) -> bool {
@@ -172,7 +189,7 @@ fn shows_this_process(root: &OwnedFd) -> bool {
 impl Processes for Proc {
     fn capable(&self, caller: &Caller, capability: Capability) -> bool {
         self.behind(caller).is_some_and(|status| status.effective & bit(capability) != 0)
-            && self.namespace_of(&caller.pid.to_string()).as_deref() == Some(INITIAL)
+            && self.namespace_of_caller(caller.pid).as_deref() == Some(INITIAL)
     }
 
     fn capable_over(

@@ -1,22 +1,26 @@
-//! Serving a mount from its start to its end.
+//! The process that serves a mount, from its start to its end.
 
 use std::io;
-use std::path::Path;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::attach::{self, Place};
+use super::asking::Asking;
+use super::attach::{self, Place, Way};
 use super::check::Paths;
+use super::confine::{Needs, confine};
 use super::describe::{self, Made};
 use super::engine::Server;
 use super::error::MountError;
+use super::link::{Link, Word};
 use super::options::{Cache, Options, Passthrough, Submounts};
 use super::processes::Proc;
 use super::reload::{Reloader, decide};
 use super::watch::{self, Believed, Watching};
-use crate::control::Record;
+use crate::control::{self, Record};
 use crate::fs::{Config, Fs};
 use crate::fuse::{Session, SessionOptions};
 use crate::policy::Policy as _;
@@ -24,78 +28,118 @@ use crate::source::host::{Host, HostOptions};
 use crate::source::{Source, owners};
 use crate::sys::cred::may_mount;
 use crate::sys::signal::{Asked, Signals};
-use crate::sys::{daemon, memory};
+use crate::sys::{daemon, memory, mount_namespace};
 use crate::text::shown;
 
 /// How often nodes are let go that nobody has used for long.
 const TIDY: Duration = Duration::from_secs(5);
 
-/// How long the last users of a mount that was taken away are still served.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// How long an unmount may take before the server ends without it.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// How long taking a mount out of the tree may take: it asks no server for
 /// anything, but the way there may lead through another mount that hangs.
-const ASIDE: Duration = Duration::from_secs(5);
+pub(super) const ASIDE: Duration = Duration::from_secs(5);
 
-/// Makes the mount, and serves it until it is unmounted or a signal asks for
-/// the end.
+/// What joins a server to its supervisor.
+#[derive(Debug)]
+pub(super) struct Ties {
+    pub(super) link: Link,
+    pub(super) asking: Asking,
+    pub(super) signals: Signals,
+}
+
+/// Serves the mount that the supervisor makes, until that is unmounted or the
+/// supervisor ends.
 ///
-/// `why` says why there is a server; `attached` is called with the device number as
-/// soon as the mount is at its place.
+/// `why` says why there is a server.
 ///
 /// # Errors
-/// Whatever keeps the mount from being made, or ends its serving early.
+/// Whatever keeps the mount from being served, or ends that early.
 pub(super) fn serve(
     options: &Options,
     paths: &Paths,
     why: &Server,
-    attached: impl FnOnce((u32, u32)) -> io::Result<()>,
+    ties: Ties,
 ) -> Result<(), MountError> {
+    let Ties { link, asking, signals } = ties;
     // A fault of ours is answered EIO; where it was belongs into the log.
     std::panic::set_hook(Box::new(|fault| log::error!("{fault}")));
-    daemon::leave_groups();
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
-    // Before the first thread, which all others come from.
-    let signals = Signals::block().map_err(MountError::doing("signals"))?;
-    let (source, submounts) = open_source(options, &paths.source)?;
+    let Opened { source, submounts, needs } = open_source(options, &paths.source)?;
     let can = source.facts();
-    let (fs, serving, believed) = file_system(options, source, descriptors, "self")?;
+    let proc = Proc::open("self").asking(asking);
+    let (fs, serving, believed) = file_system(options, source, descriptors, "self", proc)?;
+    tell(&link, &Word::Opened)?;
+    let made = |word| {
+        let Word::Made { way, device, leave } = word else { return None };
+        Some((way, device, leave))
+    };
+    let (way, device, leave) = link.expect(made)?;
+    let anchored = way == Way::Own;
+    let serving = SessionOptions { anchored, ..attach::with_clones(serving, device.as_fd()) };
+    if leave && let Err(error) = mount_namespace::leave(&needs.paths(), None) {
+        log::info!("the mount stays when the rest of its container ends: {error}");
+    }
+    if !options.foreground {
+        daemon::silence().map_err(MountError::doing("/dev/null"))?;
+    }
+    let confined = confine(Needs { supervised: true, ..needs });
+    // From here on there are threads.
     let fs = Arc::new(fs);
     keep_tidy(&fs)?;
-    let (session, place, serving) =
-        attach::mount(options, &paths.target, &paths.name, Arc::clone(&fs), serving)?;
-    let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"));
-    let watching = watching.inspect_err(|_| undo(&place))?;
-    let way = place.way;
+    let session = Session::start(device, Arc::clone(&fs), serving).map_err(MountError::Session)?;
+    let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"))?;
+    tell(&link, &Word::Serving)?;
+    let attached = |word| {
+        let Word::Attached { device, mount } = word else { return None };
+        Some((device, mount))
+    };
+    let (number, mount) = link.expect(attached)?;
+    let place = Place::new(&paths.target, number, mount, way);
     let data = session.data_path();
-    let made = Made { options, paths, why, way, serving, source: can, submounts, believed, data };
+    let made = Made {
+        options,
+        paths,
+        why,
+        way,
+        serving,
+        source: can,
+        submounts,
+        believed,
+        data,
+        confined,
+    };
     let reloader = Reloader::new(&made, fs, session.notifier());
     let policy = options.spec.describe();
     reloader.publish(Record::new(&paths.source, &place.target, place.device, policy));
-    if let Err(why) = attached(place.device) {
-        undo(&place);
-        return Err(MountError::System { what: "telling that the mount is there", why });
-    }
-    let ended = until_the_end(session, signals, &place, &reloader);
+    tell(&link, &Word::Known)?;
+    let ended = until_the_end(session, signals, link, &place, &reloader);
     drop(watching);
     ended
 }
 
-/// Opens the source, before anything is mounted over it or below it; says what is
-/// shown of mounts below it.
+fn tell(link: &Link, word: &Word) -> Result<(), MountError> {
+    link.tell(word).map_err(MountError::doing("the supervisor"))
+}
+
+/// A source, and what a server of it goes on to use.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) source: Arc<dyn Source>,
+    /// What is shown of mounts below it.
+    pub(super) submounts: Submounts,
+    pub(super) needs: Needs,
+}
+
+/// Why the files of a source are out of reach for a process under Landlock.
+const BY_HANDLE: &str = "it judges a file by the directories above it, and those that are opened \
+                         again by handle have none";
+
+/// Opens the source, before anything is mounted over it or below it.
 ///
 /// # Errors
 /// If it cannot be opened.
-pub(super) fn open_source(
-    options: &Options,
-    source: &Path,
-) -> Result<(Arc<dyn Source>, Submounts), MountError> {
+pub(super) fn open_source(options: &Options, path: &Path) -> Result<Opened, MountError> {
     let submounts = options.submounts;
     let staging = !options.owners.is_native();
-    let path = source;
     let source = Host::open(path, &HostOptions { submounts, staging })?;
     let shown = source.submounts();
     if submounts != shown && options.owners.is_native() {
@@ -104,7 +148,16 @@ pub(super) fn open_source(
     if !options.owners.is_native() {
         log::info!("owners: {}", options.owners.word());
     }
-    Ok((owners::open(Arc::new(source), path, &options.owners)?, shown))
+    let unreachable = source.opens_files_by_handle().then_some(BY_HANDLE);
+    let root: Option<OwnedFd> = source.top().try_clone_to_owned().ok();
+    // Lists in the source are read by its path again.
+    let mut reads: Vec<PathBuf> = options.renew.directories().to_vec();
+    reads.push(path.to_owned());
+    // Where it cannot be, publishing says why.
+    let writes = control::directory().into_iter().chain(options.owners.directory()).collect();
+    let needs = Needs { source: root, unreachable, reads, writes, supervised: false };
+    let source = owners::open(Arc::new(source), path, &options.owners)?;
+    Ok(Opened { source, submounts: shown, needs })
 }
 
 /// Starts the thread that lets nodes and memory go, for as long as the file system is
@@ -132,7 +185,7 @@ pub(super) fn keep_tidy(fs: &Arc<Fs>) -> Result<(), MountError> {
 /// kernel may believe it for how long.
 ///
 /// `process` is a process in the user namespace of the mount, by its name in
-/// `/proc`.
+/// `/proc`, `proc` looks at callers.
 ///
 /// # Errors
 /// If the policy does not fit the source, or the root cannot be used.
@@ -141,6 +194,7 @@ pub(super) fn file_system(
     source: Arc<dyn Source>,
     descriptors: u64,
     process: &str,
+    proc: Proc,
 ) -> Result<(Fs, SessionOptions, String), MountError> {
     let facts = source.facts();
     let (policy, stand_in) = decide(&options.spec, facts.any_owner, process)?;
@@ -171,7 +225,7 @@ pub(super) fn file_system(
     let unknown_callers = options.allow_idmap;
     let nodes = descriptors / 2;
     let config = Config { trust, nodes, descriptors, stand_in, unknown_callers };
-    let fs = Fs::new(source, Arc::new(policy), Arc::new(Proc::open(process)), config);
+    let fs = Fs::new(source, Arc::new(policy), Arc::new(proc), config);
     let fs = fs.map_err(|error| MountError::System {
         what: "root of the source",
         why: io::Error::from_raw_os_error(error.errno().0),
@@ -185,52 +239,32 @@ fn threads() -> usize {
     thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8))
 }
 
-/// What happens to a mount that is served.
+/// What ends serving.
 #[derive(Debug)]
 enum Event {
     /// The last copy of the mount is gone, or serving failed.
     Ended(io::Result<()>),
-    /// A signal asks for the end.
-    Asked,
-    /// The unmount that was asked for is done, or failed.
-    Unmounted,
+    /// The supervisor has ended, or wants the end.
+    Alone,
 }
 
 fn until_the_end(
     session: Session,
     signals: Signals,
+    link: Link,
     place: &Place,
     reloader: &Arc<Reloader>,
 ) -> Result<(), MountError> {
     let (sender, events) = channel();
     let started = reloader
         .listen()
-        .and_then(|reload| observe(session, signals, sender.clone(), reload, reloader));
+        .and_then(|reload| observe(session, signals, link, sender, reload, reloader));
     let ended = match started {
-        Ok(()) => wait(&events, &sender, place),
+        Ok(()) => wait(&events, place),
         Err(error) => Err(error),
     };
     reloader.end();
-    undo(place);
     ended.map_err(MountError::Session)
-}
-
-/// Takes away what is left of a mount whose serving ends now.
-fn undo(place: &Place) {
-    let (sender, done) = channel();
-    let detach = {
-        let place = place.clone();
-        move || {
-            if let Err(error) = place.detach() {
-                log::warn!("{error}");
-            }
-            let _late = sender.send(());
-        }
-    };
-    let started = thread::Builder::new().name("unmount".to_owned()).spawn(detach);
-    if started.is_err() || done.recv_timeout(ASIDE).is_err() {
-        log::warn!("{}: left as it is, without a server", shown(&place.target));
-    }
 }
 
 /// Starts the threads that wait for what happens; `reload` takes what is to be
@@ -238,55 +272,64 @@ fn undo(place: &Place) {
 fn observe(
     session: Session,
     signals: Signals,
+    link: Link,
     sender: Sender<Event>,
     reload: SyncSender<()>,
     reloader: &Arc<Reloader>,
 ) -> io::Result<()> {
     let counted = Arc::downgrade(reloader);
-    let asked = sender.clone();
+    let ended = sender.clone();
     thread::Builder::new().name("session".to_owned()).spawn(move || {
         // Nobody listens any more only when the process ends.
-        let _ended = sender.send(Event::Ended(session.wait()));
+        let _ended = ended.send(Event::Ended(session.wait()));
+    })?;
+    thread::Builder::new().name("supervisor".to_owned()).spawn(move || {
+        // There is nothing more to be told.
+        while link.hear().is_ok() {}
+        let _ended = sender.send(Event::Alone);
     })?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         while let Ok(signal) = signals.wait() {
             match signal {
-                Asked::End if asked.send(Event::Asked).is_err() => return,
-                Asked::End => {}
                 // One that waits already will read what is written now.
-                Asked::Reload => drop(reload.try_send(())),
-                Asked::Stats => {
+                Some(Asked::Reload) => drop(reload.try_send(())),
+                Some(Asked::Stats) => {
                     if let Some(stats) = counted.upgrade().map(|reloader| reloader.stats()) {
                         log::info!("stats: {}", describe::line(&stats));
                     }
                 }
+                Some(Asked::End) | None => {}
             }
         }
     })?;
     Ok(())
 }
 
-fn wait(events: &Receiver<Event>, sender: &Sender<Event>, place: &Place) -> io::Result<()> {
-    let mut asked = false;
-    let mut patience = Duration::MAX;
-    loop {
-        match events.recv_timeout(patience) {
-            Ok(Event::Ended(result)) => return result,
-            // The second time, at once.
-            Ok(Event::Asked) if asked => return Ok(()),
-            Ok(Event::Asked) => {
-                (asked, patience) = (true, PATIENCE);
-                let (place, sender) = (place.clone(), sender.clone());
-                // Not here: an unmount that hangs must not keep the server.
-                thread::Builder::new().name("unmount".to_owned()).spawn(move || {
-                    if let Err(error) = place.unmount() {
-                        log::warn!("{error}");
-                    }
-                    let _ended = sender.send(Event::Unmounted);
-                })?;
-            }
-            Ok(Event::Unmounted) => patience = GRACE,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(()),
+/// Waits for the end. With this process the connection to the kernel ends, and
+/// whoever waits for an answer gets an error.
+fn wait(events: &Receiver<Event>, place: &Place) -> io::Result<()> {
+    match events.recv() {
+        Ok(Event::Ended(result)) => result,
+        Ok(Event::Alone) => {
+            undo(place);
+            Ok(())
         }
+        Err(_all_threads_are_gone) => Ok(()),
+    }
+}
+
+/// Takes the mount away whose supervisor is gone, where this process may: it is
+/// cleared by umount, or the next mount, elsewhere.
+fn undo(place: &Place) {
+    let (sender, done) = channel();
+    let detach = {
+        let place = place.clone();
+        move || {
+            let _late = sender.send(place.way == Way::Own && place.detach().is_ok());
+        }
+    };
+    let started = thread::Builder::new().name("unmount".to_owned()).spawn(detach);
+    if started.is_err() || done.recv_timeout(ASIDE) != Ok(true) {
+        log::warn!("{}: left as it is, without a server", shown(&place.target));
     }
 }

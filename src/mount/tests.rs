@@ -75,7 +75,7 @@ fn options_of(target: &Path) -> Options {
         source: "/".into(),
         target: target.into(),
         spec: Spec::default(),
-        renew: Renew::new(|| Ok(Spec::default())),
+        renew: Renew::new(|| Ok(Spec::default()), Vec::new()),
         flags: Flags::default(),
         allow_other: None,
         fsname: None,
@@ -87,6 +87,7 @@ fn options_of(target: &Path) -> Options {
         engine: Engine::Fuse,
         within: None,
         foreground: true,
+        with_pid: None,
         written: Vec::new(),
     }
 }
@@ -106,9 +107,7 @@ const NAME: &str = "a, b";
 
 fn start(target: &Path) -> (Session, Place) {
     let (options, name) = (options_of(target), OsStr::new(NAME));
-    attach::mount(&options, target, name, Arc::new(file_system()), SERVING)
-        .map(|(session, place, _)| (session, place))
-        .unwrap()
+    attach::mount(&options, target, name, Arc::new(file_system()), SERVING).unwrap()
 }
 
 /// Starts a file system of which nothing is attached yet.

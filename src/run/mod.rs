@@ -69,7 +69,9 @@ pub fn run(private: &Private<'_>) -> Result<u8, RunError> {
             server::serve(child, ours, private, source)
         }
         Fork::Child => {
-            drop((ours, source));
+            drop(ours);
+            // What it lets go at its end belongs to the server.
+            std::mem::forget(source);
             before.thread_set_mask().map_err(RunError::doing("signal mask"))?;
             match child::become_command(private, theirs.as_fd(), server)? {}
         }

@@ -12,13 +12,13 @@ use std::cell::Cell;
 use std::fs;
 use std::io;
 
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
 
 use crate::error::{Error, Result};
 use crate::id::{Disk, Ids, NO_ID};
+use crate::sys::caps::{self, Caps};
 use crate::sys::id_map::{IdMap, Line};
 
 /// An id that nobody has: 4294967294.
@@ -28,28 +28,14 @@ use crate::sys::id_map::{IdMap, Line};
 /// will not do: administrators reserve blocks for it.)
 pub const NOBODY: u32 = NO_ID.wrapping_sub(1);
 
-const CAP_CHOWN: u32 = 0;
-const CAP_DAC_OVERRIDE: u32 = 1;
-const CAP_FOWNER: u32 = 3;
-const CAP_FSETID: u32 = 4;
-const CAP_SETGID: u32 = 6;
-const CAP_SETUID: u32 = 7;
-const CAP_SETPCAP: u32 = 8;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_SYS_RESOURCE: u32 = 24;
-
 /// What it takes to act as others: less than all of these is as none.
-const NEEDED: u64 = bit(CAP_CHOWN)
-    | bit(CAP_DAC_OVERRIDE)
-    | bit(CAP_FOWNER)
-    | bit(CAP_FSETID)
-    | bit(CAP_SETGID)
-    | bit(CAP_SETUID)
-    | bit(CAP_SETPCAP);
-
-const fn bit(capability: u32) -> u64 {
-    1_u64.wrapping_shl(capability)
-}
+const NEEDED: u64 = caps::CHOWN
+    | caps::DAC_OVERRIDE
+    | caps::FOWNER
+    | caps::FSETID
+    | caps::SETGID
+    | caps::SETUID
+    | caps::SETPCAP;
 
 /// Returns the ids that this process runs with.
 ///
@@ -65,7 +51,13 @@ pub fn own_ids() -> io::Result<Ids<Disk>> {
 /// # Errors
 /// As capget(2).
 pub fn may_mount() -> io::Result<bool> {
-    Ok(Caps::get()?.effective & bit(CAP_SYS_ADMIN) != 0)
+    Ok(Caps::get()?.effective & caps::SYS_ADMIN != 0)
+}
+
+/// Reports whether files of some file systems may be opened by handle:
+/// `CAP_DAC_READ_SEARCH` is in effect.
+pub fn may_open_handles() -> bool {
+    Caps::get().is_ok_and(|caps| caps.effective & caps::DAC_READ_SEARCH != 0)
 }
 
 /// As whom a thread acts.
@@ -225,10 +217,12 @@ impl Credentials {
         let mut caps = Caps::get()?;
         if self.any_owner {
             // Capabilities stay when the file system uid is not 0.
-            set_securebits(libc::SECBIT_NO_SETUID_FIXUP)?;
+            caps::set_securebits(libc::SECBIT_NO_SETUID_FIXUP)?;
             // It would let callers exceed quotas and use reserved blocks.
-            caps.effective = (caps.effective | NEEDED) & !bit(CAP_SYS_RESOURCE) & !bit(CAP_FSETID);
-            caps.permitted &= !bit(CAP_SYS_RESOURCE);
+            // `CAP_SETPCAP` is gone where the securebit was set for the whole process.
+            let needed = NEEDED & caps.permitted;
+            caps.effective = (caps.effective | needed) & !caps::SYS_RESOURCE & !caps::FSETID;
+            caps.permitted &= !caps::SYS_RESOURCE;
             caps.set()?;
         }
         let (uid, gid) = (current_uid(), current_gid());
@@ -254,8 +248,8 @@ impl Thread {
         }
         let mut caps = self.caps;
         match set_id {
-            SetId::Keep => caps.effective |= bit(CAP_FSETID),
-            SetId::Clear => caps.effective &= !bit(CAP_FSETID),
+            SetId::Keep => caps.effective |= caps::FSETID,
+            SetId::Clear => caps.effective &= !caps::FSETID,
             SetId::Unaffected => {}
         }
         if caps != self.caps {
@@ -274,68 +268,6 @@ fn current_uid() -> u32 {
 /// Returns this thread's file system gid.
 fn current_gid() -> u32 {
     setfsgid(Gid::from_raw(NO_ID)).as_raw()
-}
-
-fn set_securebits(add: libc::c_int) -> Result<()> {
-    // SAFETY: no memory is involved.
-    let now = Errno::result(unsafe { libc::prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0) })?;
-    if now & add != add {
-        let bits = libc::c_long::from(now | add);
-        // SAFETY: no memory is involved.
-        Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) })?;
-    }
-    Ok(())
-}
-
-/// The capabilities of a thread, one bit each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Caps {
-    effective: u64,
-    permitted: u64,
-    inheritable: u64,
-}
-
-#[repr(C)]
-struct CapHeader {
-    version: u32,
-    pid: libc::c_int,
-}
-
-/// Effective, permitted and inheritable; first the low, then the high words.
-type CapData = [[u32; 3]; 2];
-
-impl CapHeader {
-    /// `_LINUX_CAPABILITY_VERSION_3`, of the calling thread.
-    const fn this_thread() -> Self {
-        Self { version: 0x2008_0522, pid: 0 }
-    }
-}
-
-impl Caps {
-    fn get() -> nix::Result<Self> {
-        let mut header = CapHeader::this_thread();
-        let mut data: CapData = [[0; 3]; 2];
-        let (head, body) = (&raw mut header, data.as_mut_ptr());
-        // SAFETY: version 3 reads the header and writes two triples.
-        Errno::result(unsafe { libc::syscall(libc::SYS_capget, head, body) })?;
-        let [low, high] = data;
-        let join = |low, high| u64::from(low) | u64::from(high).wrapping_shl(32);
-        Ok(Self {
-            effective: join(low[0], high[0]),
-            permitted: join(low[1], high[1]),
-            inheritable: join(low[2], high[2]),
-        })
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart")]
-    fn set(self) -> nix::Result<()> {
-        let mut header = CapHeader::this_thread();
-        let all = [self.effective, self.permitted, self.inheritable];
-        let data: CapData = [all.map(|set| set as u32), all.map(|set| (set >> 32) as u32)];
-        let (head, body) = (&raw mut header, data.as_ptr());
-        // SAFETY: version 3 reads the header and two triples.
-        Errno::result(unsafe { libc::syscall(libc::SYS_capset, head, body) }).map(drop)
-    }
 }
 
 /// The ids that the user namespace of this process maps, and the one that

@@ -99,6 +99,18 @@ pub fn raise_descriptors() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Lets threads [`hurry`] also when the capability for it is gone, where this
+/// process may allow that.
+pub fn allow_hurry() {
+    let nice = 20_u64.saturating_add(HURRY.unsigned_abs().into());
+    let limit = getrlimit(Resource::RLIMIT_NICE).unwrap_or((nice, nice));
+    if limit.0 < nice
+        && let Err(errno) = setrlimit(Resource::RLIMIT_NICE, nice, nice.max(limit.1))
+    {
+        log::debug!("RLIMIT_NICE: {errno}");
+    }
+}
+
 /// Has this thread run soon when it is woken on a busy machine, where the process
 /// may ask for that.
 pub fn hurry() {

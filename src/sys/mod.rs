@@ -5,6 +5,7 @@
 //! their types.
 
 pub mod accounts;
+pub mod caps;
 pub mod cred;
 pub mod daemon;
 pub mod dirent;
@@ -15,8 +16,10 @@ pub mod fuse;
 pub mod handle;
 pub mod id_map;
 pub mod inode_flags;
+pub mod landlock;
 pub mod memory;
 pub mod mount;
+pub mod mount_namespace;
 pub mod mountinfo;
 pub mod namespace;
 pub mod process;

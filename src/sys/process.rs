@@ -1,11 +1,17 @@
 //! Processes: a fork that is safe, and descriptors sent between the two.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use nix::unistd::{ForkResult, Pid};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, getpid, getppid};
 
 /// The two processes after a fork.
 #[derive(Clone, Copy, Debug)]
@@ -32,22 +38,115 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
+/// A process that is known by its number and by a descriptor, so that it is
+/// never taken for another one of the same number.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    descriptor: OwnedFd,
+}
+
+impl Process {
+    /// Takes hold of a process.
+    ///
+    /// # Errors
+    /// As pidfd_open(2): `ESRCH` if there is none.
+    pub fn of(pid: Pid) -> io::Result<Self> {
+        // SAFETY: the call takes numbers only.
+        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+        let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the kernel has just made this descriptor for us alone.
+        Ok(Self { pid, descriptor: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// Returns its number.
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// As pidfd_send_signal(2): `ESRCH` if it has ended.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let (fd, none) = (self.descriptor.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+        // SAFETY: without information of our own the kernel makes it.
+        let done = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as libc::c_int, none, 0)
+        };
+        Ok(Errno::result(done).map(drop)?)
+    }
+
+    /// Reports whether it has ended, or does so within this time.
+    pub fn ends_within(&self, time: Duration) -> bool {
+        let mut fds = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
+        let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        // No signal interrupts a process that takes them by descriptor.
+        poll(&mut fds, time).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Waits for its end, if it is a child.
+    ///
+    /// # Errors
+    /// As waitpid(2).
+    pub fn wait(&self) -> io::Result<WaitStatus> {
+        loop {
+            match waitpid(self.pid, None) {
+                Err(Errno::EINTR) => {}
+                done => return Ok(done?),
+            }
+        }
+    }
+}
+
+impl AsFd for Process {
+    /// It can be read when the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// Does something in a process of its own, which has one thread, as this one,
+/// and is killed when this one ends.
+///
+/// # Errors
+/// As [`fork`], pidfd_open(2).
+pub fn apart(act: impl FnOnce()) -> io::Result<Process> {
+    let parent = getpid();
+    match fork()? {
+        Fork::Parent(child) => Process::of(child),
+        Fork::Child => {
+            // It may have ended before it was asked for.
+            if set_pdeathsig(Signal::SIGKILL).is_ok() && getppid() == parent {
+                act();
+            }
+            std::process::exit(0)
+        }
+    }
+}
+
 /// Sends one byte over a socket, with a descriptor if one is given.
 ///
 /// # Errors
 /// As sendmsg(2).
 pub fn send(socket: BorrowedFd<'_>, byte: u8, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    send_message(socket, &[byte], fd)
+}
+
+/// Sends a message over a socket, with a descriptor if one is given.
+///
+/// # Errors
+/// As sendmsg(2).
+pub fn send_message(
+    socket: BorrowedFd<'_>,
+    message: &[u8],
+    fd: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let fds: Vec<RawFd> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
     let control = if fds.is_empty() { &[][..] } else { &rights[..] };
-    let data = [byte];
-    sendmsg::<()>(
-        socket.as_raw_fd(),
-        &[IoSlice::new(&data)],
-        control,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?;
+    let (slices, flags) = ([IoSlice::new(message)], MsgFlags::MSG_NOSIGNAL);
+    sendmsg::<()>(socket.as_raw_fd(), &slices, control, flags, None)?;
     Ok(())
 }
 
@@ -57,8 +156,22 @@ pub fn send(socket: BorrowedFd<'_>, byte: u8, fd: Option<BorrowedFd<'_>>) -> io:
 /// `UnexpectedEof` where the other end is closed; else as recvmsg(2).
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(u8, Option<OwnedFd>)> {
     let mut data = [0];
+    let (_, fd) = receive_message(socket, &mut data)?;
+    let [byte] = data;
+    Ok((byte, fd))
+}
+
+/// Receives a message from a socket, with the descriptor that came with it;
+/// returns its length, which is not 0.
+///
+/// # Errors
+/// `UnexpectedEof` where the other end is closed; else as recvmsg(2).
+pub fn receive_message(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = cmsg_space!(RawFd);
-    let mut slices = [IoSliceMut::new(&mut data)];
+    let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let (length, mut fds) = loop {
         match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
@@ -72,15 +185,14 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(u8, Option<OwnedFd>)> {
                 }
                 break (message.bytes, fds);
             }
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
     };
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let [byte] = data;
-    Ok((byte, fds.pop()))
+    Ok((length, fds.pop()))
 }
 
 #[cfg(test)]
@@ -88,7 +200,6 @@ mod tests {
     use super::*;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use std::io::Read as _;
-    use std::os::fd::AsFd as _;
 
     #[test]
     fn bytes_and_descriptors_cross_a_socket() {
@@ -110,6 +221,21 @@ mod tests {
 
         drop(a);
         assert_eq!(receive(b.as_fd()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_process_is_told_its_end_and_of_it() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        let process = Process::of(pid).unwrap();
+        assert!(!process.ends_within(Duration::from_millis(1)));
+        process.signal(Signal::SIGKILL).unwrap();
+        assert!(process.ends_within(Duration::from_secs(10)));
+        child.wait().unwrap();
+        assert_eq!(process.signal(Signal::SIGKILL).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        // Above the largest possible process id.
+        let none = Process::of(Pid::from_raw(1 << 23)).unwrap_err();
+        assert!(matches!(none.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)), "{none}");
     }
 
     #[test]

@@ -1,28 +1,52 @@
 //! Signals, taken one by one instead of by handlers.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// What a signal asks a server for.
+/// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// To end.
+    /// To unmount, and end.
     End,
-    /// To read its policy again.
+    /// To read the policy again.
     Reload,
-    /// To say what it has done.
+    /// To say what was done.
     Stats,
 }
 
-/// The signals that ask a server for something.
+impl Asked {
+    /// Returns what this signal asks for; `None`: nothing.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "there are signals enough")]
+    const fn by(signal: Signal) -> Option<Self> {
+        match signal {
+            Signal::SIGTERM | Signal::SIGINT => Some(Self::End),
+            Signal::SIGHUP => Some(Self::Reload),
+            Signal::SIGUSR1 => Some(Self::Stats),
+            _ => None,
+        }
+    }
+
+    /// Returns the signal to ask a server by: of the end it is not asked so.
+    pub const fn signal(self) -> Option<Signal> {
+        match self {
+            Self::End => None,
+            Self::Reload => Some(Signal::SIGHUP),
+            Self::Stats => Some(Signal::SIGUSR1),
+        }
+    }
+}
+
+/// The signals that ask for something.
 #[derive(Clone, Copy, Debug)]
 pub struct Signals(SigSet);
 
 impl Signals {
-    /// Keeps these signals from interrupting this thread and those that it
-    /// makes from now on.
+    /// Keeps these signals from interrupting this thread, and those threads and
+    /// processes that it makes from now on.
     ///
     /// # Errors
     /// As pthread_sigmask(3).
@@ -35,15 +59,47 @@ impl Signals {
         Ok(Self(set))
     }
 
-    /// Waits for one of them.
+    /// Waits for one that asks for something else than the end, which is left
+    /// alone.
     ///
     /// # Errors
     /// As sigwait(3).
-    pub fn wait(&self) -> io::Result<Asked> {
-        let signal = self.0.wait()?;
-        let others = [(Signal::SIGHUP, Asked::Reload), (Signal::SIGUSR1, Asked::Stats)];
-        Ok(others.into_iter().find_map(|(of, asked)| (of == signal).then_some(asked)))
-            .map(|asked| asked.unwrap_or(Asked::End))
+    pub fn wait(&self) -> io::Result<Option<Asked>> {
+        let mut set = self.0;
+        set.remove(Signal::SIGTERM);
+        set.remove(Signal::SIGINT);
+        Ok(Asked::by(set.wait()?))
+    }
+
+    /// Returns a descriptor that tells of all of them.
+    ///
+    /// # Errors
+    /// As signalfd(2).
+    pub fn descriptor(&self) -> io::Result<Descriptor> {
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Descriptor(SignalFd::with_flags(&self.0, flags)?))
+    }
+}
+
+/// A descriptor that can be read when there is a signal.
+#[derive(Debug)]
+pub struct Descriptor(SignalFd);
+
+impl Descriptor {
+    /// Returns what is asked for next; `None` if there is no signal.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn next(&self) -> io::Result<Option<Asked>> {
+        let Some(info) = self.0.read_signal()? else { return Ok(None) };
+        let number = i32::try_from(info.ssi_signo).map_err(io::Error::other)?;
+        Ok(Asked::by(Signal::try_from(number)?))
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

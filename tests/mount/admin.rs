@@ -257,12 +257,12 @@ fn a_server_that_ends_leaves_the_next_mount_alone() {
         for _ in 0..10 {
             let mut old = Ours::new(&source, &point, &[]);
             let before = mount_at(&point).unwrap().device;
-            old.signal(Signal::SIGSTOP);
+            old.signal_server(Signal::SIGSTOP);
             sh(&format!("umount -l {}", str(&point)));
             let done = finish(&[str(&source), str(&point)]);
             assert!(done.status.success(), "{}", text(&done));
             let device = mount_at(&point).unwrap().device;
-            old.signal(Signal::SIGCONT);
+            old.signal_server(Signal::SIGCONT);
             old.ended();
             assert_eq!(mount_at(&point).map(|mount| mount.device), Some(device.clone()));
             sh(&format!("ls {0} && umount {0}", str(&point)));

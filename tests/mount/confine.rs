@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::require;
 use crate::support::ours::{Ours, finish};
-use crate::support::{mount_at, raw, run, sandbox, sh, str, text, try_sh_as};
+use crate::support::{mount_at, raw, run, sandbox, sh, str, text, try_sh_as, wait_for};
 
 const MAP: [&str; 2] = ["--map", "0:100000:1000"];
 
@@ -241,5 +241,144 @@ fn a_source_that_is_a_mount_of_ours() {
             run("umount", &[str(&point)]);
         }
         assert!(try_sh_as(0, 0, &[], &format!("cat {}/f", str(&first.point))).status.success());
+    });
+}
+
+/// A line of `/proc/PID/status`, as a number to the base of 16.
+fn of_status(pid: nix::unistd::Pid, key: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap()
+}
+
+#[test]
+fn the_server_of_root_keeps_what_it_uses_alone() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (_, ours) = Ours::of_new(sandbox, &["--log", "info"]);
+        let server = ours.server();
+        assert_ne!(server, ours.pid());
+        assert_eq!(of_status(server, "NoNewPrivs:"), 1);
+        let kept = of_status(server, "CapPrm:");
+        // CHOWN to FSETID, SETGID, SETUID, LINUX_IMMUTABLE, SYS_ADMIN, MKNOD, SETFCAP.
+        let used = 0x1f | 0xc0 | 1 << 9 | 1 << 21 | 1 << 27 | 1 << 31;
+        assert_eq!(kept & !used, 0, "{kept:x}");
+        let tasks = fs::read_dir(format!("/proc/{server}/task")).unwrap().flatten();
+        for task in tasks {
+            let task = task.file_name().to_str().unwrap().parse().unwrap();
+            let task = nix::unistd::Pid::from_raw(task);
+            for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+                assert_eq!(of_status(task, set) & !kept, 0, "{set} of {task}");
+            }
+            for set in ["CapInh:", "CapAmb:"] {
+                assert_eq!(of_status(task, set), 0, "{set} of {task}");
+            }
+            assert_eq!(of_status(task, "NoNewPrivs:"), 1);
+        }
+        assert!(ours.log().contains("server: confined: no_new_privs"), "{}", ours.log());
+        wait_for("an answer", || finish(&["stats", str(&ours.point)]).status.success());
+        let said = text(&finish(&["explain", "--mount", str(&ours.point)]));
+        assert!(said.contains("confined:") && said.contains("SYS_ADMIN is for"), "{said}");
+    });
+}
+
+/// Everything that callers do, and a reload, through a server that Landlock confines.
+#[test]
+fn a_confined_server_of_a_user_does_all_that_it_did() {
+    require!(Root, Fuse, UserNamespaces);
+    const USER: u32 = 34;
+    sandbox(|sandbox| {
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        for dir in ["a", "b", "a/sub", "secret"] {
+            fs::create_dir(source.join(dir)).unwrap();
+        }
+        fs::write(source.join("a/f"), "contents").unwrap();
+        for path in ["", "a", "b", "a/f", "a/sub", "secret"] {
+            raw::chown(&source.join(path), USER, USER, false).unwrap();
+        }
+        let policy =
+            sandbox.file("p.toml", "version = 1\n[[rules]]\npath = \"secret\"\nhide = true\n");
+        let log = sandbox.dir("log");
+        raw::chown(&log, USER, USER, false).unwrap();
+        let program = crate::support::ours::program_for_users(sandbox);
+        let script = format!(
+            "export XDG_RUNTIME_DIR={log}
+             mount -t tmpfs inner {src}/a/sub; echo inner > {src}/a/sub/i
+             {program} --log info,file={log}/log --policy {policy} {src} {mnt}
+             cd {mnt}; cat a/sub/i; [ ! -e secret ]
+             mv a/f b/g; ln b/g a/h; ln -s h a/link; mkfifo a/fifo; mkdir -p a/x/y; mv a/x b
+             echo more >> a/h; truncate -s 5 a/h; cat a/link; chmod 4711 a/h; stat -c %a b/g
+             cp /bin/true b/true; b/true; touch -d @7 a/h; stat -c %Y a/h
+             rm -r b/x a/fifo; exec 3> b/open; rm b/open; echo y >&3; exec 3>&-
+             mv {policy} {policy}.old; cp {policy}.old {policy}
+             {program} reload {mnt}; {program} stats {mnt} | grep -c descriptors
+             {program} explain --mount {mnt} | grep confined: > {log}/said; cd /; umount {mnt}",
+            log = str(&log),
+            src = str(&source),
+            program = str(&program),
+            policy = str(&policy),
+            mnt = str(&point),
+        );
+        raw::chown(&policy, USER, USER, false).unwrap();
+        raw::chmod(policy.parent().unwrap(), 0o777).unwrap();
+        let script_file = sandbox.file("script", &script);
+        let line = format!("unshare -Urm bash -eu {}", str(&script_file));
+        let done = try_sh_as(USER, USER, &[], &line);
+        let logged = fs::read_to_string(log.join("log")).unwrap_or_default();
+        let out = String::from_utf8_lossy(&done.stdout);
+        assert_eq!(out, "inner\nconte4711\n7\n1\n", "{}\n{logged}", text(&done));
+        assert!(logged.contains("info: reloaded: "), "{logged}");
+        let said = fs::read_to_string(log.join("said")).unwrap();
+        assert!(said.contains("no_new_privs") && !said.contains("SYS_ADMIN"), "{said}");
+        // In this namespace a tmpfs of its own is below the source: with handles.
+        assert!(said.contains("Landlock"), "{said}");
+    });
+}
+
+#[test]
+fn a_confined_server_reaches_the_source_alone() {
+    require!(Root, Fuse, UserNamespaces);
+    const USER: u32 = 34;
+    sandbox(|sandbox| {
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        for dir in ["a", "b"] {
+            fs::create_dir(source.join(dir)).unwrap();
+        }
+        fs::write(source.join("a/f"), "contents").unwrap();
+        for path in ["", "a", "b", "a/f"] {
+            raw::chown(&source.join(path), USER, USER, false).unwrap();
+        }
+        let program = crate::support::ours::program_for_users(sandbox);
+        let (program, src, mnt) = (str(&program), str(&source), str(&point));
+        let (log, outside) = (sandbox.dir("log"), sandbox.dir("outside"));
+        for dir in [&log, &outside] {
+            raw::chown(dir, USER, USER, false).unwrap();
+        }
+        let (log, outside) = (str(&log), str(&outside));
+        let policy = |dir: &str| fs::write(format!("{dir}/p.toml"), "version = 1\n").unwrap();
+        policy(outside);
+        policy(log);
+        // What a reload reads is beside the file that was named.
+        let script = format!(
+            "export XDG_RUNTIME_DIR={log}; ln -s p.toml {log}/link
+             {program} --cache none --policy {log}/link --log info,file={log}/log {src} {mnt}
+             cat {mnt}/a/f; mv {mnt}/a/f {mnt}/b/f; ln {mnt}/b/f {mnt}/a/f; echo x > {mnt}/b/new
+             touch {mnt}/b/new; chown 0:0 {mnt}/b/new; setfattr -n user.x -v 1 {mnt}/b/new || :
+             {program} reload {mnt}; ln -sf {outside}/p.toml {log}/link
+             ! {program} reload {mnt} 2> {log}/why
+             {program} explain --mount {mnt} > {log}/said; umount {mnt}"
+        );
+        let script_file = sandbox.file("script", &script);
+        let line = format!("unshare -Urm bash -eu {}", str(&script_file));
+        let done = try_sh_as(USER, USER, &[], &line);
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "contents", "{}", text(&done));
+        let said = fs::read_to_string(Path::new(log).join("said")).unwrap();
+        if said.contains("no Landlock") {
+            eprintln!("SKIP: {said}");
+            return;
+        }
+        assert!(said.contains("files of the source alone"), "{said}");
+        let why = fs::read_to_string(Path::new(log).join("why")).unwrap();
+        assert!(why.contains("Permission denied"), "{why}");
     });
 }

@@ -88,7 +88,7 @@ fn files_without_names_stay_what_was_opened() {
             assert_eq!(file.metadata().unwrap().nlink(), 0);
         }
         let deleted = || {
-            let fds = fs::read_dir(format!("/proc/{}/fd", ours.pid())).unwrap().flatten();
+            let fds = fs::read_dir(format!("/proc/{}/fd", ours.server())).unwrap().flatten();
             let links = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
             links.filter(|link| str(link).ends_with("(deleted)")).count()
         };

@@ -270,7 +270,7 @@ fn a_live_mount_says_what_it_is() {
             assert_eq!(got, want, "{args:?}");
             assert_eq!(of("engine"), "fuse");
             assert_eq!(said["mount"]["source"], str(&source));
-            assert_eq!(said["mount"]["pid"].as_i64(), Some(ours.pid().as_raw().into()));
+            assert_eq!(said["mount"]["pid"].as_i64(), Some(ours.server().as_raw().into()));
             assert!(said["flags"].as_str().unwrap().contains("nosuid"), "{said}");
             assert_eq!(said["files"], Value::Null);
         }

@@ -20,14 +20,14 @@ const MAP: [&str; 2] = ["--map", "0:100000:1000"];
 /// What the kernel does by itself goes on without the server: so this tells
 /// whether it does.
 fn goes_on_without_the_server(ours: &Ours, act: impl FnOnce() -> bool + Send) -> bool {
-    ours.signal(Signal::SIGSTOP);
-    let state = format!("/proc/{}/stat", ours.pid());
+    ours.signal_server(Signal::SIGSTOP);
+    let state = format!("/proc/{}/stat", ours.server());
     wait_for("a stopped server", || fs::read_to_string(&state).unwrap().contains(") T "));
     let (sender, done) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(move || sender.send(act()).unwrap());
         let went_on = done.recv_timeout(std::time::Duration::from_secs(2)).unwrap_or(false);
-        ours.signal(Signal::SIGCONT);
+        ours.signal_server(Signal::SIGCONT);
         went_on
     })
 }
@@ -59,7 +59,7 @@ fn the_kernel_reads_and_writes_by_itself() {
         assert!(ours.log().contains("the kernel reads and writes files by itself"));
         // Nothing of it is left open when all is closed.
         drop((read, write, made));
-        let fds = format!("/proc/{}/fd", ours.pid());
+        let fds = format!("/proc/{}/fd", ours.server());
         let open = || {
             let names = fs::read_dir(&fds).unwrap().flatten();
             let paths = names.filter_map(|fd| fs::read_link(fd.path()).ok());
@@ -378,7 +378,7 @@ fn what_is_open_survives_the_server() {
             if abort {
                 crate::support::ours::finish(&["abort", str(&ours.point)]);
             } else {
-                ours.signal(Signal::SIGKILL);
+                ours.signal_server(Signal::SIGKILL);
             }
             let gone = || File::open(ours.at("f")).is_err();
             assert!(holds_within(std::time::Duration::from_secs(5), gone));

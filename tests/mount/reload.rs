@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::require;
-use crate::support::ours::{Ours, command, finish, finish_command, program_for_users};
+use crate::support::ours::{Ours, command, finish, finish_command, processes, program_for_users};
 use crate::support::{Sandbox, mount_at, raw, run, sandbox, sh, str, text, try_sh_as, wait_for};
 
 /// A user of every Debian system.
@@ -306,8 +306,9 @@ fn many_reloads_in_a_row_cost_nothing_that_stays() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
         let live = Live::new(sandbox);
-        let open = || fs::read_dir(format!("/proc/{}/fd", live.ours.pid())).unwrap().count();
-        let threads = || fs::read_dir(format!("/proc/{}/task", live.ours.pid())).unwrap().count();
+        let open = || fs::read_dir(format!("/proc/{}/fd", live.ours.server())).unwrap().count();
+        let threads =
+            || fs::read_dir(format!("/proc/{}/task", live.ours.server())).unwrap().count();
         live.reloaded();
         let before = (open(), threads());
         for round in 1..=200 {
@@ -358,6 +359,7 @@ fn a_server_that_is_gone_cannot_be_asked() {
         let mut live = Live::new(sandbox);
         live.ours.signal(Signal::SIGKILL);
         assert_eq!(live.ours.ended(), None, "killed");
+        wait_for("the server's end", || processes(&live.ours.point).is_empty());
         let done = live.reload();
         assert_eq!(done.status.code(), Some(32), "{}", text(&done));
         let said = text(&done);

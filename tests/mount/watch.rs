@@ -141,7 +141,7 @@ fn with_readers(point: &Path, all: &[String], act: impl FnOnce()) -> u64 {
 
 /// What the server takes of memory, in KiB.
 fn resident(ours: &Ours) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", ours.pid())).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", ours.server())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }

@@ -164,7 +164,22 @@ impl Ours {
         ours
     }
 
-    /// The server's process id.
+    /// The process that serves, a child of the one that was started.
+    pub fn server(&self) -> nix::unistd::Pid {
+        let parent = format!("PPid:\t{}\n", self.pid());
+        let is_ours = |pid: &nix::unistd::Pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.contains(&parent)
+        };
+        processes(&self.point).into_iter().find(is_ours).expect("a server")
+    }
+
+    /// Sends the process that serves a signal.
+    pub fn signal_server(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(self.server(), signal).expect("a signal to the server");
+    }
+
+    /// The process id of the one that was started: the supervisor.
     pub fn pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
     }
@@ -179,7 +194,7 @@ impl Ours {
         self.point.join(name)
     }
 
-    /// Sends the server a signal.
+    /// Sends the supervisor a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(self.pid(), signal).expect("a signal to our child");
     }

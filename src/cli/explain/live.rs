@@ -103,6 +103,7 @@ fn of_kernel(there: &IdMapped) -> Facts {
         owners: Said::new("native", "those that files have in the source"),
         mounted: Said::new("directly", "every user may enter"),
         namespace: Said::default(),
+        confined: Said::default(),
         user_namespace: "initial".to_owned(),
         threads: 0,
         clone_fd: false,
@@ -193,6 +194,8 @@ fn text(explained: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
         let device = if mount.clone_fd { "a device each" } else { "one device" };
         line("server", &format!("process {pid}, {} threads with {device}", mount.threads))?;
         line("namespaces", &said(&mount.namespace))?;
+        line("confined", &said(&mount.confined))?;
+        line("user namespace", &mount.user_namespace)?;
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ use crate::attr::{Attr, FileKind, Mode};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Id, Owner};
 use crate::source::{Facts, Rights};
-use crate::sys::cred::{Credentials, SetId, Who};
+use crate::sys::cred::{Credentials, SetId, Who, may_open_handles};
 use crate::sys::procfs::Procfs;
 use crate::sys::stat::{Stat, stat};
 use crate::sys::{mount, xattr as sys_xattr};
@@ -118,6 +118,8 @@ pub struct Host {
     /// The id of the mount that the root is on.
     mount: u64,
     submounts: Submounts,
+    /// Whether other mounts are shown below the directory.
+    spans: bool,
     volumes: Volumes,
     exchanges: Exchanges,
     staging: Option<Staging>,
@@ -163,16 +165,30 @@ impl Host {
             lends: volumes.root().lends && credentials.any_owner(),
         };
         let context = Arc::new(Context { procfs, credentials });
-        let exchanges = Exchanges::default();
         let (key, _) = volumes
             .root()
             .identify(root.as_fd(), &root_stat)
             .map_err(|error| named(Errno::from_raw(error.errno().0)))?;
         let staging = options.staging.then(|| Staging::new(key));
-        let mount = root_stat.mount;
-        let host = Self { context, root, mount, submounts, volumes, exchanges, staging, facts };
+        let (exchanges, mount) = (Exchanges::default(), root_stat.mount);
+        let spans = submounts == Submounts::Follow && mounts::has_some(path);
+        let host =
+            Self { context, root, mount, submounts, spans, volumes, exchanges, staging, facts };
         host.clean_staging();
         Ok(host)
+    }
+
+    /// Returns the directory that everything is reached from.
+    pub fn top(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Reports whether files that are no directories are, or may be, opened by
+    /// handle: then they are reached by no path.
+    ///
+    /// Of mounts below, whose file systems are met later, nothing is known yet.
+    pub fn opens_files_by_handle(&self) -> bool {
+        self.volumes.root().opens_files() || self.spans && may_open_handles()
     }
 
     /// Returns what is shown of mounts below the directory: `Hide` also where

@@ -15,6 +15,12 @@ pub(super) fn some_cannot_be_copied(dir: BorrowedFd<'_>) -> bool {
     mounts.iter().any(|mount| is_left_out(mount, &path))
 }
 
+/// Reports whether something is mounted below a directory, as far as can be seen.
+pub(super) fn has_some(dir: &Path) -> bool {
+    let is_below = |mount: &Mount| mount.point != dir && mount.point.starts_with(dir);
+    mounts().is_ok_and(|mounts| mounts.iter().any(is_below))
+}
+
 fn is_left_out(mount: &Mount, below: &Path) -> bool {
     let is_below = mount.point != below && mount.point.starts_with(below);
     is_below && (mount.unbindable || mount.fstype == "nsfs")

@@ -128,7 +128,7 @@ impl Host {
         self.context.credentials.umask(0o077)?;
         let mut number = 0_u64;
         for _ in 0..TRIES {
-            let Some(top) = self.top(true)? else { continue };
+            let Some(top) = self.shared_stage(true)? else { continue };
             tidy(top.as_fd());
             let name = format!("{}.{number}", std::process::id());
             match mkdirat(&top, name.as_str(), NixMode::S_IRWXU) {
@@ -150,7 +150,7 @@ impl Host {
 
     /// Opens what all servers share, and makes it if wanted; `None` if it is not
     /// there.
-    fn top(&self, make: bool) -> Result<Option<OwnedFd>> {
+    fn shared_stage(&self, make: bool) -> Result<Option<OwnedFd>> {
         let root = self.root.as_fd();
         if make {
             match mkdirat(root, NAME, NixMode::S_IRWXU) {
@@ -191,7 +191,7 @@ impl Host {
         if self.staging.is_none() || self.context.as_server(SetId::Unaffected).is_err() {
             return;
         }
-        if let Ok(Some(top)) = self.top(false) {
+        if let Ok(Some(top)) = self.shared_stage(false) {
             tidy(top.as_fd());
             let _in_use = unlinkat(self.root.as_fd(), NAME, UnlinkatFlags::RemoveDir);
         }

@@ -219,6 +219,11 @@ impl Volume {
         Ok(Self { tag: 0, lends, generation, local, opener })
     }
 
+    /// Reports whether files that are no directories can be opened by handle.
+    pub fn opens_files(&self) -> bool {
+        self.opener.as_ref().is_some_and(|opener| opener.reach == Reach::All)
+    }
+
     /// Reports whether any file can be opened by its handle.
     pub const fn opens_handles(&self) -> bool {
         self.opener.is_some()

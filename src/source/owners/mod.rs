@@ -50,6 +50,14 @@ impl Owners {
         }
     }
 
+    /// Returns the directory in which files are made for them, besides the source.
+    pub fn directory(&self) -> Option<PathBuf> {
+        match self {
+            Self::Native | Self::Xattr => None,
+            Self::Db(dir) => dir.clone().or_else(db::default_dir),
+        }
+    }
+
     /// Reports whether owners are those that the file system has.
     pub const fn is_native(&self) -> bool {
         matches!(self, Self::Native)
