@@ -237,9 +237,12 @@ fn a_mount_in_a_user_namespace_is_mapped_there() {
         raw::chmod(&source, 0o1777).unwrap();
         let namespace = idmap::user_namespace(&IdMap::both("0:100000:65536")).unwrap();
         let user = format!("--user=/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
-        let words = ["-S", "0", "-G", "0", "unshare", "-m", str(&program), "-f", "--allow-idmap"];
+        // The server leaves the namespace; the shell stays in it.
+        let words = ["-S", "0", "-G", "0", "unshare", "-m", "bash", "-c"];
+        let serve =
+            format!("{} -f --allow-idmap {} {} & wait", str(&program), str(&source), str(&point));
         let mut server = Command::new("nsenter");
-        server.arg(user).args(words).args([&source, &point]);
+        server.arg(user).args(words).arg(serve);
         let server = Server(raw::die_with_us(&mut server).spawn().unwrap());
         let mounts = format!("/proc/{}/mounts", server.0.id());
         wait_for("the mount", || {
