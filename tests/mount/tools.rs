@@ -63,9 +63,9 @@ list() {
         cd "$1"
         find . \( -type d -o -type p \) -printf '%p %y %U:%G %m\n' | sort
         find . ! -type d ! -type p -printf '%p %y %U:%G %m %s %n %l %Ts\n' | sort
-        getfacl -RPn . 2>/dev/null
+        find . ! -type l -print0 | sort -z | xargs -0 getfacl -n 2>/dev/null
         getcap -r . | sort
-        getfattr -Rd . 2>/dev/null
+        find . -print0 | sort -z | xargs -0 getfattr -hd 2>/dev/null
     )
 }
 "#;
