@@ -62,3 +62,31 @@ fn lines_that_do_not_fit_are_said_and_the_rest_is_taken() {
         assert!(told.contains("line 1"), "{told}");
     }
 }
+
+/// A symbolic link, which by then a file stands for, takes what its line says.
+#[test]
+fn links_take_any_owner_and_attributes() {
+    for store in STORES {
+        let ground = Ground::new(store);
+        std::os::unix::fs::symlink("there", ground.at("dir/link")).unwrap();
+        std::os::unix::fs::symlink("there", ground.at("dir/own")).unwrap();
+        for link in ["dir/link", "dir/own"] {
+            let path = ground.at(link);
+            std::os::unix::fs::lchown(&path, Some(Ground::user()), Some(Ground::user())).unwrap();
+        }
+        let own = Ground::user();
+        let lines = format!(
+            r#"{{"path":".","uid":0,"gid":0,"mode":"0755"}}
+            {{"path":"link","uid":3,"gid":4,"mode":"0777","kind":"symlink","attributes":{{"trusted.note":"78"}}}}
+            {{"path":"own","uid":{own},"gid":{own},"mode":"0777","kind":"symlink"}}"#
+        );
+        ground.good("import", "dir", &["--from", "-"], lines.as_bytes());
+        let shown = contents(&ground.good("export", "dir", &["--tar", "-"], b""));
+        assert!(shown["link"].starts_with("Symlink 3:4 777 -> there"), "{}", shown["link"]);
+        assert!(shown["link"].contains("trusted.note"), "{}", shown["link"]);
+        assert!(shown["own"].starts_with(&format!("Symlink {own}:{own} 777 -> there")));
+        assert!(ground.at("dir/own").is_symlink());
+        assert!(!ground.at("dir/.idmapfs").exists());
+        ground.good("check", "dir", &[], b"");
+    }
+}

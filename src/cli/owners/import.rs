@@ -77,8 +77,11 @@ fn lines(opened: &Opened, from: &Path, mut file: impl io::BufRead) -> Result<boo
         let (record, attributes) =
             what.map_err(|why| Fault::usage(format!("{at}: {}: {why}", shown(&path))))?;
         let done = reach(&*opened.below, &path).map_err(|error| error.to_string());
-        let done = done.and_then(|(node, found)| {
+        let done = done.and_then(|(mut node, mut found)| {
             if let Some(record) = &record {
+                if stood_in(opened, &path, &found, record)? {
+                    (node, found) = reach(&*opened.below, &path).map_err(|why| why.to_string())?;
+                }
                 put(opened, &node, &found, record)?;
             }
             for (name, value) in &attributes {
@@ -101,6 +104,28 @@ fn lines(opened: &Opened, from: &Path, mut file: impl io::BufRead) -> Result<boo
     Ok(all)
 }
 
+/// Has a regular file stand for one that can have no record, if its record needs one;
+/// reports whether there is one now.
+fn stood_in(opened: &Opened, path: &Path, found: &Found, record: &Record) -> Result<bool, String> {
+    let attr = &found.attr;
+    let other = record.kind.is_some_and(|(kind, _)| kind != attr.kind);
+    if opened.store.takes(attr.kind) || attr.owner.uid != Some(opened.own.uid) || other {
+        return Ok(false);
+    }
+    let told = |error: Error| error.to_string();
+    let (node, shown) = reach(opened.view.as_ref(), path).map_err(told)?;
+    let (uid, gid) = (Some(record.owner.uid), Some(record.owner.gid));
+    let mode = Some(record.mode).filter(|_| attr.kind != FileKind::Symlink);
+    let owner = (shown.attr.owner.uid, shown.attr.owner.gid);
+    if owner == (uid, gid) && mode.is_none_or(|mode| mode == shown.attr.mode) {
+        return Ok(false);
+    }
+    let change = Change { uid, gid, mode, ..Change::default() };
+    opened.view.setattr(&node, None, &change, RIGHTS).map_err(told)?;
+    let now = reach(&*opened.below, path).map_err(told)?.1;
+    Ok(opened.store.takes(now.attr.kind))
+}
+
 /// Gives a file that is there a record.
 fn put(opened: &Opened, node: &Node, found: &Found, record: &Record) -> Result<(), String> {
     let (below, attr) = (&*opened.below, &found.attr);
@@ -117,10 +142,8 @@ fn put(opened: &Opened, node: &Node, found: &Found, record: &Record) -> Result<(
         Some(_) => return Err("it is another kind of file".to_owned()),
     }
     if !opened.store.takes(attr.kind) {
-        // Here the record needs a file that stands for it, which the wrapper makes.
-        let (uid, gid) = (Some(record.owner.uid), Some(record.owner.gid));
-        let change = Change { uid, gid, ..Change::default() };
-        return opened.view.setattr(node, None, &change, RIGHTS).map(drop).map_err(told);
+        // It is already what the record says.
+        return Ok(());
     }
     // Others must not be able to change the file when the record begins to count.
     if attr.kind != FileKind::Symlink {
