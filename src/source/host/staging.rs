@@ -249,8 +249,12 @@ fn hold(top: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Flock<OwnedFd>>> {
 /// Removes the directories that nobody holds.
 fn tidy(top: BorrowedFd<'_>) {
     for name in names(top) {
+        // What a user keeps in a directory of that name is none of a server's.
+        if !is_ours(&name, 2) {
+            continue;
+        }
         let Ok(Some(dir)) = hold(top, &name) else { continue };
-        for left in names(dir.as_fd()) {
+        for left in names(dir.as_fd()).into_iter().filter(|left| is_ours(left, 1)) {
             remove(dir.as_fd(), &left);
         }
         if let Err(errno) = unlinkat(top, name.as_os_str(), UnlinkatFlags::RemoveDir) {
@@ -258,6 +262,13 @@ fn tidy(top: BorrowedFd<'_>) {
             log::warn!("{NAME}/{name}: left by a server that is gone: {}", errno.desc());
         }
     }
+}
+
+/// Reports whether a server gives such names: so many numbers with dots between.
+fn is_ours(name: &OsStr, numbers: usize) -> bool {
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    name.to_str()
+        .is_some_and(|name| name.split('.').count() == numbers && name.split('.').all(number))
 }
 
 /// Removes whatever has a name.
