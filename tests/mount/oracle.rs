@@ -563,13 +563,9 @@ fn the_kernel_engine_equals_the_kernel() {
 /// The mount of an ordinary user, whose files on disk all belong to that user.
 fn kept(store: &str) {
     require!(Root, Fuse, Ext4Loop, Idmap, Fusermount);
-    let arguments = ["--owners", store, "--cache", "none"].map(str::to_owned).to_vec();
-    let run = Run {
-        engines: [kernel(), Engine::Kept(arguments)],
-        host_changes: true,
-        settle: NONE,
-        we_decide: false,
-    };
+    let kept = Engine::Kept(["--owners", store, "--cache", "none"].map(str::to_owned).to_vec());
+    let (host_changes, we_decide, engines) = (true, false, [kernel(), kept]);
+    let run = Run { engines, host_changes, settle: NONE, we_decide };
     hold(&format!("owners={store}"), &run, 61..65, 2500);
 }
 
