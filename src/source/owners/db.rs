@@ -302,22 +302,6 @@ impl Store for Db {
         })
     }
 
-    fn forget(&self, key: &Key) {
-        let done = self.write(|writing| {
-            for statement in [
-                "DELETE FROM file WHERE volume = ?1 AND ino = ?2 AND generation = ?3",
-                "DELETE FROM attribute WHERE volume = ?1 AND ino = ?2 AND generation = ?3",
-            ] {
-                writing.prepare_cached(statement)?.execute(params_of(key))?;
-            }
-            Ok(())
-        });
-        if let Err(error) = done {
-            // It stays as an orphan, that no other file can take for its own.
-            log::warn!("{}: inode {} is not forgotten: {error}", shown(self.file()), key.ino);
-        }
-    }
-
     fn takes(&self, kind: FileKind) -> bool {
         !matches!(kind, FileKind::CharDevice | FileKind::BlockDevice)
     }

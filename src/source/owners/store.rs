@@ -46,9 +46,6 @@ pub trait Store: Send + Sync + fmt::Debug {
         self.put(below, node, key, record)
     }
 
-    /// Forgets a file whose last name is gone.
-    fn forget(&self, key: &Key);
-
     /// Reports whether a file that is this on disk can have a record; if not, a
     /// regular file stands for it.
     fn takes(&self, kind: FileKind) -> bool;

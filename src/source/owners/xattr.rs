@@ -146,8 +146,6 @@ impl Store for Xattrs {
         below.set_xattr(node, name, Some(text.as_bytes()), XattrSet::Any, RIGHTS)
     }
 
-    fn forget(&self, _key: &Key) {}
-
     fn takes(&self, kind: FileKind) -> bool {
         matches!(kind, FileKind::Regular | FileKind::Directory)
     }

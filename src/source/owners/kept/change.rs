@@ -7,7 +7,7 @@ use super::create::RIGHTS;
 use super::node::KeptNode;
 use super::seen::{Seen, Standing, real_mode};
 use super::{Inner, Kept};
-use crate::acl::{AclKind, CAPABILITY_XATTR};
+use crate::acl::{Acl, AclKind, CAPABILITY_XATTR};
 use crate::attr::{Attr, FileKind, Mode, Name};
 use crate::error::{Error, Result};
 use crate::id::Disk;
@@ -42,7 +42,7 @@ impl Inner {
                 Ok(Seen { attr, ..seen }.shown())
             }
             Standing::Kindless => {
-                let (real, attr) = self.stand_in(held, &seen, next, change)?;
+                let (real, attr) = self.stand_in(held, &seen, (next, None), change)?;
                 self.aliases.add(real, held.key.clone());
                 Ok(attr)
             }
@@ -191,13 +191,13 @@ impl Inner {
         }
     }
 
-    /// Puts a regular file in the place of one that can have no record; returns what
-    /// that is.
+    /// Puts a regular file in the place of one that can have no record, with an access
+    /// ACL; returns what that is.
     pub(super) fn stand_in(
         &self,
         held: &KeptNode,
         seen: &Seen,
-        next: Record,
+        (next, access): (Record, Option<&Acl<Disk>>),
         change: &Change,
     ) -> Result<(Key, Attr<Disk>)> {
         let (Some((dir, name)), 0..=1) = (&held.place, seen.attr.nlink) else {
@@ -215,6 +215,7 @@ impl Inner {
         };
         let prepare = |node: &Node, found: &Found| {
             self.begin(node, &found.key, (&record, target.as_deref()))?;
+            self.give_acl(node, &found.key, AclKind::Access, access)?;
             self.below.setattr(node, None, &times, RIGHTS).map(drop)
         };
         let new = New {

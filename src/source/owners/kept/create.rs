@@ -8,9 +8,10 @@ use super::super::Record;
 use super::file::KeptFile;
 use super::seen::{Seen, Standing, real_mode};
 use super::{Inner, Kept};
-use crate::acl::AclKind;
+use crate::acl::{Acl, AclKind};
 use crate::attr::{FileKind, Mode, Name};
 use crate::error::{Error, Result};
+use crate::id::Disk;
 use crate::source::rules::{self, Born};
 use crate::source::{Created, Found, Key, New, NewKind, Node, Prepare, Rights};
 use crate::sync::lock;
@@ -45,7 +46,7 @@ impl Kept {
     }
 
     /// Returns what a new file in a directory is.
-    fn born(&self, dir: &Node, new: &New<'_>) -> Result<Born> {
+    pub(super) fn born(&self, dir: &Node, new: &New<'_>) -> Result<Born> {
         let (under, key) = self.inner.under(Self::held(dir)?)?;
         let seen = self.inner.look(&under, &key)?;
         let parent = seen.shown();
@@ -125,7 +126,10 @@ impl Kept {
         let made = Mutex::new(None);
         let prepare = |node: &Node, found: &Found| {
             self.inner.begin(node, &found.key, (&record, target))?;
-            self.inner.give_acls(node, &found.key, born)?;
+            for (kind, acl) in [(AclKind::Access, &born.access), (AclKind::Default, &born.default)]
+            {
+                self.inner.give_acl(node, &found.key, kind, acl.as_ref())?;
+            }
             let node = self.nameless(node.clone(), &found.key);
             if let Some(Prepare(outer)) = new.prepare {
                 outer(&node, &self.inner.present(found.clone(), &seen(found)))?;
@@ -170,14 +174,17 @@ impl Inner {
         self.store.put_new(&*self.below, node, key, record)
     }
 
-    fn give_acls(&self, node: &Node, key: &Key, born: &Born) -> Result<()> {
-        for (kind, acl) in [(AclKind::Access, &born.access), (AclKind::Default, &born.default)] {
-            if let Some(acl) = acl {
-                let (name, value) = (OsStr::new(kind.xattr()), acl.encode());
-                self.store.set_attribute(&*self.below, node, key, name, Some(&value))?;
-            }
-        }
-        Ok(())
+    /// Gives a new file an ACL, if there is one.
+    pub(super) fn give_acl(
+        &self,
+        node: &Node,
+        key: &Key,
+        kind: AclKind,
+        acl: Option<&Acl<Disk>>,
+    ) -> Result<()> {
+        let Some(acl) = acl else { return Ok(()) };
+        let (name, value) = (OsStr::new(kind.xattr()), acl.encode());
+        self.store.set_attribute(&*self.below, node, key, name, Some(&value))
     }
 
     /// Reads the target of the symbolic link that a regular file stands for.

@@ -111,7 +111,9 @@ impl Inner {
     /// Moves the time of the last change of a file of which something kept has changed.
     fn touch(&self, node: &Node, seen: &Seen) -> Result<()> {
         let Standing::Recorded(record) = seen.standing else { return Ok(()) };
-        let mode = Some(real_mode(seen.attr.kind, record.mode));
+        // A symbolic link has no mode to set; a change of nothing moves that time, too.
+        let mode =
+            (seen.attr.kind != FileKind::Symlink).then(|| real_mode(seen.attr.kind, record.mode));
         let change = Change { mode, ..Change::default() };
         self.below.setattr(node, None, &change, RIGHTS).map(drop)
     }

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::id::{Disk, Ids};
 use crate::source::rules;
 use crate::source::{
-    Change, Created, Dir, Facts, File, FileHandle, Found, Key, New, Node, RenameFlags, Rights,
-    Source, Statfs, Unwatched, Watch, XattrSet,
+    Change, Created, Dir, Facts, File, FileHandle, Found, Key, New, NewKind, Node, RenameFlags,
+    Rights, Source, Statfs, Unwatched, Watch, XattrSet,
 };
 
 impl Source for Kept {
@@ -219,17 +219,18 @@ impl Kept {
     /// Gives a whiteout that was left under a name to whom it is to belong. Nobody
     /// knows it yet: it need not keep its identity.
     fn give_whiteout(&self, at: (&Node, Name<'_>), owner: Ids<Disk>) -> Result<()> {
-        let dir = self.getattr(at.0)?;
-        let group = dir.owner.gid.filter(|_| dir.mode.has(Mode::SETGID));
-        let owner = Ids { gid: group.unwrap_or(owner.gid), ..owner };
+        let (what, mode) = (NewKind::Special(FileKind::CharDevice, 0), Mode::new(0));
+        let new = New { what, owner, mode, umask: 0, reserve: false, prepare: None };
+        let born = self.born(at.0, &new)?;
         let met = self.meet(at.0, at.1)?;
         let seen = met.seen;
         let is_one = seen.attr.kind == FileKind::CharDevice && seen.attr.rdev == 0;
-        if owner == self.inner.own || !is_one || seen.standing != Standing::Kindless {
+        if born.owner == self.inner.own || !is_one || seen.standing != Standing::Kindless {
             return Ok(());
         }
         let (node, _) = self.node(met, at.0, at.1);
-        let record = Record { owner, mode: seen.attr.mode, kind: None };
-        self.inner.stand_in(Self::held(&node)?, &seen, record, &Change::default()).map(drop)
+        let record = Record { owner: born.owner, mode: born.mode, kind: None };
+        let made = (record, born.access.as_ref());
+        self.inner.stand_in(Self::held(&node)?, &seen, made, &Change::default()).map(drop)
     }
 }

@@ -1,5 +1,7 @@
 //! Over the memory source: what every source must do, and what is on disk by then.
 
+mod db;
+
 use std::ffi::OsStr;
 use std::sync::Arc;
 
@@ -302,6 +304,34 @@ fn a_whiteout_belongs_to_whom_it_should() {
         assert_eq!(pair.disk("a").kind, kind);
         pair.kept.unlink(&pair.root, n("a")).unwrap();
     }
+}
+
+#[test]
+fn a_whiteout_has_the_acl_that_its_directory_gives() {
+    let pair = Pair::new();
+    let acl = |entries: [(Tag<Disk>, u8); 5]| {
+        Acl::new(entries.map(|(tag, perm)| Entry { tag, perm }).to_vec()).unwrap()
+    };
+    let entries = [
+        (Tag::UserObj, 7),
+        (Tag::User(Id::new(9)), 4),
+        (Tag::GroupObj, 5),
+        (Tag::Mask, 7),
+        (Tag::Other, 5),
+    ];
+    pair.kept.set_acl(&pair.root, AclKind::Default, Some(&acl(entries)), PLAIN).unwrap();
+    pair.make("a", NewKind::Regular(None), (5, 6), 0o600);
+    let flags = RenameFlags { whiteout: true, ..RenameFlags::default() };
+    let (from, to) = ((&pair.root, n("a")), (&pair.root, n("b")));
+    pair.kept.rename(from, to, flags, Ids::new(5, 6), PLAIN).unwrap();
+    let left = pair.shown("a");
+    assert_eq!((left.kind, left.mode), (FileKind::CharDevice, Mode::new(0)));
+    let mut inherited = entries;
+    for at in [0, 3, 4] {
+        inherited[at].1 = 0;
+    }
+    let given = pair.kept.acl(&pair.node("a"), AclKind::Access).unwrap();
+    assert_eq!(given, Some(acl(inherited)));
 }
 
 #[test]

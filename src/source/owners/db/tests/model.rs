@@ -9,7 +9,6 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Op {
     Put(Key, Record),
-    Forget(Key),
     Set(Key, u8, Vec<u8>),
     Remove(Key, u8),
     Reopen,
@@ -41,7 +40,6 @@ fn any_op() -> impl Strategy<Value = Op> {
     let value = proptest::collection::vec(any::<u8>(), 0..20);
     prop_oneof![
         4 => (any_key(), any_record()).prop_map(|(key, record)| Op::Put(key, record)),
-        2 => any_key().prop_map(Op::Forget),
         4 => (any_key(), 0..3_u8, value).prop_map(|(key, name, value)| Op::Set(key, name, value)),
         2 => (any_key(), 0..3_u8).prop_map(|(key, name)| Op::Remove(key, name)),
         1 => Just(Op::Reopen),
@@ -78,12 +76,6 @@ fn apply(ground: &Ground, db: &Db, model: &mut Model, op: &Op) {
         Op::Put(key, record) => {
             ground.put(db, key, record);
             of(model, key).record = Some(*record);
-        }
-        Op::Forget(key) => {
-            db.forget(key);
-            if known(model, key).is_some() {
-                model.remove(&(key.volume, key.ino));
-            }
         }
         Op::Set(key, name, value) => {
             let name = format!("security.{name}");
@@ -130,7 +122,7 @@ proptest! {
             match op {
                 Op::Reopen => servers[0] = ground.open(),
                 Op::Other => servers.swap(0, 1),
-                Op::Put(..) | Op::Forget(..) | Op::Set(..) | Op::Remove(..) => {
+                Op::Put(..) | Op::Set(..) | Op::Remove(..) => {
                     apply(&ground, &servers[0], &mut model, op);
                 }
             }

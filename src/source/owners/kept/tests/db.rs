@@ -1,0 +1,80 @@
+//! With a database, which knows nothing of names and of who has a file open.
+
+use tempfile::TempDir;
+
+use super::super::super::db::Db;
+use super::*;
+use crate::source::conformance;
+
+/// A source with a database.
+struct Ground {
+    dir: TempDir,
+    below: Arc<Memory>,
+    kept: Kept,
+    root: Node,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let below = Arc::new(Memory::new(Options::new(own())));
+        let db = Db::open(&dir.path().join("state"), dir.path(), &*below).unwrap();
+        let kept = Kept::new(Arc::clone(&below) as Arc<dyn Source>, Arc::new(db), own());
+        let root = kept.root().unwrap().0;
+        Self { dir, below, kept, root }
+    }
+
+    fn make(&self, name: &str, what: NewKind<'_>) {
+        self.kept.create(&self.root, n(name), &new(what, (5, 6), 0o640)).unwrap();
+    }
+
+    fn file(&self, name: &str) {
+        self.make(name, NewKind::Regular(None));
+    }
+
+    fn node(&self, name: &str) -> Node {
+        self.kept.reach(&self.root, n(name)).unwrap().0
+    }
+
+    /// Another server of the same source.
+    fn other(&self) -> Kept {
+        let below = Arc::clone(&self.below);
+        let db = Db::open(&self.dir.path().join("state"), self.dir.path(), &*below).unwrap();
+        Kept::new(below, Arc::new(db), own())
+    }
+}
+
+#[test]
+fn a_source_with_a_database_conforms() {
+    let places = std::sync::Mutex::new(Vec::new());
+    conformance::check(&|| {
+        let Ground { dir, kept, .. } = Ground::new();
+        places.lock().unwrap().push(dir);
+        Arc::new(kept)
+    });
+}
+
+#[test]
+fn who_has_a_deleted_file_open_has_its_record() {
+    for by_other in [false, true] {
+        let ground = Ground::new();
+        ground.file("file");
+        let file = ground.kept.open(&ground.node("file"), libc::O_RDWR).unwrap();
+        let remover = if by_other { &ground.other() } else { &ground.kept };
+        remover.unlink(&remover.root().unwrap().0, n("file")).unwrap();
+        assert_eq!(file.getattr().unwrap().owner, Ids::new(5, 6).unwrap().into());
+    }
+}
+
+#[test]
+fn a_link_with_a_record_takes_attributes() {
+    let ground = Ground::new();
+    ground.make("link", NewKind::Symlink(OsStr::new("to")));
+    let node = ground.node("link");
+    set(&ground.kept, &node, "security.x", b"1").unwrap();
+    assert_eq!(ground.kept.xattr(&node, OsStr::new("security.x")).unwrap(), b"1");
+    assert_eq!(
+        ground.below.lookup(&ground.below.root().unwrap().0, n("link")).unwrap().attr.kind,
+        FileKind::Symlink
+    );
+}
