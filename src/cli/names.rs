@@ -10,7 +10,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Group, User};
 
-use crate::policy::{Names, Place, Unread, file};
+use crate::policy::{Names, Place, Unread, file, passwd};
 use crate::sys::accounts;
 use crate::sys::procfs::Procfs;
 use crate::text::plain;
@@ -20,14 +20,31 @@ use crate::text::plain;
 pub struct HostNames {
     /// The paths by which the source goes, absolute; none: there is no source.
     source: Vec<PathBuf>,
+    /// Whether nothing but the text of `/etc/passwd` and `/etc/group` is asked.
+    plain: bool,
 }
+
+/// Where users are listed.
+const PASSWD: &str = "/etc/passwd";
+
+/// Where groups are listed.
+const GROUP: &str = "/etc/group";
 
 impl HostNames {
     /// Takes the source in which lists may be.
     pub fn new(source: &Path) -> Self {
         let written = std::path::absolute(source).ok();
         let real = source.canonicalize().ok();
-        Self { source: written.into_iter().chain(real).collect() }
+        Self { source: written.into_iter().chain(real).collect(), plain: false }
+    }
+
+    /// Asks no NSS: its libraries are those of whose namespaces this process is in.
+    pub fn plain(self, plain: bool) -> Self {
+        Self { plain, ..self }
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<u8>, Unread> {
+        self.of_host(Path::new(path))
     }
 
     /// Reads a list at an absolute path of the host. One below the source is
@@ -87,20 +104,35 @@ fn listed(list: nix::Result<Vec<(String, u32)>>) -> Result<Vec<(String, u32)>, U
 
 impl Names for HostNames {
     fn user(&self, name: &str) -> Option<(u32, u32)> {
+        if self.plain {
+            return passwd::user(&self.list(PASSWD).ok()?, name);
+        }
         let user = User::from_name(name).ok().flatten()?;
         Some((user.uid.as_raw(), user.gid.as_raw()))
     }
 
     fn group(&self, name: &str) -> Option<u32> {
+        if self.plain {
+            let groups = self.groups().ok()?;
+            return groups.into_iter().find(|(found, _)| found == name).map(|(_, gid)| gid);
+        }
         Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
     }
 
     fn users(&self) -> Result<Vec<(String, u32)>, Unread> {
-        listed(accounts::users())
+        if self.plain {
+            self.list(PASSWD).map(|text| passwd::users(&text))
+        } else {
+            listed(accounts::users())
+        }
     }
 
     fn groups(&self) -> Result<Vec<(String, u32)>, Unread> {
-        listed(accounts::groups())
+        if self.plain {
+            self.list(GROUP).map(|text| passwd::groups(&text))
+        } else {
+            listed(accounts::groups())
+        }
     }
 
     fn file(&self, place: &Place) -> Result<Vec<u8>, Unread> {

@@ -90,7 +90,8 @@ pub(super) fn begin(
             let (device, parent) = make(options, target, name, &context, ids)?;
             Ok((device, Unserved::Detached(parent)))
         }
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+        // In another's namespaces its program would be another's too.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) && options.within.is_none() => {
             Ok((helper::mount(options, target, name)?, Unserved::Attached))
         }
         Err(why) if why.raw_os_error() == Some(libc::ENODEV) => Err(MountError::Device(why)),

@@ -31,7 +31,7 @@ pub use callers::{Callers, Others};
 pub use changes::{Asked, Changes, Now};
 pub use error::{Code, Origin, PolicyError, Written};
 pub use familiar::Familiar;
-pub use names::{List, Place, Unread};
+pub use names::{List, Place, Unread, passwd};
 pub use pipeline::{Pipeline, Server};
 pub use ranges::{Beyond, Ranges};
 pub use rules::State;

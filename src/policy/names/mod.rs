@@ -4,7 +4,7 @@
 //! ids. To read the policy again is to resolve them again.
 
 mod pairs;
-mod passwd;
+pub mod passwd;
 mod words;
 
 pub(super) use passwd::is_name;

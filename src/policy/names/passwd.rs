@@ -36,6 +36,25 @@ pub(super) fn read(text: &[u8], form: Form) -> Read {
     found
 }
 
+/// Finds a user in the text of a passwd file: uid and primary gid.
+pub fn user(text: &[u8], name: &str) -> Option<(u32, u32)> {
+    let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_start);
+    lines.filter(|line| !line.starts_with(b"#")).find_map(|line| {
+        let (_, uid) = entry(line, Form::Passwd).filter(|(found, _)| found == name)?;
+        Some((uid, number(line.split(|byte| *byte == b':').nth(3)?)?))
+    })
+}
+
+/// Returns the users in the text of a passwd file, with their uids.
+pub fn users(text: &[u8]) -> Vec<(String, u32)> {
+    read(text, Form::Passwd).entries
+}
+
+/// Returns the groups in the text of a group file, with their gids.
+pub fn groups(text: &[u8]) -> Vec<(String, u32)> {
+    read(text, Form::Group).entries
+}
+
 /// Reads a line; the fields after the numbers may be missing, as in the GNU C
 /// library.
 fn entry(line: &[u8], form: Form) -> Option<(String, u32)> {
@@ -69,6 +88,15 @@ mod tests {
     fn of(text: &[u8], form: Form) -> (Vec<(String, u32)>, usize, usize) {
         let Read { entries, malformed, compat } = read(text, form);
         (entries, malformed, compat)
+    }
+
+    #[test]
+    fn the_first_user_of_a_name_counts() {
+        let text = b"# a:x:1:1\n\n+a:x:2:2::/:\nb:x:3\nb:x:4:5::/:\na:x:6:7::/:\na:x:8:9::/:\n";
+        assert_eq!(user(text, "a"), Some((6, 7)));
+        assert_eq!(user(text, "b"), Some((4, 5)));
+        assert_eq!(user(text, "+a"), None);
+        assert_eq!(user(text, ""), None);
     }
 
     #[test]
