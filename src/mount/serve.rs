@@ -141,6 +141,7 @@ pub(super) fn open_source(options: &Options, path: &Path) -> Result<Opened, Moun
     let submounts = options.submounts;
     let staging = !options.owners.is_native();
     let source = Host::open(path, &HostOptions { submounts, staging })?;
+    source.clean_staging();
     let shown = source.submounts();
     if submounts != shown && options.owners.is_native() {
         log::info!("without privilege, what is mounted below the source is hidden");

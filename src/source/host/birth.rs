@@ -43,6 +43,19 @@ struct Staged {
     name: OsString,
 }
 
+impl Staged {
+    /// Leaves what is there under a name that nobody tidies up.
+    fn keep(mut self) {
+        let (stage, name) = (Arc::clone(&self.stage), std::mem::take(&mut self.name));
+        let mut kept = OsString::from("kept-");
+        kept.push(&name);
+        let (fd, flags) = (stage.fd(), HostRename::RENAME_NOREPLACE);
+        let moved = renameat2(fd, name.as_os_str(), fd, kept.as_os_str(), flags);
+        let at = stage.path().join(if moved.is_ok() { kept } else { name });
+        log::warn!("{}: what another program has put in the way of a server", at.display());
+    }
+}
+
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.name.is_empty() {
@@ -195,7 +208,11 @@ impl Host {
         }
         // What had the name is in staging now, and goes with the guard.
         if let Err(error) = self.leads_to(stage, dir, &staged.name, key) {
-            self.context.for_caller(rights(new), SetId::Unaffected, exchange)?;
+            if let Err(why) = self.context.for_caller(rights(new), SetId::Unaffected, exchange) {
+                // It has no other name, and is nobody's to remove.
+                staged.keep();
+                return Err(why);
+            }
             return Err(error);
         }
         Ok(self.born(unborn)?.found)

@@ -172,10 +172,7 @@ impl Host {
         let staging = options.staging.then(|| Staging::new(key));
         let (exchanges, mount) = (Exchanges::default(), root_stat.mount);
         let spans = submounts == Submounts::Follow && mounts::has_some(path);
-        let host =
-            Self { context, root, mount, submounts, spans, volumes, exchanges, staging, facts };
-        host.clean_staging();
-        Ok(host)
+        Ok(Self { context, root, mount, submounts, spans, volumes, exchanges, staging, facts })
     }
 
     /// Returns the directory that everything is reached from.

@@ -58,6 +58,11 @@ impl Stage {
         self.dir.as_fd()
     }
 
+    /// Returns the path of the directory below the root.
+    pub fn path(&self) -> std::path::PathBuf {
+        std::path::Path::new(NAME).join(&self.name)
+    }
+
     /// Returns a name that nothing in it has.
     pub fn fresh(&self) -> OsString {
         self.next.fetch_add(1, Ordering::Relaxed).to_string().into()
@@ -187,7 +192,7 @@ impl Host {
     }
 
     /// Removes what servers have left that were killed.
-    pub(super) fn clean_staging(&self) {
+    pub fn clean_staging(&self) {
         if self.staging.is_none() || self.context.as_server(SetId::Unaffected).is_err() {
             return;
         }
@@ -205,10 +210,8 @@ impl Drop for Host {
         if self.context.as_server(SetId::Unaffected).is_err() {
             return;
         }
-        let own = OsStr::new(NAME).to_os_string();
-        let path = std::path::Path::new(&own).join(&stage.name);
         // What is not empty is removed by whoever comes next.
-        for path in [path.as_path(), own.as_ref()] {
+        for path in [stage.path().as_path(), NAME.as_ref()] {
             let _in_use = unlinkat(self.root.as_fd(), path, UnlinkatFlags::RemoveDir);
         }
     }

@@ -25,7 +25,9 @@ fn kinds() -> [(&'static str, NewKind<'static>); 5] {
 }
 
 fn open(path: &Path) -> Host {
-    Host::open(path, &HostOptions { staging: true, ..HostOptions::default() }).unwrap()
+    let host = Host::open(path, &HostOptions { staging: true, ..HostOptions::default() }).unwrap();
+    host.clean_staging();
+    host
 }
 
 /// Makes a file of this process's own.
@@ -458,4 +460,23 @@ fn another_file_takes_a_name_over() {
         }
         assert!(staged(path).is_empty());
     });
+}
+
+#[test]
+fn what_a_user_keeps_under_the_name_of_staging_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| dir.path().join(".idmapfs").join(path);
+    for path in ["policies", "1.2", "9.0"] {
+        fs::create_dir_all(at(path)).unwrap();
+    }
+    for path in ["policies/home.toml", "1.2/notes", "9.0/17", "top"] {
+        fs::write(at(path), "").unwrap();
+    }
+    let host = open(dir.path());
+    let (root, _) = host.root().unwrap();
+    make(&host, &root, "made", NewKind::Directory, &is_nothing).unwrap();
+    drop(host);
+    let left = ["policies/home.toml", "1.2/notes", "top"];
+    assert!(left.iter().all(|path| at(path).exists()), "{:?}", entries(&at("")));
+    assert!(!at("9.0").exists(), "what a server has left goes");
 }

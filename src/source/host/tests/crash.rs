@@ -16,7 +16,9 @@ const MARK: &str = "user.prepared";
 const ROUNDS: u64 = 200;
 
 fn open(path: &Path) -> Host {
-    Host::open(path, &HostOptions { staging: true, ..HostOptions::default() }).unwrap()
+    let host = Host::open(path, &HostOptions { staging: true, ..HostOptions::default() }).unwrap();
+    host.clean_staging();
+    host
 }
 
 /// Makes files and directories that have the attribute from the start, for ever.
