@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::{Exit, Fault};
-use crate::attr::{FileKind, Mode, Name};
+use crate::attr::Name;
 use crate::error::Error;
 use crate::id::{Disk, Ids};
 use crate::source::host::{Host, HostOptions};
@@ -66,7 +66,7 @@ struct Opened {
     /// The directory as it is on disk.
     below: Arc<dyn Source>,
     /// The directory as a mount has it.
-    view: Arc<dyn Source>,
+    view: Arc<Kept>,
     store: Arc<dyn Store>,
     /// The same, if it is a database.
     db: Option<Arc<Db>>,
@@ -159,12 +159,6 @@ impl Opened {
     fn is_hidden(&self, found: &Found) -> bool {
         self.store.hides() == Some((found.key.volume, found.key.ino))
     }
-}
-
-/// Returns what a file of a mode has on disk: the server's user may always use it, and
-/// nobody else.
-const fn real_mode(kind: FileKind, mode: Mode) -> Mode {
-    if kind.is_dir() || mode.has(Mode::EXECUTE) { Mode::new(0o700) } else { Mode::new(0o600) }
 }
 
 /// Finds a file by its path below a source, name by name and through no link.

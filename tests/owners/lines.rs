@@ -90,3 +90,29 @@ fn links_take_any_owner_and_attributes() {
         ground.good("check", "dir", &[], b"");
     }
 }
+
+/// Another user of the host may have written to a file that all may write.
+#[test]
+fn what_others_may_have_planted_does_not_come_along() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let ground = Ground::new("xattr");
+    ground.file("dir/file", b"");
+    let path = ground.at("dir/file");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let planted = [
+        ("user.containers.override_stat", "0:0:4755"),
+        ("user.idmapfs.security.capability", "planted"),
+        ("user.idmapfs.trusted.x", "planted"),
+    ];
+    for (name, value) in planted {
+        let set = ground.command("setfattr").args(["-n", name, "-v", value]).arg(&path).status();
+        assert!(set.unwrap().success());
+    }
+    let lines = String::from_utf8(ground.good("export", "dir", &[], b"")).unwrap();
+    assert!(!lines.contains("file"), "{lines}");
+    let line = br#"{"path":"file","uid":1,"gid":2,"mode":"0640"}"#;
+    ground.good("import", "dir", &["--from", "-"], line);
+    let lines = String::from_utf8(ground.good("export", "dir", &[], b"")).unwrap();
+    let wanted = std::str::from_utf8(line).unwrap();
+    assert!(lines.lines().any(|line| line == wanted), "{lines}");
+}

@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::super::fault::Fault;
-use super::{Opened, failed, named, real_mode};
+use super::{Opened, failed, named};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
 use crate::attr::{FileKind, Mode};
 use crate::error::Error;
 use crate::id::Disk;
-use crate::source::owners::Record;
 use crate::source::owners::db::Seen;
+use crate::source::owners::{Record, real_mode};
 use crate::source::walk::Walk;
 use crate::source::{Change, Found, Node, Rights};
 use crate::text::shown;

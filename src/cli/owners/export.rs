@@ -6,7 +6,6 @@ use std::fs::File as HostFile;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use tar::{Builder, EntryType, Header};
 
@@ -32,7 +31,7 @@ const OCTAL: u64 = 0o7_777_777;
 pub(super) fn json(opened: &Opened, out: &mut dyn Write) -> Result<bool, Fault> {
     let mut out = BufWriter::new(out);
     let mut all = true;
-    each(opened, &opened.below, &mut |path, node, found| match line(opened, path, node, found) {
+    each(opened, &*opened.below, &mut |path, node, found| match line(opened, path, node, found) {
         Ok(None) => Ok(()),
         Ok(Some(line)) => {
             let line = serde_json::to_string(&line).map_err(io::Error::other);
@@ -52,6 +51,10 @@ pub(super) fn json(opened: &Opened, out: &mut dyn Write) -> Result<bool, Fault> 
 
 fn line(opened: &Opened, path: &Path, node: &Node, found: &Found) -> Result<Option<Line>, Error> {
     let (below, store, key) = (&*opened.below, &opened.store, &found.key);
+    // Anybody may have written what does not count; it would where it is imported.
+    if !opened.view.counts(node, found)? {
+        return Ok(None);
+    }
     let record = match store.get(below, node, key) {
         // Such files have none.
         Err(error) if error.is(libc::EPERM) || error.is(libc::EOPNOTSUPP) => return Ok(None),
@@ -69,13 +72,13 @@ fn line(opened: &Opened, path: &Path, node: &Node, found: &Found) -> Result<Opti
 /// Calls for the root and everything below; `false` if some could not be looked at.
 fn each(
     opened: &Opened,
-    source: &Arc<dyn Source>,
+    source: &dyn Source,
     call: &mut dyn FnMut(&Path, &Node, &Found) -> Result<(), Fault>,
 ) -> Result<bool, Fault> {
     let top = Path::new("");
     let (node, found) = source.root().map_err(|error| failed(top, error))?;
     call(top, &node, &found)?;
-    let mut walk = Walk::new(&**source).map_err(|error| failed(top, error))?;
+    let mut walk = Walk::new(source).map_err(|error| failed(top, error))?;
     let mut all = true;
     while let Some(step) = walk.next() {
         match step {
@@ -105,7 +108,7 @@ pub(super) fn tar(opened: &Opened, to: &Path) -> Result<bool, Fault> {
     let mut tar = Builder::new(BufWriter::new(file));
     let mut packing = Packing { view: &*opened.view, names: HashMap::new() };
     let mut all = true;
-    let read = each(opened, &opened.view, &mut |path, node, found| match packing
+    let read = each(opened, &*opened.view, &mut |path, node, found| match packing
         .add(&mut tar, path, node, found)
     {
         Ok(None) => Ok(()),

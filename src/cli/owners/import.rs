@@ -7,11 +7,11 @@ use std::path::Path;
 
 use super::super::fault::Fault;
 use super::line::Line;
-use super::{Opened, reach, real_mode, unpack, warn};
+use super::{Opened, reach, unpack, warn};
 use crate::attr::FileKind;
 use crate::error::Error;
-use crate::source::owners::Record;
-use crate::source::{Change, Found, Node, Rights};
+use crate::source::owners::{Record, real_mode};
+use crate::source::{Change, Found, Node, Rights, Source as _};
 use crate::text::{plain, shown};
 
 /// The server's own doing.
@@ -145,11 +145,23 @@ fn put(opened: &Opened, node: &Node, found: &Found, record: &Record) -> Result<(
         // It is already what the record says.
         return Ok(());
     }
-    // Others must not be able to change the file when the record begins to count.
+    // What others may have left there must not count, and they must not be able to change
+    // the file when the record begins to.
+    forget_attributes(opened, node, found).map_err(told)?;
     if attr.kind != FileKind::Symlink {
         let mode = Some(real_mode(attr.kind, record.mode));
         let change = Change { mode, ..Change::default() };
         below.setattr(node, None, &change, RIGHTS).map_err(told)?;
+        forget_attributes(opened, node, found).map_err(told)?;
     }
     opened.store.put(below, node, &found.key, record).map_err(told)
+}
+
+/// Removes what is kept of a file beside its record.
+fn forget_attributes(opened: &Opened, node: &Node, found: &Found) -> Result<(), Error> {
+    let (below, store, key) = (&*opened.below, &opened.store, &found.key);
+    for name in store.attributes(below, node, key)? {
+        store.set_attribute(below, node, key, &name, None)?;
+    }
+    Ok(())
 }

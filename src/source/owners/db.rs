@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, TransactionBehavior, params};
 
-use super::store::{Record, Store};
+use super::store::{InodeId, Record, Store};
 use crate::attr::{FileKind, Mode};
 use crate::error::{Error, Result};
 use crate::id::Ids;
@@ -306,8 +306,12 @@ impl Store for Db {
         !matches!(kind, FileKind::CharDevice | FileKind::BlockDevice)
     }
 
-    fn hides(&self) -> Option<(u64, u64)> {
+    fn hides(&self) -> Option<InodeId> {
         self.place.hides
+    }
+
+    fn stays(&self) -> &[InodeId] {
+        &self.place.above
     }
 
     fn is_own(&self, name: &OsStr) -> bool {

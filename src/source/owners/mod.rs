@@ -24,8 +24,8 @@ use db::{Db, DbError};
 use live::Hold;
 
 pub use error::OwnersError;
-pub use kept::Kept;
-pub use store::{Record, Store};
+pub use kept::{Kept, real_mode};
+pub use store::{InodeId, Record, Store};
 pub use xattr::Xattrs;
 
 /// Where owners are kept.

@@ -8,6 +8,9 @@ use crate::error::Result;
 use crate::id::{Disk, Ids};
 use crate::source::{Key, Node, Source};
 
+/// A file of a source, by its volume and inode number.
+pub type InodeId = (u64, u64);
+
 /// What a file is to callers, whatever it is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -55,10 +58,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// those.
     fn is_own(&self, name: &OsStr) -> bool;
 
-    /// Returns which directory of the source below holds the records, by volume and
-    /// inode number: callers do not see it.
-    fn hides(&self) -> Option<(u64, u64)> {
+    /// Returns which directory of the source below holds the records: callers do not
+    /// see it.
+    fn hides(&self) -> Option<InodeId> {
         None
+    }
+
+    /// Returns the directories above that one, in the source: callers do not move
+    /// them, since the next server would look for the records where they were.
+    fn stays(&self) -> &[InodeId] {
+        &[]
     }
 
     /// Returns an extended attribute that is kept here.

@@ -11,6 +11,7 @@ use nix::unistd::geteuid;
 
 use super::DbError;
 use crate::attr::Name;
+use crate::source::owners::InodeId;
 use crate::source::{Key, Source};
 use crate::sys::fsid;
 use crate::sys::id_map::IdMap;
@@ -44,9 +45,10 @@ pub(super) struct Place {
     pub dir: PathBuf,
     /// The database.
     pub file: PathBuf,
-    /// Volume and inode number of the directory in the source below, should it be
-    /// reachable there.
-    pub hides: Option<(u64, u64)>,
+    /// The directory in the source below, should it be reachable there.
+    pub hides: Option<InodeId>,
+    /// The directories on the way to it from the root of the source.
+    pub above: Vec<InodeId>,
 }
 
 impl Place {
@@ -65,8 +67,8 @@ impl Place {
             .map_err(|error| source_fault(source, io::Error::from_raw_os_error(error.errno().0)))?;
         let file = dir.join(name(&names(&root, source)?, &found.key, source, &dir)?);
         let root = root.metadata().map_err(|why| source_fault(source, why))?;
-        let hides = hidden((&dir, &about), (source, &root), below);
-        Ok(Self { dir, file, hides })
+        let (hides, above) = hidden((&dir, &about), (source, &root), below);
+        Ok(Self { dir, file, hides, above })
     }
 }
 
@@ -95,25 +97,30 @@ fn name(names: &[String], root: &Key, source: &Path, dir: &Path) -> Result<OsStr
     there.or_else(|| all.next()).ok_or_else(|| DbError::Alike(source.to_owned()))
 }
 
-/// Returns which directory is not to be shown through the source.
+/// Returns which directory is not to be shown through the source, and those on the way to
+/// it, should it be below the source.
 fn hidden(
-    dir: (&Path, &Metadata),
-    source: (&Path, &Metadata),
+    (dir, about): (&Path, &Metadata),
+    (source, root): (&Path, &Metadata),
     below: &dyn Source,
-) -> Option<(u64, u64)> {
-    let ((dir, about), (source, root)) = (dir, source);
+) -> (Option<InodeId>, Vec<InodeId>) {
+    let mut way = way(dir, source, below).unwrap_or_default();
+    let last = way.pop();
     // On the same device a number is one file, whatever path or mount leads there.
-    if about.dev() == root.dev() {
-        return Some((0, about.ino()));
-    }
-    // Else on a volume of its own, such as a subvolume, perhaps below the source.
+    let here = (about.dev() == root.dev()).then_some((0, about.ino()));
+    (here.or(last), way)
+}
+
+/// Returns the directories from the source down to one below it, which comes last.
+fn way(dir: &Path, source: &Path, below: &dyn Source) -> Option<Vec<InodeId>> {
     let (mut node, _) = below.root().ok()?;
-    let mut place = None;
+    let mut way = Vec::new();
     for name in dir.strip_prefix(source.canonicalize().ok()?).ok()? {
         let (next, found) = below.reach(&node, Name::new(name).ok()?).ok()?;
-        (node, place) = (next, Some((found.key.volume, found.key.ino)));
+        way.push((found.key.volume, found.key.ino));
+        node = next;
     }
-    place
+    Some(way)
 }
 
 #[cfg(test)]

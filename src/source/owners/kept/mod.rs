@@ -22,6 +22,8 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+pub use self::seen::real_mode;
+
 use self::aliases::Aliases;
 use super::Store;
 use super::live::Hold;

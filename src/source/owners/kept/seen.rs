@@ -1,11 +1,11 @@
 //! What a file is on disk, and what is recorded of it.
 
 use super::super::Record;
-use super::Inner;
+use super::{Inner, Kept};
 use crate::attr::{Attr, FileKind, Mode};
 use crate::error::Result;
 use crate::id::{Disk, Ids};
-use crate::source::{Key, Node};
+use crate::source::{Found, Key, Node};
 
 /// Bits of a file that somebody else may write.
 const WRITTEN_BY_OTHERS: u16 = 0o022;
@@ -81,9 +81,19 @@ const fn stood_for(kind: FileKind, rdev: u64) -> (FileKind, u64) {
 }
 
 /// Returns the mode that a file has on disk: nothing for others, no set-id bit.
-pub(super) const fn real_mode(disk: FileKind, mode: Mode) -> Mode {
+pub const fn real_mode(disk: FileKind, mode: Mode) -> Mode {
     let runs = disk.is_dir() || mode.has(Mode::EXECUTE);
     Mode::new(if runs { 0o700 } else { 0o600 })
+}
+
+impl Kept {
+    /// Reports whether what is kept of a file of the source below counts.
+    ///
+    /// # Errors
+    /// As [`Store::get`](super::super::Store::get).
+    pub fn counts(&self, node: &Node, found: &Found) -> Result<bool> {
+        Ok(self.inner.recorded(node, &found.key, found.attr)?.counts())
+    }
 }
 
 impl Inner {

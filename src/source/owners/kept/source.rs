@@ -4,10 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use super::super::Record;
-use super::Kept;
 use super::file::{KeptDir, KeptFile};
 use super::seen::Standing;
 use super::watch::KeptWatch;
+use super::{Inner, Kept};
 use crate::acl::{Acl, AclKind, Capability};
 use crate::attr::{Attr, FileKind, Mode, Name};
 use crate::error::{Error, Result};
@@ -135,6 +135,10 @@ impl Source for Kept {
         owner: Option<Ids<Disk>>,
         rights: Rights,
     ) -> Result<()> {
+        self.inner.lets_move(from.0, from.1)?;
+        if flags.exchange {
+            self.inner.lets_move(to.0, to.1)?;
+        }
         let (old, new) = (self.under(from.0)?, self.under(to.0)?);
         let below = owner.map(|_| self.inner.own);
         self.inner.below.rename((&old, from.1), (&new, to.1), flags, below, rights)?;
@@ -212,6 +216,18 @@ impl Source for Kept {
         rights: Rights,
     ) -> Result<()> {
         self.inner.set_xattr(Self::held(node)?, name, (value, how), rights)
+    }
+}
+
+impl Inner {
+    /// Sees that a name leads to nothing that is to stay where it is.
+    fn lets_move(&self, dir: &Node, name: Name<'_>) -> Result<()> {
+        let stays = self.store.stays();
+        if stays.is_empty() {
+            return Ok(());
+        }
+        let key = self.below.lookup(&self.under(Kept::held(dir)?)?.0, name)?.key;
+        if stays.contains(&(key.volume, key.ino)) { Err(rules::os(libc::EBUSY)) } else { Ok(()) }
     }
 }
 

@@ -5,6 +5,8 @@ use tempfile::TempDir;
 use super::super::super::db::Db;
 use super::*;
 use crate::source::conformance;
+use crate::source::host::{Host, HostOptions};
+use crate::sys::cred::own_ids;
 
 /// A source with a database.
 struct Ground {
@@ -77,4 +79,27 @@ fn a_link_with_a_record_takes_attributes() {
         ground.below.lookup(&ground.below.root().unwrap().0, n("link")).unwrap().attr.kind,
         FileKind::Symlink
     );
+}
+
+#[test]
+fn the_way_to_a_database_in_the_source_stays() {
+    let source = tempfile::tempdir().unwrap();
+    let host = Host::open(source.path(), &HostOptions::default()).unwrap();
+    let below: Arc<dyn Source> = Arc::new(host);
+    let db = Db::open(&source.path().join("a/b/owners"), source.path(), &*below).unwrap();
+    let kept = Kept::new(below, Arc::new(db), own_ids().unwrap());
+    let (root, _) = kept.root().unwrap();
+    std::fs::create_dir(source.path().join("other")).unwrap();
+    let rename = |from: (&Node, &str), to: (&Node, &str), exchange| {
+        let flags = RenameFlags { exchange, ..RenameFlags::default() };
+        kept.rename((from.0, n(from.1)), (to.0, n(to.1)), flags, None, PLAIN)
+    };
+    let (a, _) = kept.reach(&root, n("a")).unwrap();
+    let busy = |done: crate::error::Result<()>| done.unwrap_err().is(libc::EBUSY);
+    assert!(busy(rename((&root, "a"), (&root, "c"), false)));
+    assert!(busy(rename((&a, "b"), (&root, "c"), false)));
+    assert!(busy(rename((&root, "other"), (&root, "a"), true)));
+    let (b, _) = kept.reach(&a, n("b")).unwrap();
+    assert!(kept.lookup(&b, n("owners")).unwrap_err().is(libc::ENOENT));
+    rename((&root, "other"), (&root, "c"), false).unwrap();
 }
