@@ -7,6 +7,7 @@ use std::fmt;
 use super::error::{Code, Origin, PolicyError, Written};
 use super::glob::{Glob, Shape};
 use super::text::quote;
+use crate::text::shown;
 
 /// Attributes that permissions depend on: the kernel asks for them.
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
@@ -49,6 +50,7 @@ pub(super) struct Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, action, to } = self;
+        let name = shown(name.to_string());
         match action {
             Action::Pass => write!(f, "{name} pass"),
             Action::Hide => write!(f, "{name} hide"),

@@ -15,7 +15,10 @@ use crate::rng::Rng;
 const PATH: &str = "p.toml";
 
 /// What has broken a law before.
-const FOUND: &[&[u8]] = &[];
+const FOUND: &[&[u8]] = &[
+    // A tab in a pattern was printed as it is.
+    b"version=1\n[ids]\n[[changes.xattrs]]\nname=\"\t*\"\naction=\"rename\"\nto=\"user.\"\n[callers]",
+];
 
 struct Policies;
 
