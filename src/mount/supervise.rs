@@ -122,7 +122,7 @@ fn keep(
     let place = attach::complete(mount, &paths.target)?;
     let known = (|| {
         let (device, mount) = (place.device, place.mount);
-        tell(link, &Word::Attached { device, mount })?;
+        tell(link, &Word::Attached { device, mount });
         link.expect(|word| matches!(word, Word::Known).then_some(()))?;
         starter.attached(device).map_err(MountError::doing("telling that the mount is there"))
     })();
@@ -133,16 +133,15 @@ fn keep(
 }
 
 fn serving(link: &Link, made: Word) -> Result<(), MountError> {
-    tell(link, &made)?;
+    tell(link, &made);
     // With a copy of the device here the mount would outlive its server.
     drop(made);
     link.expect(|word| matches!(word, Word::Serving).then_some(()))
 }
 
-fn tell(link: &Link, word: &Word) -> Result<(), MountError> {
+fn tell(link: &Link, word: &Word) {
     // If it has ended, the next answer says why.
     let (Ok(()) | Err(_)) = link.tell(word);
-    Ok(())
 }
 
 /// Returns the number of this mount namespace if it may end before the mount: a
