@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use crate::require;
 use crate::support::ours::{processes, program_for_users};
 use crate::support::rng::Rng;
-use crate::support::{Sandbox, mount_at, raw, sandbox, str, text, try_sh_as, wait_for};
+use crate::support::{Sandbox, mount_at, raw, sandbox, sh, str, text, try_sh_as, wait_for};
 
 /// A user of every Debian system without subordinate ids.
 const USER: u32 = 34;
@@ -23,28 +23,34 @@ const OTHER: u32 = 1000;
 /// How often the server is killed.
 const ROUNDS: usize = 200;
 
-/// A mount of a user that keeps owners in the files.
+/// A mount of a user that keeps owners.
 struct Kept {
+    /// Where they are kept.
+    owners: &'static str,
+    state: PathBuf,
     program: PathBuf,
     source: PathBuf,
     point: PathBuf,
 }
 
 impl Kept {
-    fn new(sandbox: &Sandbox) -> Self {
-        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
-        for path in [&source, &point] {
+    fn new(sandbox: &Sandbox, owners: &'static str) -> Self {
+        let (source, point, state) = (sandbox.dir("src"), sandbox.dir("mnt"), sandbox.dir("state"));
+        for path in [&source, &point, &state] {
             raw::chown(path, USER, USER, false).unwrap();
         }
         let conf = sandbox.file("fuse.conf", "user_allow_other\n");
         crate::support::run("mount", &["--bind", str(&conf), "/etc/fuse.conf"]);
-        Self { program: program_for_users(sandbox), source, point }
+        Self { owners, state, program: program_for_users(sandbox), source, point }
     }
 
     fn start(&self) {
         let [program, source, point] =
             [&self.program, &self.source, &self.point].map(|path| str(path));
-        let mount = format!("{program} --owners xattr -o allow_other {source} {point}");
+        let (owners, state) = (self.owners, str(&self.state));
+        let mount = format!(
+            "XDG_STATE_HOME={state} {program} --owners {owners} -o allow_other {source} {point}"
+        );
         let done = try_sh_as(USER, USER, &[], &mount);
         assert!(done.status.success(), "{}", text(&done));
         assert!(mount_at(&self.point).is_some());
@@ -114,14 +120,25 @@ fn check(top: &Path) -> usize {
 #[test]
 fn a_killed_server_leaves_no_file_with_an_owner_nobody_gave_it() {
     require!(Root, Fuse, Fusermount);
-    sandbox(|sandbox| {
-        let kept = Kept::new(sandbox);
+    killed_in_the_middle("xattr");
+}
+
+#[test]
+fn a_killed_server_leaves_a_database_that_tells_no_other_owner() {
+    require!(Root, Fuse, Fusermount);
+    killed_in_the_middle("db");
+}
+
+fn killed_in_the_middle(owners: &'static str) {
+    sandbox(move |sandbox| {
+        let kept = Kept::new(sandbox, owners);
         let mut rng = Rng::new(6);
         let (mut seen, mut left) = (0, 0);
         for _ in 0..ROUNDS {
             kept.start();
             seen += check(&kept.point);
-            assert!(!kept.source.join(".idmapfs").exists());
+            let staging = kept.source.join(".idmapfs");
+            assert!(!staging.exists(), "{}", sh(&format!("find {} -ls", str(&staging))));
             thread::scope(|scope| {
                 scope.spawn(|| make(&kept.point));
                 thread::sleep(Duration::from_micros(500 + rng.next() % 15_000));
