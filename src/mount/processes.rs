@@ -204,7 +204,7 @@ impl Processes for Proc {
 
     fn capable_over_all(&self, caller: &Caller, capability: Capability) -> bool {
         self.behind(caller).is_some_and(|status| status.effective & bit(capability) != 0)
-            && self.namespace_of(&caller.pid.to_string()).is_some_and(|namespace| {
+            && self.namespace_of_caller(caller.pid).is_some_and(|namespace| {
                 namespace == INITIAL || self.namespace.as_ref() == Some(&namespace)
             })
     }
