@@ -21,8 +21,6 @@ pub(super) enum Word {
         way: Way,
         /// The device.
         device: OwnedFd,
-        /// Whether the server is to leave the mount namespace.
-        leave: bool,
     },
     /// By the server: requests are answered.
     Serving,
@@ -68,9 +66,9 @@ impl Link {
         let (mut text, mut fd) = (Vec::new(), None);
         match word {
             Word::Opened => text.push(b'o'),
-            Word::Made { way, device, leave } => {
+            Word::Made { way, device } => {
                 let way = if *way == Way::Own { b'm' } else { b'h' };
-                text.extend([way, u8::from(*leave)]);
+                text.push(way);
                 fd = Some(device.as_fd());
             }
             Word::Serving => text.push(b's'),
@@ -145,7 +143,7 @@ fn parse(text: &[u8], fd: Option<OwnedFd>) -> Option<Word> {
         b'o' => Some(Word::Opened),
         b'm' | b'h' => {
             let way = if *tag == b'm' { Way::Own } else { Way::Helper };
-            Some(Word::Made { way, device: fd?, leave: *rest.first()? != 0 })
+            Some(Word::Made { way, device: fd? })
         }
         b's' => Some(Word::Serving),
         b'a' => {
@@ -174,7 +172,7 @@ mod tests {
         let device = OwnedFd::from(tempfile::tempfile().unwrap());
         let words = [
             Word::Opened,
-            Word::Made { way: Way::Helper, device, leave: true },
+            Word::Made { way: Way::Helper, device },
             Word::Serving,
             Word::Attached { device: (0, 300), mount: 1 << 40 },
             Word::Known,
@@ -184,7 +182,7 @@ mod tests {
         }
         assert!(matches!(other.hear(), Ok(Word::Opened)));
         let made = other.hear().unwrap();
-        assert!(matches!(made, Word::Made { way: Way::Helper, leave: true, .. }), "{made:?}");
+        assert!(matches!(made, Word::Made { way: Way::Helper, .. }), "{made:?}");
         assert!(matches!(other.hear(), Ok(Word::Serving)));
         let place = other.hear().unwrap();
         let want = |mount| mount == 1 << 40;

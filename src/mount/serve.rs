@@ -19,6 +19,7 @@ use super::link::{Link, Word};
 use super::options::{Cache, Options, Passthrough, Submounts};
 use super::processes::Proc;
 use super::reload::{Reloader, decide};
+use super::supervise::passing;
 use super::watch::{self, Believed, Watching};
 use crate::control::{self, Record};
 use crate::fs::{Config, Fs};
@@ -63,19 +64,22 @@ pub(super) fn serve(
     // A fault of ours is answered EIO; where it was belongs into the log.
     std::panic::set_hook(Box::new(|fault| log::error!("{fault}")));
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
+    // Before the source is copied: copies are of the namespace that they were made in.
+    let left = passing().map(|_| mount_namespace::leave());
     let Opened { source, submounts, needs } = open_source(options, &paths.source)?;
     let can = source.facts();
     let proc = Proc::open("self").asking(asking);
     let (fs, serving, believed) = file_system(options, source, descriptors, "self", proc)?;
     tell(&link, &Word::Opened)?;
     let made = |word| {
-        let Word::Made { way, device, leave } = word else { return None };
-        Some((way, device, leave))
+        let Word::Made { way, device } = word else { return None };
+        Some((way, device))
     };
-    let (way, device, leave) = link.expect(made)?;
+    let (way, device) = link.expect(made)?;
     let anchored = way == Way::Own;
     let serving = SessionOptions { anchored, ..attach::with_clones(serving, device.as_fd()) };
-    if leave && let Err(error) = mount_namespace::leave(&needs.paths(), None) {
+    let pruned = left.map(|left| left.and_then(|()| mount_namespace::prune(&needs.paths(), None)));
+    if let Some(Err(error)) = pruned {
         log::info!("the mount stays when the rest of its container ends: {error}");
     }
     if !options.foreground {

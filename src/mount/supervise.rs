@@ -16,7 +16,7 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::asking;
-use super::attach::{self, Place, Unserved, Way};
+use super::attach::{self, Place, Way};
 use super::check::Paths;
 use super::engine::Server;
 use super::error::MountError;
@@ -116,8 +116,9 @@ fn keep(
 ) -> Result<(Place, Option<u64>), MountError> {
     link.expect(|word| matches!(word, Word::Opened).then_some(()))?;
     let (device, mount) = attach::begin(options, &paths.target, &paths.name)?;
-    let (way, origin) = (mount.way(), origin(&mount));
-    let served = serving(link, Word::Made { way, device, leave: origin.is_some() });
+    let way = mount.way();
+    let origin = passing().filter(|_| way == Way::Own);
+    let served = serving(link, Word::Made { way, device });
     served.inspect_err(|_| attach::undo(&mount, &paths.target))?;
     let place = attach::complete(mount, &paths.target)?;
     let known = (|| {
@@ -144,19 +145,18 @@ fn tell(link: &Link, word: &Word) {
     let (Ok(()) | Err(_)) = link.tell(word);
 }
 
-/// Returns the number of this mount namespace if it may end before the mount: a
-/// process in it would keep it, and the mount, for ever.
-fn origin(mount: &Unserved) -> Option<u64> {
-    if mount.way() != Way::Own || !may_mount().unwrap_or(false) {
-        return None;
-    }
-    mount_namespace::own().ok().filter(|number| !mount_namespace::is_lasting(*number))
+/// Returns the number of this mount namespace if it may end before the mount, and this
+/// process may leave it: a process in it would keep it, and the mount, for ever.
+pub(super) fn passing() -> Option<u64> {
+    let number = mount_namespace::own().ok().filter(|_| may_mount().unwrap_or(false));
+    number.filter(|number| !mount_namespace::is_lasting(*number))
 }
 
 /// Leaves the mount namespace, and the mount in it; reports whether that was done.
 fn leave(place: &Place) -> bool {
     let needed = ["/proc", "/run", "/sys", "/dev"].map(PathBuf::from);
-    match mount_namespace::leave(&needed, Some(place.device)) {
+    let left = mount_namespace::leave();
+    match left.and_then(|()| mount_namespace::prune(&needed, Some(place.device))) {
         Ok(()) => true,
         Err(error) => {
             log::info!("the mount stays when the rest of its container ends: {error}");

@@ -33,18 +33,23 @@ pub fn is_lasting(number: u64) -> bool {
 }
 
 /// Moves this process, which has one thread, into a copy of its mount
-/// namespace that keeps nothing of the old one in use but what these paths
-/// need; whatever is mounted in either later is not seen in the other.
-///
-/// In the copy there is no FUSE file system but on the way to a path, and
-/// nothing of the device number `gone`.
+/// namespace; whatever is mounted in either later is not seen in the other.
 ///
 /// # Errors
 /// As unshare(2): `EPERM` without `CAP_SYS_ADMIN`, and then nothing has changed.
-pub fn leave(needed: &[PathBuf], gone: Option<(u32, u32)>) -> io::Result<()> {
+pub fn leave() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    Ok(mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?)
+}
+
+/// Has this mount namespace, a copy, keep nothing of the old one in use but what these
+/// paths need: no FUSE file system but on the way to one, and nothing of the device
+/// number `gone`.
+///
+/// # Errors
+/// If the mounts cannot be read.
+pub fn prune(needed: &[PathBuf], gone: Option<(u32, u32)>) -> io::Result<()> {
     let mut detached: Vec<PathBuf> = Vec::new();
     for point in unneeded(&mountinfo::mounts()?, needed, gone) {
         if detached.iter().any(|above| point.starts_with(above) && point != *above) {

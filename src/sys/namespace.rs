@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::Pid;
 
 use super::id_map::Line;
@@ -127,9 +127,18 @@ impl Ended {
         if pid == 0 {
             // SAFETY: ends the new process, which has touched nothing that is
             // shared or locked: there may have been other threads.
-            unsafe { libc::_exit(0) }
+            unsafe {
+                // Else its namespace is shown to CAP_SYS_PTRACE alone where this
+                // process is not dumpable.
+                libc::prctl(libc::PR_SET_DUMPABLE, 1);
+                libc::_exit(0)
+            }
         }
-        Ok(Self(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?)))
+        let pid = Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?);
+        let ended = Self(pid);
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+        while waitid(Id::Pid(pid), flags) == Err(Errno::EINTR) {}
+        Ok(ended)
     }
 }
 
