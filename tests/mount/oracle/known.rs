@@ -285,9 +285,18 @@ pub fn chown_of_nothing_by_unknown(op: &Op, kernel: &Outcome, ours: &Outcome) ->
         && (ours.errno == libc::EPERM || passed_over)
 }
 
-/// Gives set-id bits back to the kernel's files that ours have kept.
+/// Gives set-id bits and capabilities back to the kernel's files that ours have kept.
 pub fn settle_kept(sides: &[Side; 2]) {
     settle_modes(sides, |[kernel, ours]| ours & !0o6000 == kernel & !0o6000);
+    let of = |side: &Side, path: &str| {
+        raw::get_xattr(&side.disk.join(path), c"security.capability").ok()
+    };
+    for path in compare::walk(&sides[0]).1 {
+        if let (None, Some(kept)) = (of(&sides[0], &path), of(&sides[1], &path)) {
+            let name = CAPABILITY.trim().trim_end_matches('=');
+            raw::set_xattr(&sides[0].disk.join(&path), name, &kept, 0).expect("by root");
+        }
+    }
 }
 
 /// Gives the kernel's files the mode of ours where it differs like that; reports
