@@ -15,7 +15,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::mount::{MntFlags, umount2};
-use nix::sys::statfs::statfs;
+use nix::sys::statfs::fstatfs;
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use super::error::MountError;
@@ -251,8 +251,13 @@ impl Place {
     /// Reports whether ours is still what is mounted at the target. The mount
     /// that comes after it may have its device number.
     fn is_there(&self) -> bool {
+        self.is(AT_FDCWD, &self.target)
+    }
+
+    /// Reports whether ours is what is there.
+    fn is(&self, dir: BorrowedFd<'_>, path: &Path) -> bool {
         let ours = Mounted { device: self.device, mount: self.mount };
-        mounted_at(AT_FDCWD, &self.target).is_ok_and(|mounted| mounted == ours)
+        mounted_at(dir, path).is_ok_and(|mounted| mounted == ours)
     }
 
     /// Unmounts, if ours is still what is mounted at the target. If it is
@@ -282,10 +287,27 @@ impl Place {
     /// # Errors
     /// As [`Place::unmount`].
     pub(super) fn detach(&self) -> Result<(), MountError> {
-        if !self.is_there() {
+        let held = kernel::hold(&self.target);
+        let Some(held) = held.ok().filter(|held| self.is(held.as_fd(), Path::new(""))) else {
             return Ok(());
+        };
+        match self.way {
+            Way::Own => detach(held.as_fd(), &self.target),
+            Way::Helper => helper::unmount(&self.target, true),
         }
-        take_away(self.way, &self.target, MntFlags::MNT_DETACH)
+    }
+}
+
+/// Takes the mount that is held out of the tree, if it is there: not one that has taken
+/// its place meanwhile.
+fn detach(held: BorrowedFd<'_>, target: &Path) -> Result<(), MountError> {
+    let failed = |errno: Errno| refused(target, errno.into(), String::new());
+    match umount2(&kernel::path_of(held), MntFlags::MNT_DETACH) {
+        Ok(()) => Ok(()),
+        Err(Errno::EINVAL) if !same(held, target) => Ok(()),
+        // There is no /proc.
+        Err(Errno::ENOENT) => take_away(Way::Own, target, MntFlags::MNT_DETACH),
+        Err(errno) => Err(failed(errno)),
     }
 }
 
@@ -297,26 +319,36 @@ fn take_away(way: Way, target: &Path, flags: MntFlags) -> Result<(), MountError>
     }
 }
 
+/// Reports whether what is held is what is mounted at a path.
+fn same(held: BorrowedFd<'_>, target: &Path) -> bool {
+    let there = mounted_at(AT_FDCWD, target);
+    there.is_ok_and(|there| mounted_at(held, Path::new("")).is_ok_and(|held| held == there))
+}
+
 /// Takes away mounts of ours at a path that have lost their server.
 ///
 /// # Errors
 /// As umount2(2), or what fusermount3 says.
 pub(super) fn clear_dead(target: &Path) -> Result<(), MountError> {
-    while is_dead_and_ours(target)
-        .map_err(|why| MountError::Target { path: target.to_owned(), why })?
-    {
+    let failed = |why| MountError::Target { path: target.to_owned(), why };
+    while let Some(dead) = dead_and_ours(target).map_err(failed)? {
         log::info!("{}: clearing a mount whose server is gone", shown(target));
-        match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) => {}
-            Err(Errno::EPERM) => helper::unmount(target, true)?,
-            Err(errno) => return Err(refused(target, errno.into(), String::new())),
+        match detach(dead.as_fd(), target) {
+            Err(MountError::Mount { why, .. }) if why.raw_os_error() == Some(libc::EPERM) => {
+                helper::unmount(target, true)?;
+            }
+            done => done?,
         }
     }
     Ok(())
 }
 
-fn is_dead_and_ours(target: &Path) -> io::Result<bool> {
-    let ours = mountinfo::mount_at(target)?.is_some_and(|mount| mountinfo::is_ours(&mount.fstype));
+/// Holds a mount of ours that has lost its server.
+fn dead_and_ours(target: &Path) -> io::Result<Option<OwnedFd>> {
+    if !mountinfo::mount_at(target)?.is_some_and(|mount| mountinfo::is_ours(&mount.fstype)) {
+        return Ok(None);
+    }
+    let held = kernel::hold(target)?;
     // Not stat(2), which the kernel may answer from its cache.
-    Ok(ours && matches!(statfs(target), Err(Errno::ENOTCONN)))
+    Ok(matches!(fstatfs(&held), Err(Errno::ENOTCONN)).then_some(held))
 }

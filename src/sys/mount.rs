@@ -6,11 +6,12 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::NixPath as _;
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::Mode;
 
 // Of linux/mount.h; the same on every architecture.
 const FSOPEN_CLOEXEC: c_uint = 1;
@@ -217,6 +218,21 @@ fn mount_setattr(
         }
     })?;
     Ok(Errno::result(done).map(drop)?)
+}
+
+/// Holds what is mounted at a path, without asking whoever serves it. Follows symbolic
+/// links but the last.
+///
+/// # Errors
+/// As open(2).
+pub fn hold(target: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open(target, flags, Mode::empty())?)
+}
+
+/// Returns a path that leads to what a descriptor holds, where there is `/proc`.
+pub fn path_of(held: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()))
 }
 
 /// Writes what is cached of a file system to it.
