@@ -8,6 +8,7 @@
 pub(crate) mod conformance;
 mod file;
 pub mod host;
+pub mod image;
 mod lock;
 #[cfg(test)]
 pub(crate) mod memory;

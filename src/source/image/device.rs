@@ -1,0 +1,185 @@
+//! The file that an image is in.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Seek as _, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::error::ImageError;
+use crate::error::{Errno, Error, Result};
+use crate::text::shown;
+
+/// Which bytes of a file the image is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes; `None`: to the end of the file.
+    pub size: Option<u64>,
+}
+
+/// A part of a file, read and never mapped: one that is cut short must not end us.
+///
+/// Offsets are those of the part. Once the file has changed, nothing of it is read any
+/// more.
+#[derive(Debug)]
+pub struct Device {
+    file: File,
+    path: PathBuf,
+    offset: u64,
+    length: u64,
+    state: State,
+    changed: AtomicBool,
+}
+
+/// What of a file changes when somebody writes to it; nothing of a device does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State {
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl State {
+    fn of(metadata: &Metadata) -> Self {
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Self { size: metadata.size(), modified }
+    }
+}
+
+impl Device {
+    /// Opens a part of a file or of a block device.
+    ///
+    /// # Errors
+    /// If it cannot be opened, is neither, or has no such part.
+    pub fn open(path: &Path, part: Part) -> std::result::Result<Self, ImageError> {
+        let failed = |why| ImageError::File { path: path.to_owned(), why };
+        let mut file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let kind = metadata.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(ImageError::Kind(path.to_owned()));
+        }
+        let end = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        let length = end.checked_sub(part.offset).filter(|rest| *rest > 0);
+        let length = length.filter(|rest| part.size.is_none_or(|size| size > 0 && size <= *rest));
+        let length = length.ok_or_else(|| ImageError::Part { path: path.to_owned(), end })?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            offset: part.offset,
+            length: part.size.unwrap_or(length),
+            state: State::of(&metadata),
+            changed: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns the path that it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns how long it is, in bytes.
+    pub const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Fills a buffer from an offset.
+    ///
+    /// # Errors
+    /// `EIO` beyond the end, where the file cannot be read, and for ever once it has
+    /// changed.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let eio = Error::Os(Errno(libc::EIO));
+        let length = u64::try_from(buf.len()).map_err(|_| eio)?;
+        let end = offset.checked_add(length).filter(|end| *end <= self.length);
+        let at = end.and(self.offset.checked_add(offset)).ok_or(eio)?;
+        let read = self.file.read_exact_at(buf, at);
+        // After the read: what was there before it is of no use.
+        if !self.is_unchanged() {
+            return Err(eio);
+        }
+        read.map_err(|error| {
+            log::error!("{}: at {at}: {error}", shown(&self.path));
+            eio
+        })
+    }
+
+    /// Reports whether the file is still as it was when it was opened; says so once
+    /// when it is not.
+    pub fn is_unchanged(&self) -> bool {
+        if self.changed.load(Ordering::Relaxed) {
+            return false;
+        }
+        let now = self.file.metadata().map(|metadata| State::of(&metadata));
+        if now.is_ok_and(|now| now == self.state) {
+            return true;
+        }
+        if !self.changed.swap(true, Ordering::Relaxed) {
+            log::error!("{}: changed while mounted; no more of it is read", shown(&self.path));
+        }
+        false
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Reads of other libraries are reported in their words.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::from_raw_os_error(error.errno().0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn part(offset: u64, size: Option<u64>) -> Part {
+        Part { offset, size }
+    }
+
+    #[test]
+    fn a_part_is_read_and_nothing_around_it() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let device = Device::open(file.path(), part(2, Some(5))).unwrap();
+        let mut buf = [0; 5];
+        device.read(0, &mut buf).unwrap();
+        assert_eq!((&buf, device.length()), (b"23456", 5));
+        assert!(device.read(1, &mut buf).unwrap_err().is(libc::EIO));
+        assert!(device.read(u64::MAX, &mut buf[..1]).unwrap_err().is(libc::EIO));
+        for wrong in [part(10, None), part(11, None), part(8, Some(3)), part(1, Some(0))] {
+            let refused = Device::open(file.path(), wrong).unwrap_err();
+            assert!(matches!(refused, ImageError::Part { end: 10, .. }), "{refused}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_once_the_file_has_changed() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 100]).unwrap();
+        let device = Device::open(file.path(), Part::default()).unwrap();
+        let mut buf = [0; 10];
+        device.read(0, &mut buf).unwrap();
+        file.as_file().set_len(50).unwrap();
+        assert!(device.read(0, &mut buf).unwrap_err().is(libc::EIO));
+        file.as_file().set_len(100).unwrap();
+        assert!(device.read(0, &mut buf).unwrap_err().is(libc::EIO));
+    }
+
+    #[test]
+    fn directories_and_devices_of_characters_are_no_images() {
+        for path in ["/", "/dev/null"] {
+            let refused = Device::open(Path::new(path), Part::default()).unwrap_err();
+            assert!(matches!(refused, ImageError::Kind(_)), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Why an image cannot be served.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::text::{plain, shown};
+
+/// Why an image cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The file cannot be used.
+    #[error("{}: {}", shown(.path), plain(.why))]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        why: io::Error,
+    },
+    /// It is neither a file nor a block device.
+    #[error("{}: neither a file nor a block device", shown(.0))]
+    Kind(PathBuf),
+    /// The file has no such part.
+    #[error("{}: has {end} bytes: offset and size are not within", shown(.path))]
+    Part {
+        /// The file.
+        path: PathBuf,
+        /// How long it is, in bytes.
+        end: u64,
+    },
+    /// It is no image of a known format.
+    #[error("{}: {looks}; {way}", shown(.path))]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// What it looks like.
+        looks: String,
+        /// What can be done.
+        way: String,
+    },
+    /// It has something that cannot be served right.
+    #[error("{}: {format} with {feature}: {way}", shown(.path))]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+        /// What it has, in the words of the format's own tools.
+        feature: String,
+        /// What can be done.
+        way: String,
+    },
+    /// It is damaged where it begins.
+    #[error("{}: {format}: damaged: {what}; {check} may say more", shown(.path))]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+        /// What is wrong.
+        what: String,
+        /// The program that looks an image of this format over.
+        check: &'static str,
+    },
+}
