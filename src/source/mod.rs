@@ -9,6 +9,7 @@ pub(crate) mod conformance;
 mod file;
 pub mod host;
 pub mod image;
+mod local;
 mod lock;
 #[cfg(test)]
 pub(crate) mod memory;

@@ -4,8 +4,16 @@
 //! caches nothing that is large and decides nothing: names are found, blocks kept
 //! and changes refused in one place for all formats.
 
+mod ahead;
+mod cache;
 mod device;
+mod dir;
 mod error;
+mod file;
+mod listing;
+mod source;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,6 +26,7 @@ use crate::source::Statfs;
 
 pub use device::{Device, Part};
 pub use error::ImageError;
+pub use source::ImageSource;
 
 /// A file of an image, by the number that its reader finds it by: all names of a
 /// file have the same.

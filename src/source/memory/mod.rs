@@ -7,7 +7,6 @@
 
 mod attrs;
 mod data;
-mod locks;
 mod names;
 mod open;
 mod state;

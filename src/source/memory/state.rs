@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Options;
 use super::data::{BLOCK, Data, Space};
-use super::locks::Table;
 use crate::acl::{Acl, Capability};
 use crate::attr::{Attr, FileKind, Mode, Time};
 use crate::error::{Errno, Error, Result};
 use crate::id::{Disk, Ids};
+use crate::source::local::Table;
 use crate::source::{FileHandle, Found, Key, Statfs};
 
 /// What tells an inode from every other one, for ever.

@@ -1,8 +1,58 @@
-//! Range locks of a file, as open file description locks: fcntl(2).
+//! Range locks that a source keeps by itself, as open file description locks:
+//! fcntl(2).
 
-use super::state::os;
-use crate::error::{Error, Result};
-use crate::source::{Lock, LockKind};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::{Lock, LockKind, Locks};
+use crate::error::{Errno, Error, Result};
+use crate::sync::lock as locked;
+
+/// The locks of files that nobody else can lock, by the number of the file.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    tables: Mutex<HashMap<u64, Table>>,
+    owners: AtomicU64,
+}
+
+/// The locks of one owner on one of them.
+#[derive(Debug)]
+pub(super) struct LocalLocks {
+    tables: Arc<Tables>,
+    file: u64,
+    owner: u64,
+}
+
+impl LocalLocks {
+    /// Makes an owner of locks on a file.
+    pub(super) fn new(tables: Arc<Tables>, file: u64) -> Self {
+        let owner = tables.owners.fetch_add(1, Ordering::Relaxed);
+        Self { tables, file, owner }
+    }
+}
+
+impl Locks for LocalLocks {
+    fn set(&self, lock: &Lock) -> Result<()> {
+        locked(&self.tables.tables).entry(self.file).or_default().set(self.owner, lock)
+    }
+
+    fn test(&self, lock: &Lock) -> Result<Option<Lock>> {
+        locked(&self.tables.tables).entry(self.file).or_default().test(self.owner, lock)
+    }
+}
+
+impl Drop for LocalLocks {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut table) = locked(&self.tables.tables).entry(self.file) {
+            table.get_mut().drop_owner(self.owner);
+            if table.get().held.is_empty() {
+                table.remove();
+            }
+        }
+    }
+}
 
 /// The locks of one file, each with its owner.
 #[derive(Debug, Default)]
@@ -14,7 +64,7 @@ impl Table {
     /// Sets or removes a lock of an owner, without waiting.
     pub(super) fn set(&mut self, owner: u64, lock: &Lock) -> Result<()> {
         if self.test(owner, lock)?.is_some() {
-            return Err(os(libc::EAGAIN));
+            return Err(Error::Os(Errno(libc::EAGAIN)));
         }
         self.held = std::mem::take(&mut self.held)
             .into_iter()

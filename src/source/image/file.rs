@@ -1,0 +1,125 @@
+//! Open files of an image.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::source::{Inner, eio, read_only};
+use super::{Contents, Nid};
+use crate::attr::Attr;
+use crate::error::{Errno, Error, Result};
+use crate::id::Disk;
+use crate::source::local::LocalLocks;
+use crate::source::{File, InodeFlags, InodeFlagsKind, Locks, Rights};
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct ImageFile {
+    inner: Arc<Inner>,
+    nid: Nid,
+    size: u64,
+    contents: Arc<dyn Contents>,
+    /// Where the last read ended: one that goes on there is followed by others.
+    next: AtomicU64,
+}
+
+impl ImageFile {
+    pub fn new(inner: Arc<Inner>, nid: Nid, size: u64, contents: Box<dyn Contents>) -> Self {
+        Self { inner, nid, size, contents: Arc::from(contents), next: AtomicU64::new(0) }
+    }
+
+    /// Reads what is in one piece at an offset; the buffer ends within the file.
+    fn read_some(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let Some(range) = self.contents.packed(offset)? else {
+            return self.contents.read(offset, buf);
+        };
+        let block = self.inner.block(self.nid, &self.contents, &range)?;
+        let skip = offset.checked_sub(range.start).and_then(|skip| usize::try_from(skip).ok());
+        let rest = skip.and_then(|skip| block.get(skip..)).unwrap_or_default();
+        let length = rest.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..length), rest.get(..length)) {
+            to.copy_from_slice(from);
+        }
+        Ok(length)
+    }
+}
+
+impl File for ImageFile {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let rest = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = rest.min(buf.len());
+        let mut done: usize = 0;
+        while let Some(left) = buf.get_mut(done..wanted).filter(|left| !left.is_empty()) {
+            let at = offset.saturating_add(u64::try_from(done).map_err(|_| eio())?);
+            let read = self.read_some(at, left)?;
+            if read == 0 {
+                return Err(eio());
+            }
+            done = done.saturating_add(read);
+        }
+        let end = offset.saturating_add(u64::try_from(done).map_err(|_| eio())?);
+        if self.next.swap(end, Ordering::Relaxed) == offset && offset > 0 && end < self.size {
+            self.inner.go_ahead(self.nid, &self.contents, end, self.size);
+        }
+        Ok(done)
+    }
+
+    fn write(&self, _offset: u64, _data: &[u8], _rights: Rights) -> Result<usize> {
+        Err(read_only())
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self, _data_only: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn allocate(&self, _mode: i32, _offset: u64, _length: u64, _rights: Rights) -> Result<()> {
+        Err(read_only())
+    }
+
+    /// Tells of no holes but the one that is at the end of every file, as lseek(2)
+    /// allows.
+    fn seek(&self, offset: i64, whence: i32) -> Result<u64> {
+        let at = u64::try_from(offset).ok().filter(|at| *at < self.size);
+        let at = at.ok_or(Error::Os(Errno(libc::ENXIO)))?;
+        match whence {
+            libc::SEEK_DATA => Ok(at),
+            libc::SEEK_HOLE => Ok(self.size),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    fn copy_to(
+        &self,
+        _offset: u64,
+        _to: &dyn File,
+        _to_offset: u64,
+        _length: u64,
+        _rights: Rights,
+    ) -> Result<usize> {
+        Err(read_only())
+    }
+
+    fn getattr(&self) -> Result<Attr<Disk>> {
+        self.inner.attr(self.nid)
+    }
+
+    fn inode_flags(&self, _kind: InodeFlagsKind) -> Result<InodeFlags> {
+        Err(Error::Os(Errno(libc::ENOTTY)))
+    }
+
+    fn set_inode_flags(&self, _flags: &InodeFlags) -> Result<()> {
+        Err(Error::Os(Errno(libc::ENOTTY)))
+    }
+
+    fn locks(&self) -> Result<Box<dyn Locks>> {
+        Ok(Box::new(LocalLocks::new(Arc::clone(self.inner.locks()), self.nid.0)))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

@@ -1,0 +1,330 @@
+//! A source of the files of an image: what all formats have in common.
+
+use std::ffi::{OsStr, OsString};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+
+use super::ahead::Ahead;
+use super::cache::Cache;
+use super::dir::ImageDir;
+use super::file::ImageFile;
+use super::listing::Listing;
+use super::{Contents, Device, Image, Nid};
+use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
+use crate::attr::{Attr, FileKind, Name};
+use crate::error::{Errno, Error, Result};
+use crate::id::{Disk, Ids};
+use crate::source::local::Tables;
+use crate::source::{
+    Change, Created, Dir, Facts, File, FileHandle, Found, Key, New, Node, RenameFlags, Rights,
+    Source, Statfs, XattrSet,
+};
+
+/// The type of our file handles; their bytes are a [`Nid`], little endian.
+const HANDLE: i32 = 1;
+
+/// The most bytes that are unpacked in one piece: no format packs more together.
+const MOST: u64 = 16 << 20;
+
+/// How far is unpacked ahead of a reader, in bytes.
+const AHEAD: u64 = 1 << 20;
+
+/// The part of the cache that is for listings.
+const LISTINGS: u64 = 8;
+
+/// The files of an image.
+///
+/// Nothing in it ever changes: all that would is `EROFS`.
+#[derive(Debug)]
+pub struct ImageSource {
+    inner: Arc<Inner>,
+}
+
+/// What files of an image share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    image: Arc<dyn Image>,
+    device: Arc<Device>,
+    listings: Cache<Nid, Listing>,
+    blocks: Cache<(Nid, u64), Vec<u8>>,
+    ahead: Ahead,
+    locks: Arc<Tables>,
+}
+
+/// What is held for a file.
+#[derive(Clone, Copy, Debug)]
+struct ImageNode(Nid);
+
+/// Returns the error of what is damaged.
+pub(super) const fn eio() -> Error {
+    Error::Os(Errno(libc::EIO))
+}
+
+/// Returns the error of all changes.
+pub(super) const fn read_only() -> Error {
+    Error::Os(Errno(libc::EROFS))
+}
+
+impl ImageSource {
+    /// Makes a source of an image; `cache` is how many bytes of memory it may keep of
+    /// what it has read and unpacked.
+    pub fn new(image: Arc<dyn Image>, device: Arc<Device>, cache: u64) -> Self {
+        let listings = cache / LISTINGS;
+        let inner = Inner {
+            image,
+            device,
+            listings: Cache::new(listings),
+            blocks: Cache::new(cache.saturating_sub(listings)),
+            ahead: Ahead::default(),
+            locks: Arc::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+impl Inner {
+    /// Fails once the image has changed: what is kept may be of another one.
+    fn unchanged(&self) -> Result<()> {
+        if self.device.is_unchanged() { Ok(()) } else { Err(eio()) }
+    }
+
+    /// Returns the attributes of a file.
+    pub(super) fn attr(&self, nid: Nid) -> Result<Attr<Disk>> {
+        self.unchanged()?;
+        self.image.attr(nid)
+    }
+
+    /// Returns locks, which nobody but callers of the mount can have.
+    pub(super) const fn locks(&self) -> &Arc<Tables> {
+        &self.locks
+    }
+
+    /// Returns the bytes of a range that are unpacked together.
+    pub(super) fn block(
+        &self,
+        nid: Nid,
+        contents: &Arc<dyn Contents>,
+        range: &Range<u64>,
+    ) -> Result<Arc<Vec<u8>>> {
+        self.unchanged()?;
+        let length = range.end.checked_sub(range.start).filter(|length| *length <= MOST);
+        let length = length.and_then(|length| usize::try_from(length).ok()).ok_or_else(eio)?;
+        let size = |block: &Vec<u8>| u64::try_from(block.capacity()).unwrap_or(u64::MAX);
+        self.blocks.get((nid, range.start), size, || {
+            let block = contents.unpack(range.clone())?;
+            if block.len() == length { Ok(block) } else { Err(eio()) }
+        })
+    }
+
+    /// Has what follows an offset unpacked before it is asked for.
+    pub(super) fn go_ahead(
+        self: &Arc<Self>,
+        nid: Nid,
+        contents: &Arc<dyn Contents>,
+        offset: u64,
+        size: u64,
+    ) {
+        let (mut at, end) = (offset, size.min(offset.saturating_add(AHEAD)));
+        while at < end
+            && let Ok(Some(range)) = contents.packed(at)
+            && range.contains(&at)
+        {
+            at = range.end;
+            if !self.blocks.has(&(nid, range.start)) {
+                let (inner, contents) = (Arc::clone(self), Arc::clone(contents));
+                // Whoever needs it hears of what is wrong.
+                self.ahead.leave(move || drop(inner.block(nid, &contents, &range)));
+            }
+        }
+    }
+
+    fn listing(&self, dir: Nid) -> Result<Arc<Listing>> {
+        self.unchanged()?;
+        let make = || Listing::new(self.image.list(dir)?);
+        self.listings.get(dir, Listing::bytes, make)
+    }
+
+    fn found(&self, nid: Nid) -> Result<Found> {
+        let attr = self.attr(nid)?;
+        // All names of a file have one number, and no two files have.
+        let key = Key { volume: 0, ino: attr.ino, generation: nid.0 };
+        let bytes = Box::from(nid.0.to_le_bytes());
+        Ok(Found { key, handle: Some(FileHandle { kind: HANDLE, bytes }), attr })
+    }
+
+    fn value(&self, nid: Nid, name: &OsStr) -> Result<Option<Vec<u8>>> {
+        self.unchanged()?;
+        let all = self.image.xattrs(nid)?;
+        Ok(all.into_iter().find(|(other, _)| other == name).map(|(_, value)| value))
+    }
+}
+
+fn nid(node: &Node) -> Result<Nid> {
+    node.get().map(|ImageNode(nid)| *nid).ok_or(Error::Internal)
+}
+
+fn node(nid: Nid) -> Node {
+    Node::new(ImageNode(nid))
+}
+
+impl Source for ImageSource {
+    fn facts(&self) -> Facts {
+        Facts {
+            acl: self.inner.image.about().acl,
+            handles: true,
+            any_owner: true,
+            any_file: true,
+            immutable: true,
+            lends: false,
+        }
+    }
+
+    fn root(&self) -> Result<(Node, Found)> {
+        let root = self.inner.image.root();
+        Ok((node(root), self.inner.found(root)?))
+    }
+
+    fn lookup(&self, dir: &Node, name: Name<'_>) -> Result<Found> {
+        let listing = self.inner.listing(nid(dir)?)?;
+        let line = listing.find(name.as_os_str().as_bytes());
+        self.inner.found(line.ok_or(Error::Os(Errno(libc::ENOENT)))?.nid)
+    }
+
+    fn reach(&self, dir: &Node, name: Name<'_>) -> Result<(Node, Found)> {
+        let found = self.lookup(dir, name)?;
+        Ok((node(Nid(found.key.generation)), found))
+    }
+
+    fn open_by_name(&self, _dir: &Node, _name: Name<'_>, key: &Key) -> Result<Node> {
+        Ok(node(Nid(key.generation)))
+    }
+
+    fn open_by_key(&self, key: &Key, _handle: &FileHandle, _kind: FileKind) -> Result<Node> {
+        Ok(node(Nid(key.generation)))
+    }
+
+    fn getattr(&self, node: &Node) -> Result<Attr<Disk>> {
+        self.inner.attr(nid(node)?)
+    }
+
+    fn setattr(
+        &self,
+        _node: &Node,
+        _file: Option<&dyn File>,
+        _change: &Change,
+        _rights: Rights,
+    ) -> Result<Attr<Disk>> {
+        Err(read_only())
+    }
+
+    fn readlink(&self, node: &Node) -> Result<OsString> {
+        self.inner.unchanged()?;
+        self.inner.image.readlink(nid(node)?)
+    }
+
+    fn create(&self, _dir: &Node, _name: Name<'_>, _new: &New<'_>) -> Result<Created> {
+        Err(read_only())
+    }
+
+    fn link(&self, _node: &Node, _dir: &Node, _name: Name<'_>, _rights: Rights) -> Result<Found> {
+        Err(read_only())
+    }
+
+    fn unlink(&self, _dir: &Node, _name: Name<'_>) -> Result<()> {
+        Err(read_only())
+    }
+
+    fn rmdir(&self, _dir: &Node, _name: Name<'_>) -> Result<()> {
+        Err(read_only())
+    }
+
+    fn rename(
+        &self,
+        _from: (&Node, Name<'_>),
+        _to: (&Node, Name<'_>),
+        _flags: RenameFlags,
+        _owner: Option<Ids<Disk>>,
+        _rights: Rights,
+    ) -> Result<()> {
+        Err(read_only())
+    }
+
+    fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
+        if flags & libc::O_ACCMODE != libc::O_RDONLY {
+            return Err(read_only());
+        }
+        let nid = nid(node)?;
+        let attr = self.inner.attr(nid)?;
+        let contents = self.inner.image.open(nid)?;
+        Ok(Arc::new(ImageFile::new(Arc::clone(&self.inner), nid, attr.size, contents)))
+    }
+
+    fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>> {
+        let nid = nid(node)?;
+        let ino = self.inner.attr(nid)?.ino;
+        Ok(Arc::new(ImageDir { listing: self.inner.listing(nid)?, ino }))
+    }
+
+    fn statfs(&self, _node: &Node) -> Result<Statfs> {
+        Ok(self.inner.image.statfs())
+    }
+
+    fn acl(&self, node: &Node, kind: AclKind) -> Result<Option<Acl<Disk>>> {
+        if !self.facts().acl {
+            return Err(Error::Unsupported);
+        }
+        let value = self.inner.value(nid(node)?, OsStr::new(kind.xattr()))?;
+        value.map_or(Ok(None), |value| Acl::decode(&value))
+    }
+
+    fn set_acl(
+        &self,
+        _node: &Node,
+        _kind: AclKind,
+        _acl: Option<&Acl<Disk>>,
+        _rights: Rights,
+    ) -> Result<()> {
+        Err(read_only())
+    }
+
+    fn capability(&self, node: &Node) -> Result<Option<Capability<Disk>>> {
+        let value = self.inner.value(nid(node)?, OsStr::new(CAPABILITY_XATTR))?;
+        value.map(|value| Capability::decode(&value)).transpose()
+    }
+
+    fn set_capability(
+        &self,
+        _node: &Node,
+        _capability: Option<&Capability<Disk>>,
+        _rights: Rights,
+    ) -> Result<()> {
+        Err(read_only())
+    }
+
+    fn xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>> {
+        let none = Error::Os(Errno(libc::ENODATA));
+        let special = AclKind::ALL.iter().any(|kind| name == kind.xattr());
+        if special || name == CAPABILITY_XATTR {
+            return Err(Error::Unsupported);
+        }
+        self.inner.value(nid(node)?, name)?.ok_or(none)
+    }
+
+    fn xattrs(&self, node: &Node) -> Result<Vec<OsString>> {
+        self.inner.unchanged()?;
+        let all = self.inner.image.xattrs(nid(node)?)?;
+        Ok(all.into_iter().map(|(name, _)| name).collect())
+    }
+
+    fn set_xattr(
+        &self,
+        _node: &Node,
+        _name: &OsStr,
+        _value: Option<&[u8]>,
+        _how: XattrSet,
+        _rights: Rights,
+    ) -> Result<()> {
+        Err(read_only())
+    }
+}

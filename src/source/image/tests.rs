@@ -1,0 +1,288 @@
+//! The source of an image, on an image that is made up.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{About, Contents, Device, Entry, Image, ImageSource, Nid, Part};
+use crate::acl::AclKind;
+use crate::attr::{Attr, FileKind, Mode, Name, Time};
+use crate::error::{Errno, Error, Result};
+use crate::id::{Disk, Ids};
+use crate::source::{Dir, Lock, LockKind, NewKind, Node, Source, Statfs};
+
+/// How many bytes are packed together.
+const PIECE: u64 = 1000;
+
+/// The first bytes of a file, which are not packed.
+const PLAIN: u64 = 10;
+
+/// The size of the file.
+const SIZE: u64 = 2500;
+
+/// An image with a directory and a file.
+#[derive(Debug)]
+struct Made {
+    about: About,
+    unpacked: Arc<AtomicUsize>,
+}
+
+impl Made {
+    fn new() -> Self {
+        let about = About {
+            format: "made",
+            features: Vec::new(),
+            codecs: Vec::new(),
+            block: 4096,
+            used: 0,
+            files: Some(2),
+            label: None,
+            uuid: None,
+            acl: true,
+            notes: Vec::new(),
+        };
+        Self { about, unpacked: Arc::default() }
+    }
+}
+
+impl Image for Made {
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn root(&self) -> Nid {
+        Nid(100)
+    }
+
+    fn attr(&self, nid: Nid) -> Result<Attr<Disk>> {
+        let dir = nid == self.root();
+        Ok(Attr {
+            ino: nid.0 / 10,
+            kind: if dir { FileKind::Directory } else { FileKind::Regular },
+            mode: Mode::new(0o755),
+            nlink: 2,
+            owner: Ids::new(1, 2).unwrap().into(),
+            rdev: 0,
+            size: SIZE,
+            blocks: 8,
+            blksize: 4096,
+            atime: Time::default(),
+            mtime: Time::default(),
+            ctime: Time::default(),
+            btime: None,
+            locked: false,
+        })
+    }
+
+    fn list(&self, _dir: Nid) -> Result<Vec<Entry>> {
+        let names = ["zz", "file", "aa"].into_iter().zip([200, 210, 220]);
+        let entry = |(name, nid): (&str, u64)| Entry {
+            name: name.into(),
+            nid: Nid(nid),
+            ino: nid / 10,
+            kind: Some(FileKind::Regular),
+        };
+        Ok(names.map(entry).collect())
+    }
+
+    fn readlink(&self, _nid: Nid) -> Result<OsString> {
+        Ok("target".into())
+    }
+
+    fn xattrs(&self, _nid: Nid) -> Result<Vec<(OsString, Vec<u8>)>> {
+        let acl = [2, 0, 0, 0].to_vec();
+        Ok(vec![("user.a".into(), b"value".to_vec()), (AclKind::Access.xattr().into(), acl)])
+    }
+
+    fn open(&self, nid: Nid) -> Result<Box<dyn Contents>> {
+        Ok(Box::new(Pieces { broken: nid == Nid(200), unpacked: Arc::clone(&self.unpacked) }))
+    }
+
+    fn statfs(&self) -> Statfs {
+        Statfs {
+            blocks: 1,
+            bfree: 0,
+            bavail: 0,
+            files: 2,
+            ffree: 0,
+            bsize: 4096,
+            namelen: 255,
+            frsize: 4096,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Pieces {
+    broken: bool,
+    unpacked: Arc<AtomicUsize>,
+}
+
+/// Returns the byte at an offset.
+fn byte(offset: u64) -> u8 {
+    u8::try_from(offset % 251).unwrap()
+}
+
+impl Contents for Pieces {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let most = usize::try_from(PLAIN - offset).unwrap().min(buf.len());
+        for (to, at) in buf[..most].iter_mut().zip(offset..) {
+            *to = byte(at);
+        }
+        Ok(most)
+    }
+
+    fn packed(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        let piece = offset / PIECE * PIECE;
+        let range = piece.max(PLAIN)..(piece + PIECE).min(SIZE);
+        Ok((offset >= PLAIN).then_some(range))
+    }
+
+    fn unpack(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        self.unpacked.fetch_add(1, Ordering::Relaxed);
+        if self.broken {
+            return Err(Error::Os(Errno(libc::EIO)));
+        }
+        Ok(range.map(byte).collect())
+    }
+}
+
+/// A source, and the file that it would be in.
+fn source() -> (ImageSource, tempfile::NamedTempFile, Arc<AtomicUsize>) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"image").unwrap();
+    let device = Device::open(file.path(), Part::default()).unwrap();
+    let image = Made::new();
+    let unpacked = Arc::clone(&image.unpacked);
+    (ImageSource::new(Arc::new(image), Arc::new(device), 1 << 20), file, unpacked)
+}
+
+fn reach(source: &ImageSource, name: &str) -> Node {
+    let (root, _) = source.root().unwrap();
+    source.reach(&root, Name::new(OsStr::new(name)).unwrap()).unwrap().0
+}
+
+#[test]
+fn bytes_are_read_across_pieces_and_unpacked_once() {
+    let (source, _file, unpacked) = source();
+    let file = source.open(&reach(&source, "file"), libc::O_RDONLY).unwrap();
+    for (offset, length, expected) in
+        [(0, 2500, 2500), (5, 10, 10), (995, 10, 10), (2490, 100, 10), (2500, 5, 0), (9999, 5, 0)]
+    {
+        let mut buf = vec![0xee; length];
+        let read = file.read(offset, &mut buf).unwrap();
+        assert_eq!(read, expected, "at {offset}");
+        assert!(buf[..read].iter().zip(offset..).all(|(got, at)| *got == byte(at)), "at {offset}");
+    }
+    assert_eq!(unpacked.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn what_cannot_be_unpacked_is_an_error_of_whoever_reads_it() {
+    let (source, _file, _) = source();
+    let file = source.open(&reach(&source, "zz"), libc::O_RDONLY).unwrap();
+    assert_eq!(file.read(0, &mut [0; 10]), Ok(10));
+    for _ in 0..3 {
+        assert!(file.read(0, &mut [0; 11]).unwrap_err().is(libc::EIO));
+    }
+}
+
+#[test]
+fn names_come_in_the_order_of_the_image_from_any_of_them() {
+    let (source, _file, _) = source();
+    let (root, found) = source.root().unwrap();
+    assert_eq!(found.key.ino, 10);
+    let dir = source.opendir(&root).unwrap();
+    let all = names(&*dir, 0);
+    assert_eq!(
+        all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        [".", "..", "zz", "file", "aa"]
+    );
+    for (index, (_, next)) in all.iter().enumerate() {
+        assert_eq!(names(&*dir, *next), all[index + 1..]);
+    }
+}
+
+fn names(dir: &dyn Dir, offset: u64) -> Vec<(String, u64)> {
+    let mut names = Vec::new();
+    dir.read(offset, &mut |entry| {
+        names.push((entry.name.to_str().unwrap().to_owned(), entry.next));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    names
+}
+
+#[test]
+fn files_are_found_by_their_handle() {
+    let (source, _file, _) = source();
+    let (root, _) = source.root().unwrap();
+    let found = source.lookup(&root, Name::new(OsStr::new("aa")).unwrap()).unwrap();
+    let node = source.open_by_key(&found.key, found.handle.as_ref().unwrap(), FileKind::Regular);
+    assert_eq!(source.getattr(&node.unwrap()).unwrap().ino, 22);
+    let none = source.lookup(&root, Name::new(OsStr::new("none")).unwrap());
+    assert!(none.unwrap_err().is(libc::ENOENT));
+}
+
+#[test]
+fn attributes_are_those_of_the_image() {
+    let (source, _file, _) = source();
+    let node = reach(&source, "file");
+    assert_eq!(source.xattr(&node, OsStr::new("user.a")).unwrap(), b"value");
+    assert!(source.xattr(&node, OsStr::new("user.b")).unwrap_err().is(libc::ENODATA));
+    assert_eq!(source.xattrs(&node).unwrap().len(), 2);
+    assert_eq!(source.acl(&node, AclKind::Default).unwrap(), None);
+    assert_eq!(source.capability(&node).unwrap(), None);
+}
+
+#[test]
+fn nothing_can_be_changed() {
+    let (source, _file, _) = source();
+    let node = reach(&source, "file");
+    let refused = source.open(&node, libc::O_RDWR).unwrap_err();
+    assert!(refused.is(libc::EROFS));
+    let (root, _) = source.root().unwrap();
+    let name = Name::new(OsStr::new("new")).unwrap();
+    let new = crate::source::New {
+        what: NewKind::Directory,
+        owner: Ids::new(0, 0).unwrap(),
+        mode: Mode::new(0o755),
+        umask: 0,
+        reserve: false,
+        prepare: None,
+    };
+    assert!(source.create(&root, name, &new).unwrap_err().is(libc::EROFS));
+    assert!(source.unlink(&root, name).unwrap_err().is(libc::EROFS));
+}
+
+#[test]
+fn callers_lock_each_other_out() {
+    let (source, _file, _) = source();
+    let file = source.open(&reach(&source, "file"), libc::O_RDONLY).unwrap();
+    let (one, other) = (file.locks().unwrap(), file.locks().unwrap());
+    let lock = Lock { kind: LockKind::Exclusive, start: 0, end: 9, pid: 0 };
+    one.set(&lock).unwrap();
+    assert!(other.set(&lock).unwrap_err().is(libc::EAGAIN));
+    drop(one);
+    other.set(&lock).unwrap();
+}
+
+#[test]
+fn nothing_is_shown_any_more_once_the_image_has_changed() {
+    let (source, file, _) = source();
+    let node = reach(&source, "file");
+    let open = source.open(&node, libc::O_RDONLY).unwrap();
+    let mut buf = [0; 2500];
+    open.read(0, &mut buf).unwrap();
+    file.as_file().set_len(1).unwrap();
+    for error in [
+        open.read(100, &mut buf).unwrap_err(),
+        source.getattr(&node).unwrap_err(),
+        source.root().unwrap_err(),
+        source.xattrs(&node).unwrap_err(),
+    ] {
+        assert!(error.is(libc::EIO), "{error}");
+    }
+}
