@@ -310,6 +310,10 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.fs.is_alone() {
+            // Never asked again; listings are kept.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
         match attempt(Kind::Opendir, req, || {
             self.fs.opendir(&convert::caller(req), self.node(ino)?)
         }) {
@@ -356,12 +360,13 @@ impl Filesystem for Adapter {
     fn fsyncdir(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, attempt(Kind::Fsyncdir, req, || self.fs.fsyncdir(fh.0, data_only)));
+        let sync = || self.fs.fsyncdir(self.dir(req, ino, fh.0)?.handle, data_only);
+        empty(reply, attempt(Kind::Fsyncdir, req, sync));
     }
 
     fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {

@@ -13,8 +13,8 @@ use super::answer::{Answer, attempt, hand_over, later};
 use super::{VIEW, convert};
 use crate::attr::Attr;
 use crate::count::{self, Count, Kind};
-use crate::error::Error;
-use crate::fs::{Entry, Moment, SetAttr, Ttl};
+use crate::error::{Error, Result};
+use crate::fs::{Entry, Fs, Moment, SetAttr, Ttl};
 use crate::id::View;
 
 /// Answers with the file of a name, to be believed for so long.
@@ -158,7 +158,8 @@ impl Adapter {
         let (moment, dir) = (self.fs.moment(), self.node(ino).unwrap_or(0));
         let mut listed = false;
         let answer = attempt(Kind::Readdirplus, req, || {
-            self.fs.readdirplus(&convert::caller(req), handle, offset, &mut |line, entry| {
+            let open = self.dir(req, ino, handle)?;
+            self.fs.readdirplus(&convert::caller(req), open.handle, offset, &mut |line, entry| {
                 let full = reply.add(
                     INodeNo(entry.node),
                     line.next,
@@ -177,6 +178,36 @@ impl Adapter {
             Ok(()) => reply.ok(),
             Err(_later) if listed => reply.ok(),
             Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// Returns an open directory that a request is about, perhaps one that the kernel
+    /// has opened without asking: with handle 0.
+    ///
+    /// # Errors
+    /// As [`Fs::opendir`].
+    pub(super) fn dir(&self, req: &Request, ino: INodeNo, handle: u64) -> Result<OpenDir<'_>> {
+        if handle != 0 || !self.fs.is_alone() {
+            return Ok(OpenDir { handle, close: None });
+        }
+        let handle = self.fs.opendir(&convert::caller(req), self.node(ino)?)?;
+        Ok(OpenDir { handle, close: Some(&self.fs) })
+    }
+}
+
+/// An open directory that a request is about.
+#[derive(Debug)]
+pub(super) struct OpenDir<'a> {
+    /// Its handle.
+    pub(super) handle: u64,
+    /// Where it is to be closed after the request.
+    close: Option<&'a Fs>,
+}
+
+impl Drop for OpenDir<'_> {
+    fn drop(&mut self) {
+        if let Some(fs) = self.close {
+            fs.releasedir(self.handle);
         }
     }
 }

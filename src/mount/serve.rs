@@ -210,7 +210,8 @@ pub(super) fn file_system(
         // With ACLs the kernel insists on deciding.
         acl: facts.acl && options.kernel_decides(),
         keep_pages: facts.immutable || options.cache == Cache::Exclusive,
-        exclusive: options.cache == Cache::Exclusive,
+        // Nobody changes what never changes, too.
+        exclusive: facts.immutable || options.cache == Cache::Exclusive,
         allow_idmap: options.allow_idmap,
         passthrough: match options.passthrough {
             Passthrough::Off => Err("passthrough is off"),

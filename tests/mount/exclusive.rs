@@ -223,3 +223,42 @@ fn what_is_kept_open_does_not_outlive_a_file_that_is_locked() {
         run("chattr", &["-a", str(&ours.at("f"))]);
     });
 }
+
+/// Directories are listed without being opened first, and again from where a caller
+/// was; what they lose and get meanwhile is seen by the next who lists them.
+#[test]
+fn directories_are_listed_without_being_opened() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = exclusive(sandbox, &[]);
+        let dir = ours.at("d");
+        fs::create_dir(&dir).unwrap();
+        let count = || fs::read_dir(&dir).unwrap().count();
+        for index in 0..3000 {
+            fs::write(dir.join(format!("{index}")), "").unwrap();
+        }
+        assert_eq!((count(), count()), (3000, 3000));
+        let mut open = fs::read_dir(&dir).unwrap();
+        let first = open.next().unwrap().unwrap().file_name();
+        for index in 0..1000 {
+            fs::remove_file(dir.join(format!("{index}"))).unwrap();
+        }
+        assert_eq!(count(), 2000);
+        assert!(open.filter(|entry| entry.as_ref().unwrap().file_name() != first).count() >= 1999);
+        // One that is gone is empty to who has it open.
+        let held = File::open(&dir).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        assert!(held.sync_all().is_ok());
+        assert!(!source.join("d").exists());
+        let closed = ours.at("closed");
+        fs::create_dir(&closed).unwrap();
+        raw::chmod(&closed, 0).unwrap();
+        raw::chown(&closed, 1000, 1000, false).unwrap();
+        let refused = try_sh_as(1001, 1001, &[], &format!("ls {}", str(&closed)));
+        assert!(!refused.status.success() && text(&refused).contains("Permission denied"));
+        let asked = finish(&["stats", "--json", str(&ours.point)]);
+        let stats: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+        let opened = stats["requests"]["opendir"].as_u64().unwrap_or(0);
+        assert!(opened <= 4, "{opened} times");
+    });
+}
