@@ -10,6 +10,7 @@ use crate::attr::{Attr, FileKind, Mode, Time};
 use crate::error::{Error, Result};
 use crate::id::{Caller, Id, Kind, NO_ID, Owner, View};
 use crate::source::{LockKind, RenameFlags, SetTime};
+use crate::tree::shown_ino;
 
 /// Returns who is behind a request. The kernel sends 4294967295 for an id that
 /// the mount's user namespace does not map, and pid 0 for a process outside
@@ -46,6 +47,12 @@ pub(super) fn attr(attr: &Attr<View>) -> FileAttr {
         blksize: attr.blksize,
         flags: 0,
     }
+}
+
+/// Returns the attributes of a node as callers see them: the library takes the node of
+/// an entry from its attributes, so these are for other answers.
+pub(super) fn shown(attr: &Attr<View>) -> FileAttr {
+    FileAttr { ino: INodeNo(shown_ino(attr.ino)), ..self::attr(attr) }
 }
 
 /// Returns the attributes of a directory that is not a file of the source.

@@ -16,11 +16,19 @@ use crate::count::{self, Count, Kind};
 use crate::error::{Error, Result};
 use crate::fs::{Entry, Fs, Moment, SetAttr, Ttl};
 use crate::id::View;
+use crate::tree::shown_ino;
 
 /// Answers with the file of a name, to be believed for so long.
 fn found(reply: ReplyEntry, ttl: Ttl, entry: &Entry) {
     let (attr, generation) = (convert::attr(&entry.attr), Generation(entry.generation));
-    reply.entry_with_ttls(&ttl.attributes, &ttl.names, &attr, generation);
+    reply.entry_with_ttls(&seen(ttl, entry).attributes, &ttl.names, &attr, generation);
+}
+
+/// Returns how long the kernel may believe what goes with a name: what callers are to see
+/// of some nodes can only be told when it is asked for, see [`convert::shown`].
+fn seen(ttl: Ttl, entry: &Entry) -> Ttl {
+    let same = shown_ino(entry.node) == entry.node;
+    if same { ttl } else { Ttl { attributes: Duration::ZERO, ..ttl } }
 }
 
 impl Adapter {
@@ -60,7 +68,7 @@ impl Adapter {
     pub(super) fn attr(&self, reply: ReplyAttr, moment: Moment, answer: Answer<Attr<View>>) {
         match answer {
             Ok(attr) => {
-                reply.attr(&self.fs.attributes_at(moment, attr.ino), &convert::attr(&attr));
+                reply.attr(&self.fs.attributes_at(moment, attr.ino), &convert::shown(&attr));
             }
             Err(errno) => reply.error(errno),
         }
@@ -89,7 +97,7 @@ impl Adapter {
         };
         let (fs, moment) = (Arc::clone(&self.fs), self.fs.moment());
         let done = later(Kind::Setattr, req.pid(), move |answer| match answer {
-            Ok(attr) => reply.attr(&fs.unguarded_at(moment, node), &convert::attr(&attr)),
+            Ok(attr) => reply.attr(&fs.unguarded_at(moment, node), &convert::shown(&attr)),
             Err(errno) => reply.error(errno),
         });
         hand_over(Kind::Setattr, req, || {
@@ -104,12 +112,10 @@ impl Adapter {
             if name == VIEW { self.fs.root(&convert::caller(req)) } else { Err(Error::Denied) }
         });
         match answer {
-            Ok(root) => reply.entry_with_ttls(
-                &self.fs.attributes_at(moment, root.node),
-                &FOREVER,
-                &convert::attr(&root.attr),
-                Generation(root.generation),
-            ),
+            Ok(root) => {
+                let attributes = self.fs.attributes_at(moment, root.node);
+                found(reply, Ttl { attributes, names: FOREVER }, &root);
+            }
             Err(errno) => reply.error(errno),
         }
     }
@@ -164,7 +170,7 @@ impl Adapter {
                     INodeNo(entry.node),
                     line.next,
                     line.name,
-                    &self.fs.entry_at(moment, dir, entry).both(),
+                    &seen(self.fs.entry_at(moment, dir, entry), entry).both(),
                     &convert::attr(&entry.attr),
                     Generation(entry.generation),
                 );

@@ -32,6 +32,12 @@ use table::Table;
 /// The node id of the root that the kernel makes before it asks anything.
 pub const ANCHOR: u64 = 1;
 
+/// Returns the inode number that callers are to see of a node that is not the anchor:
+/// the node's own, but for one, since no other node than the anchor can be 1.
+pub const fn shown_ino(number: u64) -> u64 {
+    if number == number::FIRST { 1 } else { number }
+}
+
 /// What the kernel is told of a file: its number and which file of that number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {

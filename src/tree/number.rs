@@ -2,7 +2,8 @@
 //!
 //! The layout of a number, so that no two sources of numbers can meet:
 //!
-//! - top bit 0: the inode number of volume 0, which is almost every file;
+//! - top bit 0: the inode number of volume 0, which is almost every file; with all
+//!   others 1 the file with inode number 1, which as a node is [`super::ANCHOR`];
 //! - top bits 10: 22 bits of a volume's tag, then 40 bits of inode number;
 //! - top bits 11: a remapped file, 62 bits of a hash of volume and number: one
 //!   whose number does not fit the above, or is taken. A number is taken while
@@ -23,6 +24,7 @@ use crate::sync::{lock, read, write};
 
 const OTHER_VOLUME: u64 = 0b10 << 62;
 const REMAPPED: u64 = 0b11 << 62;
+pub(super) const FIRST: u64 = OTHER_VOLUME - 1;
 const TAG_BITS: u32 = 22;
 const INO_BITS: u32 = 40;
 
@@ -45,15 +47,22 @@ impl Numbers {
 
     /// Returns the inode number that a number is, if it is one of volume 0.
     pub(super) const fn of_root_volume(number: u64) -> Option<u64> {
-        if number < OTHER_VOLUME { Some(number) } else { None }
+        match number {
+            FIRST => Some(1),
+            0..FIRST => Some(number),
+            _ => None,
+        }
     }
 
     /// Returns the number that follows from the file alone; `None` if it has
     /// to be remapped.
     pub(super) fn direct(&self, key: &Key) -> Option<u64> {
         if key.volume == 0 {
-            // 0 is no inode and 1 is the anchor.
-            return (2..OTHER_VOLUME).contains(&key.ino).then_some(key.ino);
+            return match key.ino {
+                1 => Some(FIRST),
+                2..FIRST => Some(key.ino),
+                _ => None,
+            };
         }
         if key.ino >> INO_BITS != 0 {
             return None;
@@ -257,9 +266,10 @@ mod tests {
         let numbers = Numbers::default();
         for (volume, ino, direct) in [
             (0, 0, false),
-            (0, 1, false),
+            (0, 1, true),
             (0, 2, true),
-            (0, (1 << 63) - 1, true),
+            (0, (1 << 63) - 2, true),
+            (0, (1 << 63) - 1, false),
             (0, 1 << 63, false),
             (0, u64::MAX, false),
             (5, 0, true),
@@ -271,7 +281,9 @@ mod tests {
             let number = numbers.direct(&key(volume, ino));
             assert_eq!(number.is_some(), direct, "{volume} {ino}");
             if volume == 0 && direct {
-                assert_eq!(number, Some(ino));
+                let number = number.unwrap();
+                assert_eq!(Numbers::of_root_volume(number), Some(ino));
+                assert_eq!(super::super::shown_ino(number), ino);
             }
             assert!(number.is_none_or(|n| n > 1 && !Numbers::is_remapped(n)), "{volume} {ino}");
         }
@@ -281,6 +293,7 @@ mod tests {
     fn numbers_shown_are_fixed_for_good() {
         let numbers = Numbers::default();
         assert_eq!(numbers.direct(&key(5, 9)), Some(0xadaf_d800_0000_0009));
+        assert_eq!(numbers.direct(&key(0, 1)), Some((1 << 63) - 1));
         assert_eq!(numbers.remapped().number(&key(0, 1)), 0xd692_161d_100b_05e5);
     }
 
