@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::ImageError;
-use crate::error::{Errno, Error, Result};
+use crate::error::{Error, Result};
 use crate::text::shown;
 
 /// Which bytes of a file the image is.
@@ -91,7 +91,7 @@ impl Device {
     /// `EIO` beyond the end, where the file cannot be read, and for ever once it has
     /// changed.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let eio = Error::Os(Errno(libc::EIO));
+        let eio = super::eio();
         let length = u64::try_from(buf.len()).map_err(|_| eio)?;
         let end = offset.checked_add(length).filter(|end| *end <= self.length);
         let at = end.and(self.offset.checked_add(offset)).ok_or(eio)?;

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 use std::ffi::OsStr;
 
-use super::{Entry, Nid};
+use super::{Entry, Nid, eio};
 use crate::attr::{FileKind, Name};
-use crate::error::{Errno, Error, Result};
+use crate::error::Result;
 
 /// The names of a directory.
 ///
@@ -101,10 +101,6 @@ impl Listing {
         let end = start.saturating_add(usize::from(line.length));
         self.names.get(start..end).unwrap_or_default()
     }
-}
-
-const fn eio() -> Error {
-    Error::Os(Errno(libc::EIO))
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ mod error;
 mod file;
 mod listing;
 mod source;
+#[cfg(feature = "squashfs")]
+pub mod squashfs;
 #[cfg(test)]
 mod tests;
 
@@ -20,13 +22,18 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::attr::{Attr, FileKind};
-use crate::error::Result;
+use crate::error::{Errno, Error, Result};
 use crate::id::Disk;
 use crate::source::Statfs;
 
 pub use device::{Device, Part};
 pub use error::ImageError;
 pub use source::ImageSource;
+
+/// Returns the error of what is damaged.
+const fn eio() -> Error {
+    Error::Os(Errno(libc::EIO))
+}
 
 /// A file of an image, by the number that its reader finds it by: all names of a
 /// file have the same.

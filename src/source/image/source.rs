@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::dir::ImageDir;
 use super::file::ImageFile;
 use super::listing::Listing;
-use super::{Contents, Device, Image, Nid};
+use super::{Contents, Device, Image, Nid, eio};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
 use crate::attr::{Attr, FileKind, Name};
 use crate::error::{Errno, Error, Result};
@@ -55,11 +55,6 @@ pub(super) struct Inner {
 /// What is held for a file.
 #[derive(Clone, Copy, Debug)]
 struct ImageNode(Nid);
-
-/// Returns the error of what is damaged.
-pub(super) const fn eio() -> Error {
-    Error::Os(Errno(libc::EIO))
-}
 
 /// Returns the error of all changes.
 pub(super) const fn read_only() -> Error {
