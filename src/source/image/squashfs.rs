@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use fs_core::BlockRead;
 use fs_squashfs::decompress::decompress;
+use fs_squashfs::inode::TYPE_EXT_FILE;
 use fs_squashfs::table::{self, FragmentEntry};
-use fs_squashfs::{Compressor, FileType, Filesystem, Inode};
+use fs_squashfs::{Compressor, FileType, Filesystem, Inode, XattrEntry};
 
 use super::cache::Cache;
 use super::{About, Contents, Device, Entry, Image, ImageError, Nid, eio};
@@ -22,6 +23,12 @@ use crate::text::shown;
 
 /// The format's name.
 const FORMAT: &str = "squashfs";
+
+/// The preferred size of I/O that the kernel's own mount shows, in bytes.
+const BLKSIZE: u32 = 1024;
+
+/// The bytes of a unit that space is counted in.
+const UNIT: u64 = 512;
 
 /// How many metadata blocks of 8 KiB the library keeps unpacked.
 const METADATA: usize = 512;
@@ -135,6 +142,20 @@ impl Squashfs {
         eio()
     }
 
+    /// Returns how many units of 512 bytes the kernel counts for the extended attributes
+    /// of a file: names with their NUL, and values.
+    fn blocks_beside(&self, nid: Nid, inode: &Inode) -> Result<u64> {
+        if !inode.has_xattrs() {
+            return Ok(0);
+        }
+        let all = self.fs.list_xattrs(inode).map_err(|error| self.failed(nid, &error))?;
+        let size = |entry: &XattrEntry| {
+            entry.name.len().saturating_add(1).saturating_add(entry.value.len())
+        };
+        let sum = all.iter().map(size).fold(0, usize::saturating_add);
+        Ok(u64::try_from(sum).map_err(|_| eio())?.div_ceil(UNIT))
+    }
+
     fn attr_of(&self, nid: Nid, inode: &Inode) -> Result<Attr<Disk>> {
         let failed = |error| self.failed(nid, &error);
         let kind = kind(inode.file_type()).ok_or_else(eio)?;
@@ -157,8 +178,8 @@ impl Squashfs {
             owner: Owner { uid: Id::new(uid), gid: Id::new(gid) },
             rdev: if device { rdev } else { 0 },
             size,
-            blocks: self.data.blocks_of(kind, inode),
-            blksize: self.fs.sb.block_size,
+            blocks: self.data.blocks_of(inode).saturating_add(self.blocks_beside(nid, inode)?),
+            blksize: BLKSIZE,
             atime: time,
             mtime: time,
             ctime: time,
@@ -247,15 +268,17 @@ impl Image for Squashfs {
 }
 
 impl Data {
-    /// Returns how many units of 512 bytes the kernel counts for a file.
-    fn blocks_of(&self, kind: FileKind, inode: &Inode) -> u64 {
-        if kind != FileKind::Regular {
+    /// Returns how many units of 512 bytes the kernel counts for the contents of a file:
+    /// holes not, where the inode has room for how many.
+    fn blocks_of(&self, inode: &Inode) -> u64 {
+        if !inode.is_regular_file() {
             return 0;
         }
+        let extended = inode.inode_type == TYPE_EXT_FILE;
         let holes = inode.block_sizes.iter().zip(0_u64..).filter(|(word, _)| **word == 0);
         let hole = |(_, index): (&u32, u64)| self.length_at(index, inode.file_size);
-        let sparse = holes.map(hole).fold(0, u64::saturating_add);
-        inode.file_size.saturating_sub(sparse).div_ceil(512)
+        let sparse = holes.filter(|_| extended).map(hole).fold(0, u64::saturating_add);
+        inode.file_size.saturating_sub(sparse).div_ceil(UNIT)
     }
 
     /// Returns how many bytes of a file a block has.
