@@ -79,13 +79,14 @@ pub fn options(
         target: target.to_owned(),
         spec,
         renew: renew(settings, source)?,
-        flags: settings.flags,
+        flags: flags(settings, source),
         allow_other: settings.allow_other,
         fsname: settings.fsname.clone(),
         cache: settings.cache.unwrap_or(DEFAULT_CACHE),
         passthrough: settings.passthrough.unwrap_or(Passthrough::Auto),
         submounts: submounts(settings)?,
         owners: owners(settings)?,
+        image: settings.image,
         engine: engine(settings),
         within: None,
         allow_idmap: settings.allow_idmap,
@@ -93,6 +94,12 @@ pub fn options(
         with_pid: settings.with_pid,
         written: settings.written.clone(),
     })
+}
+
+/// Returns the flags of the mount: that of an image cannot be written.
+fn flags(settings: &Settings, source: &Path) -> Flags {
+    let read_only = settings.flags.read_only.or(mount::is_image(source).then_some(true));
+    Flags { read_only, ..settings.flags }
 }
 
 /// Returns where owners are kept.

@@ -180,6 +180,10 @@ pub const OPTIONS: &[Opt] = &[
         "Where owners are kept: native (default), xattr (in attributes of the files) or db",
     ),
     value(Server, "owners-dir", "DIR", "The directory of the database of owners=db"),
+    value(Server, "offset", "BYTES", "Where in its file an image begins"),
+    value(Server, "size", "BYTES", "How long an image is (default: to the end of its file)"),
+    value(Server, "image-cache", "BYTES", "Memory for what is kept of an image (default 128M)")
+        .or(&["image_cache"]),
     value(Server, "log", "LEVEL", "error, warn, info, debug or trace; then ,file=PATH"),
 ];
 

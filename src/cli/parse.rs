@@ -334,6 +334,7 @@ mod tests {
                 "in" => "17",
                 "log" => "debug,file=/l",
                 "with-pid" => "7",
+                "offset" | "size" | "image-cache" => "4K",
                 _ => "v:w",
             };
             for name in std::iter::once(&opt.name).chain(opt.aliases) {

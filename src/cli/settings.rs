@@ -9,7 +9,9 @@ use log::LevelFilter;
 
 use super::fault::Fault;
 use super::options::{self, Area, OPTIONS, Opt};
-use crate::mount::{Atime, Cache, Engine, Flags, Owners, Passthrough, Submounts, Within};
+use crate::mount::{
+    Atime, Cache, Engine, Flags, ImageOptions, Owners, Passthrough, Submounts, Within,
+};
 use crate::policy;
 use crate::text::{coded, decoded, nearest, shown};
 
@@ -52,6 +54,8 @@ pub struct Settings {
     pub submounts: Option<Submounts>,
     /// Where owners are kept.
     pub owners: Option<Owners>,
+    /// Which part of a file the image is, and what is kept of it.
+    pub image: ImageOptions,
     /// The directory of a database of them.
     pub owners_dir: Option<PathBuf>,
     /// Whose namespaces the mount is to be made in.
@@ -147,6 +151,9 @@ impl Settings {
             "submounts" => self.submounts = Some(submounts(text("submounts", value)?)?),
             "owners" => self.owners = Some(owners(text("owners", value)?)?),
             "owners-dir" => self.owners_dir = Some(owners_dir(value)?),
+            "offset" => self.image.part.offset = size("offset", value)?,
+            "size" => self.image.part.size = Some(size("size", value)?),
+            "image-cache" => self.image.cache = size("image-cache", value)?,
             "in" => self.within = Some(within(value)?),
             "with-pid" => self.with_pid = Some(with_pid(text("with-pid", value)?)?),
             "log" => self.log = Some(log(value)?),
@@ -181,11 +188,27 @@ impl Settings {
             (self.submounts.is_some(), "submounts"),
             (self.owners.is_some(), "owners"),
             (self.owners_dir.is_some(), "owners-dir"),
+            (self.image != ImageOptions::default(), "offset, size or image-cache"),
             (self.with_pid.is_some(), "with-pid"),
             (self.log.is_some(), "log"),
         ];
         given.into_iter().find_map(|(given, name)| given.then_some(name))
     }
+}
+
+/// Reads a number of bytes, with K, M or G for powers of 1024.
+fn size(name: &str, value: &OsStr) -> Result<u64, Fault> {
+    let value = text(name, value)?;
+    let units = [("K", 10), ("M", 20), ("G", 30), ("", 0)];
+    let unit = units.iter().find_map(|(unit, shift)| Some((value.strip_suffix(unit)?, shift)));
+    let bytes = unit.and_then(|(number, shift)| {
+        let number: u64 = number.parse().ok().filter(|_| !number.starts_with('+'))?;
+        number.checked_mul(1 << shift)
+    });
+    bytes.ok_or_else(|| {
+        Fault::usage(format!("option {name}: {value}: no number of bytes"))
+            .hint("write 1048576, 1024K or 1M")
+    })
 }
 
 fn text<'a>(name: &str, value: &'a OsStr) -> Result<&'a str, Fault> {

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use super::attach::clear_dead;
 use super::error::MountError;
-use super::options::Options;
+use super::options::{Cache, Options};
 
 /// Where everything is, by paths that stay right in another directory.
 #[derive(Clone, Debug)]
@@ -58,9 +59,35 @@ pub fn callers(options: &Options) -> Result<(), MountError> {
 /// Returns the source by an absolute path without symbolic links.
 ///
 /// # Errors
-/// `Source`: it is missing, out of reach, or no directory.
+/// `Source`: it is missing, out of reach, or neither a directory nor an image.
 pub fn source(path: &Path) -> Result<PathBuf, MountError> {
-    directory(path).map_err(|why| MountError::Source { path: path.to_owned(), why })
+    let found =
+        directory(path).or_else(|why| if is_image(path) { path.canonicalize() } else { Err(why) });
+    found.map_err(|why| MountError::Source { path: path.to_owned(), why })
+}
+
+/// Reports whether a source is a file system image, and not a directory.
+pub fn is_image(source: &Path) -> bool {
+    let kind = std::fs::metadata(source).map(|metadata| metadata.file_type());
+    kind.is_ok_and(|kind| kind.is_file() || kind.is_block_device())
+}
+
+/// Checks that no option asks for what an image does not have.
+///
+/// # Errors
+/// `OfImage`.
+pub(super) fn of_image(options: &Options) -> Result<(), MountError> {
+    let never = "nothing in it is ever changed; leave it out";
+    if !options.owners.is_native() {
+        return Err(MountError::OfImage("owners", "its owners are those recorded in it"));
+    }
+    if options.flags.read_only == Some(false) {
+        return Err(MountError::OfImage("rw", never));
+    }
+    if options.cache == Cache::Exclusive {
+        return Err(MountError::OfImage("cache=exclusive", never));
+    }
+    Ok(())
 }
 
 /// Checks that something can be mounted at a path.

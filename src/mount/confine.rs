@@ -34,7 +34,7 @@ const SYSTEM: [&str; 7] = ["/etc", "/usr", "/lib", "/lib64", "/run", "/var/lib/s
 /// What a server goes on to use.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
-    /// The root of the source, if everything is reached from there.
+    /// The root of the source, if files of the host are what is served.
     pub(super) source: Option<OwnedFd>,
     /// Why a process under Landlock would not reach all of it.
     pub(super) unreachable: Option<&'static str>,
@@ -76,7 +76,7 @@ pub(super) fn confine(needs: Needs) -> Said {
         ),
     );
     let hidden = processes_are_hidden();
-    let set = needed_capabilities(needs.supervised, hidden);
+    let set = needed_capabilities(&needs, hidden);
     note(capabilities(set).map_err(|errno| failed("capabilities", errno)));
     if set & caps::SYS_ADMIN != 0 {
         note(Err(ADMIN.to_owned()));
@@ -99,11 +99,14 @@ const ADMIN: &str = "SYS_ADMIN is for passthrough, trusted.* attributes, watchin
                      and copies of mounts";
 
 /// Returns which capabilities are kept, of those that there are.
-fn needed_capabilities(supervised: bool, hidden: bool) -> u64 {
+fn needed_capabilities(needs: &Needs, hidden: bool) -> u64 {
     let permitted = Caps::get().map_or(0, |caps| caps.permitted);
-    let mut set = FILES;
+    let supervised = needs.supervised;
+    // An image is a file that is open.
+    let host = needs.source.is_some();
+    let mut set = if host { FILES } else { 0 };
     // In another user namespace it counts for none of that but mounts, which are made.
-    if is_in_initial_namespace() {
+    if host && is_in_initial_namespace() {
         set |= caps::SYS_ADMIN;
     }
     if !supervised {
@@ -163,9 +166,11 @@ fn allowed(needs: &Needs) -> Result<Vec<Allowed>, &'static str> {
     if let Some(why) = needs.unreachable {
         return Err(why);
     }
-    let source = needs.source.as_ref().and_then(|source| source.try_clone().ok());
-    let source = source.ok_or("the source is no directory of the host")?;
-    let mut allowed = vec![Allowed::at(source, Right::Change)];
+    let mut allowed = Vec::new();
+    if let Some(source) = &needs.source {
+        let source = source.try_clone().map_err(|_| "the source cannot be held once more")?;
+        allowed.push(Allowed::at(source, Right::Change));
+    }
     allowed.extend(Allowed::beneath(Path::new(fuse::FUSE_DEVICE), Right::Device));
     allowed.extend(needs.writes.iter().filter_map(|path| Allowed::beneath(path, Right::Change)));
     let reads = SYSTEM.iter().map(Path::new).chain(needs.reads.iter().map(PathBuf::as_path));

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::check::is_image;
 use super::error::MountError;
 use super::idmapped;
 use super::options::{Engine, Options};
@@ -121,7 +122,13 @@ pub(super) fn choose(options: &Options, source: &Path) -> Result<Chosen, MountEr
     if options.engine == Engine::Fuse {
         return Ok(Chosen::Server(Server::Asked));
     }
-    match idmapped::make(options, source) {
+    let made = if is_image(source) {
+        let asked = "the source is an image, which the kernel would have to parse itself";
+        Err(Unfit::Option("engine", asked))
+    } else {
+        idmapped::make(options, source)
+    };
+    match made {
         Ok(tree) => {
             log::info!("engine: kernel, which does all that is asked without a server");
             Ok(Chosen::Kernel(tree))

@@ -61,6 +61,12 @@ pub enum MountError {
     /// The source cannot be opened.
     #[error("source {0}")]
     Open(#[from] crate::source::host::HostError),
+    /// The image cannot be served.
+    #[error("image {0}")]
+    Image(#[from] crate::source::image::ImageError),
+    /// An option makes no sense for an image.
+    #[error("option {0}: the source is an image: {1}")]
+    OfImage(&'static str, &'static str),
     /// Owners cannot be kept beside the source.
     #[error("{0}")]
     Owners(#[from] crate::source::owners::OwnersError),
@@ -120,12 +126,13 @@ impl MountError {
     /// use, 32 for a mount that failed.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Policy(_) | Self::Callers(_) | Self::Unknown => 1,
+            Self::Policy(_) | Self::Callers(_) | Self::OfImage(..) | Self::Unknown => 1,
             Self::Background { code, .. } => *code,
             Self::Engine(why) if why.is_asked() => 1,
             Self::Source { .. }
             | Self::Namespace(_)
             | Self::Open(_)
+            | Self::Image(_)
             | Self::Owners(_)
             | Self::Engine(_)
             | Self::Target { .. }

@@ -26,11 +26,13 @@ mod supervise;
 mod tests;
 mod watch;
 
-pub use check::{callers, is_target, source};
+pub use check::{callers, is_image, is_target, source};
 pub use engine::check_engine;
 pub use error::MountError;
 pub use idmapped::{IdMapped, probe};
 pub use namespace::{Within, enter, runtime};
-pub use options::{Atime, Cache, Engine, Flags, Options, Owners, Passthrough, Renew, Submounts};
+pub use options::{
+    Atime, Cache, Engine, Flags, ImageOptions, Options, Owners, Passthrough, Renew, Submounts,
+};
 pub use remount::remount;
 pub use start::mount;

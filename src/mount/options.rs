@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::namespace::Entered;
 use crate::policy::Spec;
 pub use crate::source::host::Submounts;
+pub use crate::source::image::ImageOptions;
 pub use crate::source::owners::Owners;
 
 /// A mount, as its options say.
@@ -37,6 +38,8 @@ pub struct Options {
     pub submounts: Submounts,
     /// Where owners are kept.
     pub owners: Owners,
+    /// Which part of a file the image is, and what is kept of it.
+    pub image: ImageOptions,
     /// What is to translate.
     pub engine: Engine,
     /// Whose namespaces this process has entered for it; `None`: it is in those that

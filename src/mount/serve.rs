@@ -1,7 +1,7 @@
 //! The process that serves a mount, from its start to its end.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::asking::Asking;
 use super::attach::{self, Place, Way};
-use super::check::Paths;
+use super::check::{Paths, is_image, of_image};
 use super::confine::{Needs, confine};
 use super::describe::{self, Made};
 use super::engine::Server;
@@ -26,7 +26,7 @@ use crate::fs::{Config, Fs};
 use crate::fuse::{Session, SessionOptions};
 use crate::policy::Policy as _;
 use crate::source::host::{Host, HostOptions};
-use crate::source::{Source, owners};
+use crate::source::{Source, image, owners};
 use crate::sys::cred::may_mount;
 use crate::sys::signal::{Asked, Signals};
 use crate::sys::{daemon, memory, mount_namespace};
@@ -142,6 +142,9 @@ const BY_HANDLE: &str = "it judges a file by the directories above it, and those
 /// # Errors
 /// If it cannot be opened.
 pub(super) fn open_source(options: &Options, path: &Path) -> Result<Opened, MountError> {
+    if is_image(path) {
+        return open_image(options, path);
+    }
     let submounts = options.submounts;
     let staging = !options.owners.is_native();
     let source = Host::open(path, &HostOptions { submounts, staging })?;
@@ -153,16 +156,29 @@ pub(super) fn open_source(options: &Options, path: &Path) -> Result<Opened, Moun
     if !options.owners.is_native() {
         log::info!("owners: {}", options.owners.word());
     }
+    let root = source.top().try_clone_to_owned().map_err(MountError::doing("the source"))?;
     let unreachable = source.opens_files_by_handle().then_some(BY_HANDLE);
-    let root: Option<OwnedFd> = source.top().try_clone_to_owned().ok();
     // Lists in the source are read by its path again.
     let mut reads: Vec<PathBuf> = options.renew.directories().to_vec();
     reads.push(path.to_owned());
     // Where it cannot be, publishing says why.
     let writes = control::directory().into_iter().chain(options.owners.directory()).collect();
-    let needs = Needs { source: root, unreachable, reads, writes, supervised: false };
+    let needs = Needs { source: Some(root), unreachable, reads, writes, supervised: false };
     let source = owners::open(Arc::new(source), path, &options.owners)?;
     Ok(Opened { source, submounts: shown, needs })
+}
+
+/// Opens an image: nothing but its file is used from then on.
+///
+/// # Errors
+/// If it cannot be served, or an option is about a directory.
+fn open_image(options: &Options, path: &Path) -> Result<Opened, MountError> {
+    of_image(options)?;
+    let source = image::open(path, &options.image)?;
+    let reads = options.renew.directories().to_vec();
+    let writes = control::directory().into_iter().collect();
+    let needs = Needs { source: None, unreachable: None, reads, writes, supervised: false };
+    Ok(Opened { source: Arc::new(source), submounts: Submounts::Hide, needs })
 }
 
 /// Starts the thread that lets nodes and memory go, for as long as the file system is

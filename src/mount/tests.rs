@@ -84,6 +84,7 @@ fn options_of(target: &Path) -> Options {
         allow_idmap: false,
         submounts: Submounts::Follow,
         owners: Owners::Native,
+        image: super::ImageOptions::default(),
         engine: Engine::Fuse,
         within: None,
         foreground: true,

@@ -49,6 +49,15 @@ pub enum ImageError {
         /// What can be done.
         way: String,
     },
+    /// This program was built without a reader of the format.
+    #[error("{}: {format}: this idmapfs was built without it; build it with --features {format}",
+            shown(.path))]
+    Absent {
+        /// The file.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+    },
     /// It is damaged where it begins.
     #[error("{}: {format}: damaged: {what}; {check} may say more", shown(.path))]
     Damaged {

@@ -11,6 +11,7 @@ mod dir;
 mod error;
 mod file;
 mod listing;
+mod probe;
 mod source;
 #[cfg(feature = "squashfs")]
 pub mod squashfs;
@@ -20,6 +21,8 @@ mod tests;
 use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::attr::{Attr, FileKind};
 use crate::error::{Errno, Error, Result};
@@ -28,7 +31,59 @@ use crate::source::Statfs;
 
 pub use device::{Device, Part};
 pub use error::ImageError;
+pub use probe::{Format, probe};
 pub use source::ImageSource;
+
+/// How much of an image is kept in memory unless told otherwise, in bytes.
+pub const DEFAULT_CACHE: u64 = 128 << 20;
+
+/// What is to be known to open an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageOptions {
+    /// Which bytes of the file it is.
+    pub part: Part,
+    /// How many bytes of memory may be kept of what was read and unpacked.
+    pub cache: u64,
+}
+
+impl Default for ImageOptions {
+    fn default() -> Self {
+        Self { part: Part::default(), cache: DEFAULT_CACHE }
+    }
+}
+
+/// Opens the image in a file, whatever its format.
+///
+/// # Errors
+/// Names the file, what is wrong with it, and the way out.
+pub fn open(path: &Path, options: &ImageOptions) -> std::result::Result<ImageSource, ImageError> {
+    let device = Arc::new(Device::open(path, options.part)?);
+    let image = read(&device)?;
+    for note in &image.about().notes {
+        log::info!("image: {note}");
+    }
+    Ok(ImageSource::new(image, device, options.cache))
+}
+
+/// Returns the reader of an image.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(device: &Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageError> {
+    let format = probe(device)?;
+    match format {
+        #[cfg(feature = "squashfs")]
+        Format::Squashfs => squashfs::open(Arc::clone(device)),
+        #[cfg(not(feature = "squashfs"))]
+        Format::Squashfs => absent(device, format),
+        Format::Ext4 | Format::Erofs => absent(device, format),
+    }
+}
+
+/// Says that there is no reader of a format.
+fn absent(device: &Device, format: Format) -> std::result::Result<Arc<dyn Image>, ImageError> {
+    Err(ImageError::Absent { path: device.path().to_owned(), format: format.word() })
+}
 
 /// Returns the error of what is damaged.
 const fn eio() -> Error {
