@@ -10,7 +10,9 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Group, User};
 
+use crate::mount::{ImageOptions, is_image};
 use crate::policy::{Names, Place, Unread, file, passwd};
+use crate::source::image;
 use crate::sys::accounts;
 use crate::sys::procfs::Procfs;
 use crate::text::plain;
@@ -20,6 +22,8 @@ use crate::text::plain;
 pub struct HostNames {
     /// The paths by which the source goes, absolute; none: there is no source.
     source: Vec<PathBuf>,
+    /// Which part of its file the source is, where that is an image.
+    image: ImageOptions,
     /// Whether nothing but the text of `/etc/passwd` and `/etc/group` is asked.
     plain: bool,
 }
@@ -35,7 +39,12 @@ impl HostNames {
     pub fn new(source: &Path) -> Self {
         let written = std::path::absolute(source).ok();
         let real = source.canonicalize().ok();
-        Self { source: written.into_iter().chain(real).collect(), plain: false }
+        Self { source: written.into_iter().chain(real).collect(), ..Self::default() }
+    }
+
+    /// Takes what is to be known of a source that is an image.
+    pub fn image(self, image: ImageOptions) -> Self {
+        Self { image, ..self }
     }
 
     /// Asks no NSS: its libraries are those of whose namespaces this process is in.
@@ -61,12 +70,25 @@ impl HostNames {
     /// Reads a list in the source.
     fn of_source(&self, below: &Path) -> Result<Vec<u8>, Unread> {
         let source = self.source.first().ok_or(Unread::NoSource)?;
+        if is_image(source) {
+            return self.of_image(source, below).map_err(Unread::Failed);
+        }
         let open = || {
             let root = openat(AT_FDCWD, source, PATH | OFlag::O_DIRECTORY, Mode::empty())?;
             let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
             openat2(root, below, OpenHow::new().flags(PATH).resolve(resolve))
         };
         read(open).map_err(Unread::Failed)
+    }
+}
+
+impl HostNames {
+    /// Reads a list in an image.
+    fn of_image(&self, image: &Path, below: &Path) -> Result<Vec<u8>, String> {
+        let source = image::open(image, &self.image).map_err(|error| error.to_string())?;
+        let most = u64::try_from(file::MAX_BYTES).unwrap_or(u64::MAX);
+        let read = source.contents(below, most);
+        read.map_err(|error| plain(&io::Error::from_raw_os_error(error.errno().0)))
     }
 }
 

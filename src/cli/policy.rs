@@ -24,7 +24,7 @@ use crate::text::{plain, shown};
 /// # Errors
 /// The options or a file are wrong, or exclude each other.
 pub fn spec(settings: &Settings, source: &Path) -> Result<Spec, Fault> {
-    let names = HostNames::new(source).plain(settings.within.is_some());
+    let names = HostNames::new(source).image(settings.image).plain(settings.within.is_some());
     let Some(path) = &settings.policy_file else {
         return Ok(Spec::from_options(&settings.policy, &names)?);
     };

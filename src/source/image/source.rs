@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use super::ahead::Ahead;
@@ -136,7 +137,10 @@ impl Inner {
 
     fn listing(&self, dir: Nid) -> Result<Arc<Listing>> {
         self.unchanged()?;
-        let make = || Listing::new(self.image.list(dir)?);
+        let make = || match self.image.attr(dir)?.kind.is_dir() {
+            true => Listing::new(self.image.list(dir)?),
+            false => Err(Error::Os(Errno(libc::ENOTDIR))),
+        };
         self.listings.get(dir, Listing::bytes, make)
     }
 
@@ -321,5 +325,34 @@ impl Source for ImageSource {
         _rights: Rights,
     ) -> Result<()> {
         Err(read_only())
+    }
+}
+
+impl ImageSource {
+    /// Reads a regular file by its path from the root; symbolic links are not followed.
+    ///
+    /// # Errors
+    /// As open(2): `ENOENT`, `ENOTDIR`; `ELOOP` for a symbolic link; `EFBIG` for more
+    /// than `most` bytes; `EINVAL` for what is no regular file, and for a path with `..`.
+    pub fn contents(&self, path: &Path, most: u64) -> Result<Vec<u8>> {
+        let (mut node, mut found) = self.root()?;
+        for part in path.components() {
+            let Component::Normal(name) = part else { return Err(Error::Invalid) };
+            (node, found) = self.reach(&node, Name::new(name)?)?;
+        }
+        let error = |errno| Err(Error::Os(Errno(errno)));
+        match found.attr.kind {
+            FileKind::Regular if found.attr.size <= most => {}
+            FileKind::Regular => return error(libc::EFBIG),
+            FileKind::Symlink => return error(libc::ELOOP),
+            FileKind::Directory
+            | FileKind::Fifo
+            | FileKind::Socket
+            | FileKind::CharDevice
+            | FileKind::BlockDevice => return Err(Error::Invalid),
+        }
+        let mut bytes = vec![0; usize::try_from(found.attr.size).map_err(|_| eio())?];
+        self.open(&node, libc::O_RDONLY)?.read(0, &mut bytes)?;
+        Ok(bytes)
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::ops::{ControlFlow, Range};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -224,6 +225,19 @@ fn files_are_found_by_their_handle() {
     assert_eq!(source.getattr(&node.unwrap()).unwrap().ino, 22);
     let none = source.lookup(&root, Name::new(OsStr::new("none")).unwrap());
     assert!(none.unwrap_err().is(libc::ENOENT));
+}
+
+#[test]
+fn a_file_is_read_by_its_path() {
+    let (source, _file, _) = source();
+    let read = |path: &str| source.contents(Path::new(path), 3000);
+    assert!(read("file").unwrap().into_iter().eq((0..SIZE).map(byte)));
+    for (path, errno) in
+        [("none", libc::ENOENT), ("file/x", libc::ENOTDIR), ("../file", libc::EINVAL)]
+    {
+        assert!(read(path).unwrap_err().is(errno), "{path}");
+    }
+    assert!(source.contents(Path::new("file"), 2499).unwrap_err().is(libc::EFBIG));
 }
 
 #[test]
