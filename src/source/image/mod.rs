@@ -8,6 +8,8 @@ mod ahead;
 mod cache;
 mod device;
 mod dir;
+#[cfg(feature = "erofs")]
+pub mod erofs;
 mod error;
 mod file;
 mod listing;
@@ -76,7 +78,11 @@ pub fn read(device: &Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageEr
         Format::Squashfs => squashfs::open(Arc::clone(device)),
         #[cfg(not(feature = "squashfs"))]
         Format::Squashfs => absent(device, format),
-        Format::Ext4 | Format::Erofs => absent(device, format),
+        #[cfg(feature = "erofs")]
+        Format::Erofs => erofs::open(Arc::clone(device)),
+        #[cfg(not(feature = "erofs"))]
+        Format::Erofs => absent(device, format),
+        Format::Ext4 => absent(device, format),
     }
 }
 
