@@ -499,7 +499,9 @@ impl Filesystem for Adapter {
         let directory = flags.contains(IoctlFlags::FUSE_IOCTL_DIR);
         let answer = attempt(Kind::Ioctl, req, || {
             let caller = convert::caller(req);
-            let file = if directory { Opened::Handle(fh.0) } else { self.file(ino, fh, false)? };
+            let dir = directory.then(|| self.dir(req, ino, fh.0)).transpose()?;
+            let file = dir.as_ref().map(|dir| Opened::Handle(dir.handle));
+            let file = file.map_or_else(|| self.file(ino, fh, false), Ok)?;
             let output = self.fs.ioctl(&caller, file.handle(), directory, command, input)?;
             if narrow(output.len())? <= room { Ok(output) } else { Err(Error::Invalid) }
         });

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::require;
 use crate::support::image::Ext4;
@@ -260,5 +260,20 @@ fn directories_are_listed_without_being_opened() {
         let stats: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
         let opened = stats["requests"]["opendir"].as_u64().unwrap_or(0);
         assert!(opened <= 4, "{opened} times");
+    });
+}
+
+#[test]
+fn a_directory_that_was_not_opened_has_its_flags() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let (disk, ours) = exclusive(sandbox, &[]);
+        fs::create_dir(disk.join("dir")).unwrap();
+        let flags = |path: &Path| raw::get_flags(File::open(path).unwrap().as_fd());
+        raw::set_flags(File::open(disk.join("dir")).unwrap().as_fd(), 0x40).expect("chattr +d");
+        // An overlay asks this of a directory before it copies it up.
+        for _ in 0..2 {
+            assert_eq!(flags(&ours.at("dir")), flags(&disk.join("dir")));
+        }
     });
 }
