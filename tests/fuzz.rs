@@ -22,6 +22,7 @@ mod fuzz {
     mod bytes;
     mod collection;
     mod engine;
+    mod images;
     #[allow(unsafe_code, reason = "an allocator, and counters that the compiler fills")]
     mod measure;
     mod policies;
@@ -33,5 +34,6 @@ mod fuzz {
 
 #[path = "pure/host.rs"]
 mod host;
-#[path = "support/rng.rs"]
-mod rng;
+#[allow(dead_code, reason = "the harness of mounts, of which images are made here")]
+mod support;
+use support::rng;

@@ -31,6 +31,7 @@ mod mount {
     mod files;
     mod hidden;
     mod idmap;
+    mod images;
     mod inputs;
     mod lifetime;
     mod limits;

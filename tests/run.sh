@@ -10,8 +10,8 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-packages=(acl attr bindfs buildah catatonit crun e2fsprogs fuse-overlayfs fuse3 gcc libc6-dev libcap2-bin mount
-          podman quota rsync systemd uidmap util-linux xfsprogs)
+packages=(acl attr bindfs buildah catatonit crun e2fsprogs erofs-utils fuse-overlayfs fuse3 gcc libc6-dev libcap2-bin
+          mount podman quota rsync squashfs-tools systemd uidmap util-linux xfsprogs)
 pjdfstest_version=0.2.2
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export IDMAPFS_PJDFSTEST=$target/pjdfstest/bin/pjdfstest
@@ -62,8 +62,8 @@ section_fuzz() {
     local -x RUSTC_WORKSPACE_WRAPPER=$PWD/tests/fuzz/rustc.sh
     local run=(cargo test --locked --profile fuzz --test fuzz)
     "${run[@]}" --no-run || return
-    for test in acls policies words; do
-        "${run[@]}" --quiet -- --exact "fuzz::$test::$test" --nocapture &
+    for test in acls::acls policies::policies words::words images::squashfs; do
+        "${run[@]}" --quiet -- --exact "fuzz::$test" --nocapture &
         running+=($!)
     done
     for test in "${running[@]}"; do

@@ -16,6 +16,10 @@ pub enum Feature {
     Ext4Loop,
     /// The kernel has idmapped mounts of ext4.
     Idmap,
+    /// mksquashfs, and a kernel that mounts what it makes.
+    Squashfs,
+    /// mkfs.erofs, and a kernel that mounts what it makes.
+    Erofs,
     /// Ordinary users can make user namespaces, and newuidmap is there.
     UserNamespaces,
     /// fusermount3 is installed set-uid root.
@@ -99,6 +103,8 @@ fn probe(feature: Feature) -> Answer {
             let map = idmap::IdMap::both("0:100000:10");
             idmap::try_mount(&image.root, &sandbox.dir("idmapped"), &map, true)
         }),
+        Feature::Squashfs => tool("mksquashfs").and_then(|()| kernel_mounts("squashfs")),
+        Feature::Erofs => tool("mkfs.erofs").and_then(|()| kernel_mounts("erofs")),
         Feature::UserNamespaces => {
             tool("newuidmap")?;
             let probe =
@@ -168,6 +174,14 @@ fn errno(what: &str, errno: i32) -> String {
 fn tool(name: &str) -> Result<(), String> {
     let found = output("bash", &["-c", &format!("PATH=$PATH:/usr/sbin:/sbin type -P {name}")]);
     found.status.success().then_some(()).ok_or(format!("{name} is not installed"))
+}
+
+/// Whether the kernel has a file system, or a module of it.
+fn kernel_mounts(kind: &str) -> Answer {
+    let _ = output("bash", &["-c", &format!("PATH=$PATH:/sbin:/usr/sbin modprobe -q {kind}")]);
+    let all = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let there = all.split_whitespace().any(|word| word == kind);
+    there.then_some(()).ok_or_else(|| format!("the kernel has no {kind}"))
 }
 
 fn in_sandbox(body: fn(&Sandbox) -> Result<(), String>) -> Result<(), String> {

@@ -4,6 +4,7 @@ pub mod document;
 pub mod features;
 pub mod idmap;
 pub mod image;
+pub mod images;
 pub mod ours;
 pub mod raw;
 pub mod rng;

@@ -1,0 +1,98 @@
+//! The kernel's loop mounts of images beside what they were made of.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use super::compare::{Except, differences, disorder};
+use crate::require;
+use crate::support::images::{Loop, image, tree};
+use crate::support::{raw, sandbox};
+
+/// Images have what they were made of, as the kernel sees it: or there is nothing to
+/// compare with.
+#[test]
+fn images_have_what_they_were_made_of() {
+    require!(Root, Squashfs, Erofs, Ext4Loop);
+    for name in ["ext4-kernel", "squashfs", "erofs"] {
+        let (path, kind) = image(name).expect("tools of Debian 12 make it");
+        sandbox(move |sandbox| {
+            let made = sandbox.dir("made");
+            tree::make(&made, kind.contents, kind.format);
+            let kernel = Loop::new(sandbox, &path, kind);
+            same(name, &made, &kernel.root);
+            assert_eq!(disorder(&kernel.root.join("many")), None);
+        });
+    }
+}
+
+/// Fails where an image has not what a tree has that was made a moment later.
+fn same(name: &str, made: &Path, shown: &Path) {
+    for dir in ["data", "deep", "devices", "ids", "many", "names"] {
+        let (found, files) = differences(&made.join(dir), &shown.join(dir), Except::Identity);
+        // Whole seconds without a sign are all that squashfs has.
+        let times = |line: &&String| !line.contains(": mtime: ");
+        let found: Vec<_> = found.iter().filter(times).collect();
+        assert!(found.is_empty() && files > 5, "{name}/{dir}: {files} files, {found:?}");
+    }
+}
+
+/// Two trees of one file each, in which one thing is not the same.
+fn changed(dir: PathBuf, change: fn(&Path)) -> PathBuf {
+    fs::create_dir_all(dir.join("sub")).unwrap();
+    fs::write(dir.join("file"), "contents").unwrap();
+    symlink("target", dir.join("link")).unwrap();
+    raw::set_xattr(&dir.join("file"), "user.a", b"value", 0).unwrap();
+    change(&dir);
+    for name in ["file", "link", "sub"] {
+        // It may be what was removed.
+        let _ = raw::utimens(&dir.join(name), [(5, 5), (5, 5)], false);
+    }
+    raw::utimens(&dir, [(5, 5), (5, 5)], false).unwrap();
+    dir
+}
+
+#[test]
+fn the_comparison_sees_each_difference() {
+    require!(Root);
+    type Change = (&'static str, fn(&Path));
+    let changes: [Change; 12] = [
+        ("", |_| ()),
+        ("mode", |dir| {
+            raw::chmod(&dir.join("file"), 0o600).unwrap();
+        }),
+        ("uid", |dir| {
+            raw::chown(&dir.join("file"), 5, 0, false).unwrap();
+        }),
+        ("gid", |dir| {
+            raw::chown(&dir.join("link"), 0, 5, false).unwrap();
+        }),
+        ("the first that differs", |dir| fs::write(dir.join("file"), "contentz").unwrap()),
+        ("size", |dir| fs::write(dir.join("file"), "content").unwrap()),
+        ("nlink", |dir| fs::hard_link(dir.join("file"), dir.join("sub/file")).unwrap()),
+        ("is too many", |dir| fs::write(dir.join("more"), "").unwrap()),
+        ("is missing", |dir| fs::remove_dir(dir.join("sub")).unwrap()),
+        ("value of", |dir| {
+            raw::set_xattr(&dir.join("file"), "user.a", b"valuf", 0).unwrap();
+        }),
+        ("attributes", |dir| {
+            raw::set_xattr(&dir.join("sub"), "user.b", b"", 0).unwrap();
+        }),
+        ("target", |dir| {
+            fs::remove_file(dir.join("link")).unwrap();
+            symlink("Target", dir.join("link")).unwrap();
+        }),
+    ];
+    sandbox(move |sandbox| {
+        let one = changed(sandbox.dir("one"), |_| ());
+        for (at, (want, change)) in changes.into_iter().enumerate() {
+            let other = changed(sandbox.dir(&at.to_string()), change);
+            let (found, _) = differences(&one, &other, Except::Identity);
+            assert_eq!(found.is_empty(), want.is_empty(), "{want}: {found:?}");
+            assert!(want.is_empty() || found.iter().any(|line| line.contains(want)), "{found:?}");
+        }
+        let (found, _) = differences(&one, &one, Except::Nothing);
+        assert!(found.is_empty(), "{found:?}");
+        assert_eq!(disorder(&one), None);
+    });
+}

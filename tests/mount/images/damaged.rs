@@ -1,0 +1,106 @@
+//! Images that are damaged at random: readers neither panic nor hang nor take all
+//! memory.
+//!
+//! `IDMAPFS_SEED` is the seed to begin with, `IDMAPFS_DAMAGED` how many of each format.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, setrlimit};
+
+use crate::require;
+use crate::support::images::damage::{damaged, edits, open, read_all};
+use crate::support::images::{Format, KINDS, image};
+use crate::support::rng::Rng;
+use crate::support::{str, text};
+
+/// How many images of each format are read.
+const IMAGES: u64 = 500;
+
+/// The longest that one may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The most memory that a reader may have.
+const MEMORY: u64 = 1 << 30;
+
+/// What tells a process of this program that it is to read, and what.
+const CHILD: &str = "IDMAPFS_READ_DAMAGED";
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// The names of small images of a format.
+fn few(format: Format) -> Vec<&'static str> {
+    let few = KINDS.iter().filter(|kind| kind.name.starts_with("few-") && kind.format == format);
+    few.map(|kind| kind.name).collect()
+}
+
+/// Returns the damaged image of a seed.
+fn of_seed(whole: &[Vec<u8>], seed: u64) -> Vec<u8> {
+    let mut rng = Rng::new(seed);
+    let whole = &whole[seed as usize % whole.len()];
+    damaged(whole, &edits(&mut rng, whole))
+}
+
+/// Has a process of its own read damaged images, and fails if it does not end well.
+fn read_damaged(format: Format) {
+    let first = number("IDMAPFS_SEED", 1);
+    let count = number("IDMAPFS_DAMAGED", IMAGES);
+    let paths: Vec<_> = few(format).into_iter().map(|name| image(name).unwrap().0).collect();
+    let paths: Vec<_> = paths.iter().map(|path| str(path)).collect();
+    let job = format!("{} {first} {count} {}", format.name(), paths.join(" "));
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "mount::images::damaged::a_reader_of_damaged_images", "--nocapture"]);
+    child.env(CHILD, job).stdin(Stdio::null());
+    let done = child.output().unwrap();
+    let said = text(&done);
+    let last: String = said.lines().rev().take(40).collect::<Vec<_>>().join("\n");
+    assert!(done.status.success() && said.contains("all were read"), "backwards:\n{last}");
+}
+
+/// Reads damaged images where it is asked to; a process of its own, with little memory.
+#[test]
+fn a_reader_of_damaged_images() {
+    let Ok(job) = std::env::var(CHILD) else { return };
+    let mut words = job.split(' ');
+    let mut word = || words.next().expect("a word").to_owned();
+    let format = word();
+    let [first, count] = [word(), word()].map(|word| word.parse::<u64>().unwrap());
+    let formats = [Format::Ext4, Format::Squashfs, Format::Erofs];
+    let format = formats.into_iter().find(|one| one.name() == format).unwrap();
+    let whole: Vec<Vec<u8>> = words.map(|path| fs::read(path).unwrap()).collect();
+    setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).unwrap();
+    static AT: AtomicU64 = AtomicU64::new(0);
+    std::thread::spawn(move || {
+        let (mut last, mut since) = (0, Instant::now());
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = AT.load(Ordering::Relaxed);
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            if since.elapsed() > LIMIT {
+                println!("{}: IDMAPFS_SEED={now} takes longer than {LIMIT:?}", format.name());
+                std::process::abort();
+            }
+        }
+    });
+    for seed in first..first + count {
+        AT.store(seed, Ordering::Relaxed);
+        // Before it is read: it may be the last that is heard.
+        println!("IDMAPFS_SEED={seed} IDMAPFS_DAMAGED=1");
+        if let Ok(image) = open(format, &of_seed(&whole, seed)) {
+            read_all(&*image);
+        }
+    }
+    println!("all were read");
+}
+
+#[test]
+fn a_damaged_squashfs_is_read_to_its_end() {
+    require!(Root, Squashfs);
+    read_damaged(Format::Squashfs);
+}
