@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use crate::images;
 use crate::mounts::KINDS;
 use crate::work::WORKS;
 
@@ -29,6 +30,8 @@ pub struct Args {
     pub dir: Option<PathBuf>,
     /// Our program.
     pub program: PathBuf,
+    /// Images of file systems instead of a directory.
+    pub images: bool,
     /// Only say what there is.
     pub list: bool,
 }
@@ -60,6 +63,7 @@ fn command() -> Command {
             path("program", "FILE", "Measure this idmapfs")
                 .default_value(env!("CARGO_BIN_EXE_idmapfs")),
         )
+        .arg(flag("images", "Measure images of file systems instead of a directory"))
         .arg(flag("list", "List the works and the mounts"))
         .arg(flag("bench", "").hide(true))
 }
@@ -75,7 +79,8 @@ pub fn parse(words: &[OsString]) -> Result<Args, clap::Error> {
     let unknown = |given: &[String], known: &[&str]| {
         given.iter().find(|name| !known.contains(&name.as_str())).cloned()
     };
-    let works: Vec<&str> = WORKS.iter().map(|work| work.name).collect();
+    let works = WORKS.iter().chain(images::WORKS).map(|work| work.name);
+    let works: Vec<&str> = works.collect();
     let mounts: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
     let wrong = unknown(&args.only, &works).or_else(|| unknown(&args.mounts, &mounts));
     if let Some(name) = wrong {
@@ -101,6 +106,7 @@ fn from(matches: &ArgMatches) -> Args {
         mounts: names("mounts"),
         dir: path("dir"),
         program: path("program").unwrap_or_default(),
+        images: matches.get_flag("images"),
         list: matches.get_flag("list"),
     }
 }

@@ -15,7 +15,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use crate::About as _;
 use crate::mounts::{DISK_ID, Live};
 use crate::place::Place;
-use crate::{tree, visible, work};
+use crate::{images, tree, visible, work};
 
 /// The first word of a child; then come its task and [`Job`].
 pub const WORD: &str = "--child";
@@ -110,6 +110,7 @@ pub fn main(words: &[OsString]) -> io::Result<ExitCode> {
         "many" => tree::many(&job.root, job.name.parse().about("a number")?)?,
         "walk-many" => tree::walk_many(&job.root)?,
         "verify" => verify(&job)?,
+        "verify-image" => images::verify(&job)?,
         visible::TASK => visible::look(&job)?,
         name => {
             let sample = work::body(name).ok_or(io::ErrorKind::InvalidInput)?(&job)?;

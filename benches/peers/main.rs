@@ -15,6 +15,7 @@ mod args;
 mod child;
 mod data;
 mod files;
+mod images;
 mod machine;
 mod measure;
 mod mounts;

@@ -13,6 +13,7 @@ use crate::About as _;
 use crate::args::{self, Args};
 use crate::child;
 use crate::data::read_whole;
+use crate::images;
 use crate::machine::Machine;
 use crate::mounts::{KINDS, Kind, Live};
 use crate::place::{self, Place};
@@ -38,6 +39,10 @@ pub fn main(words: &[OsString]) -> io::Result<ExitCode> {
     let args = args::parse(rest).map_err(io::Error::other)?;
     let scratch = own.last().ok_or(io::ErrorKind::InvalidInput)?;
     let place = Place::new(Path::new(scratch), &args)?;
+    if args.images {
+        images::main(place, &args)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let works: Vec<&Work> = chosen(WORKS, &args.only, |work| work.name);
     let native = "native".to_owned();
     let mut names = args.mounts.clone();
@@ -103,7 +108,14 @@ fn check(kind: &Kind, place: &Place) -> io::Result<()> {
     child::verify_disk(place, &name)
 }
 
-fn measure(work: &Work, kinds: &[&'static Kind], place: &Place, args: &Args, report: &mut Report) {
+/// Measures a work on all mounts, round by round.
+pub fn measure(
+    work: &Work,
+    kinds: &[&'static Kind],
+    place: &Place,
+    args: &Args,
+    report: &mut Report,
+) {
     let rounds = match work.how {
         How::Child(..) | How::Start => args.rounds,
         How::Visible | How::Memory => 1,
@@ -183,6 +195,10 @@ fn prepare(before: Before, live: &Live, place: &Place, name: &str) -> io::Result
         Before::Forgotten => {
             child::run("cold-walk", live, place, name)?;
             place::forget()?;
+            thread::sleep(SETTLE);
+        }
+        Before::Cold => {
+            place::forget_all()?;
             thread::sleep(SETTLE);
         }
         Before::WarmOnDisk => read_whole(&place.source.join("big"))?,

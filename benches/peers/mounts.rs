@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use crate::About as _;
 use crate::child;
-use crate::place::Place;
+use crate::place::{self, Place};
 use crate::sys::id_map::Line;
 use crate::sys::{mount, namespace};
 
@@ -44,6 +44,10 @@ pub struct Kind {
 /// How a mount is made.
 #[derive(Clone, Copy, Debug)]
 pub enum How {
+    /// An image by the kernel.
+    Loop,
+    /// An image by this program: its arguments for the image and the mount point.
+    Image(&'static str, fn(&str, &str) -> Vec<String>),
     /// Not at all.
     Native,
     /// By the kernel alone.
@@ -151,16 +155,29 @@ impl Live {
                 command.args(arguments(place, &point));
                 Some(command)
             }
-            How::Kernel => None,
+            How::Image(program, arguments) => {
+                let ours = Path::new("idmapfs") == Path::new(program);
+                let program = if ours { place.program.as_path() } else { Path::new(program) };
+                let [image, at] = [&place.image, &point].map(|path| path.display().to_string());
+                let mut command = Command::new(program);
+                command.args(arguments(&image, &at));
+                Some(command)
+            }
+            How::Kernel | How::Loop => None,
         };
         live.root.clone_from(&point);
-        live.id = VIEW_ID;
+        let of_image = matches!(kind.how, How::Loop | How::Image(..));
+        live.id = if of_image { 0 } else { VIEW_ID };
         live.points.push(point.clone());
         let start = Instant::now();
         match command {
             Some(mut command) => {
                 live.server = Some(spawn(&mut command, &log)?);
-                live.wait(start, &log)?;
+                live.wait(start, &log, of_image)?;
+            }
+            None if of_image => {
+                let mut mount = Command::new("mount");
+                place::run(mount.args(["-o", "loop,ro"]).arg(&place.image).arg(&point))?;
             }
             None => kernel(&place.source, &point)?,
         }
@@ -181,11 +198,11 @@ impl Live {
         Ok(())
     }
 
-    /// Waits until the server shows the right owner.
-    fn wait(&mut self, start: Instant, log: &Path) -> io::Result<()> {
+    /// Waits until the server shows the tree, with the right owner where that is known.
+    fn wait(&mut self, start: Instant, log: &Path, any_owner: bool) -> io::Result<()> {
         let tree = self.root.join("tree");
         loop {
-            if fs::symlink_metadata(&tree).is_ok_and(|meta| meta.uid() == self.id) {
+            if fs::symlink_metadata(&tree).is_ok_and(|meta| any_owner || meta.uid() == self.id) {
                 return Ok(());
             }
             let ended = self.server.as_mut().map(Child::try_wait).transpose()?.flatten();

@@ -13,6 +13,7 @@ use nix::unistd::geteuid;
 
 use crate::About as _;
 use crate::args::{self, Args};
+use crate::images;
 use crate::mounts::KINDS;
 use crate::work::WORKS;
 
@@ -47,7 +48,7 @@ pub fn main(words: &[OsString]) -> io::Result<ExitCode> {
 
 fn list() {
     println!("works:");
-    for work in WORKS {
+    for work in WORKS.iter().chain(images::WORKS) {
         for row in work.rows {
             println!("  {:12} {}", work.name, row.title);
         }

@@ -24,6 +24,8 @@ pub struct Place {
     pub disk: PathBuf,
     /// What is mounted; it belongs to the disk id.
     pub source: PathBuf,
+    /// An image that is mounted instead.
+    pub image: PathBuf,
     /// A copy of idmapfs that every user may run.
     pub program: PathBuf,
     /// A copy of this program that every user may run.
@@ -60,7 +62,7 @@ impl Place {
         copy(&args.program, &program).about("idmapfs")?;
         copy(Path::new("/proc/self/exe"), &own)?;
         open_dev_fuse(&disk)?;
-        Ok(Self { disk, source, program, own, files: args.files })
+        Ok(Self { disk, source, image: PathBuf::new(), program, own, files: args.files })
     }
 
     /// Makes a directory to mount at.

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::child::{Job, Sample};
-use crate::{data, files};
+use crate::{data, files, images};
 
 /// What is done, and how it is measured.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub enum Before {
     Any,
     /// The tree was walked, and then the kernel forgot names and inodes.
     Forgotten,
+    /// Nothing of any file is in memory.
+    Cold,
     /// The big file is in memory, though this mount has not read it.
     WarmOnDisk,
 }
@@ -94,7 +96,8 @@ impl Goals {
     }
 }
 
-const fn goal(ours: f64) -> Goals {
+/// Returns one for all of ours.
+pub const fn goal(ours: f64) -> Goals {
     Goals { ours: Some(ours), plain: None, exclusive: None }
 }
 
@@ -107,11 +110,13 @@ const fn plain(plain: f64, exclusive: Option<f64>) -> Goals {
     Goals { ours: None, plain: Some(plain), exclusive }
 }
 
-const fn row(title: &'static str, unit: Unit, goals: Goals) -> Row {
+/// Returns a row.
+pub const fn row(title: &'static str, unit: Unit, goals: Goals) -> Row {
     Row { title, unit, goals }
 }
 
-const fn work(name: &'static str, rows: &'static [Row], body: Body, before: Before) -> Work {
+/// Returns a work that a child does.
+pub const fn work(name: &'static str, rows: &'static [Row], body: Body, before: Before) -> Work {
     Work { name, rows, how: How::Child(body, before) }
 }
 
@@ -185,7 +190,7 @@ pub const WORKS: &[Work] = &[
 
 /// Returns what a child does for a work.
 pub fn body(name: &str) -> Option<Body> {
-    let work = WORKS.iter().find(|work| work.name == name)?;
+    let work = WORKS.iter().chain(images::WORKS).find(|work| work.name == name)?;
     match work.how {
         How::Child(body, _) => Some(body),
         How::Memory | How::Visible | How::Start => None,
