@@ -278,6 +278,8 @@ impl Data {
         let holes = inode.block_sizes.iter().zip(0_u64..).filter(|(word, _)| **word == 0);
         let hole = |(_, index): (&u32, u64)| self.length_at(index, inode.file_size);
         let sparse = holes.filter(|_| extended).map(hole).fold(0, u64::saturating_add);
+        // mksquashfs leaves a byte of a file that is all hole.
+        let sparse = sparse.min(inode.file_size.saturating_sub(1));
         inode.file_size.saturating_sub(sparse).div_ceil(UNIT)
     }
 
