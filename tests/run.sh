@@ -62,7 +62,7 @@ section_fuzz() {
     local -x RUSTC_WORKSPACE_WRAPPER=$PWD/tests/fuzz/rustc.sh
     local run=(cargo test --locked --profile fuzz --test fuzz)
     "${run[@]}" --no-run || return
-    for test in acls::acls policies::policies words::words images::squashfs; do
+    for test in acls::acls policies::policies words::words images::{ext4,squashfs,erofs}; do
         "${run[@]}" --quiet -- --exact "fuzz::$test" --nocapture &
         running+=($!)
     done

@@ -27,9 +27,21 @@ fn fuzz<const FORMAT: usize>() {
 }
 
 #[test]
+fn ext4() {
+    require!(Root, Ext4Loop);
+    fuzz::<0>();
+}
+
+#[test]
 fn squashfs() {
     require!(Root, Squashfs);
     fuzz::<1>();
+}
+
+#[test]
+fn erofs() {
+    require!(Root, Erofs);
+    fuzz::<2>();
 }
 
 /// Encodes changes of one of the images.

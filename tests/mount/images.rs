@@ -1,6 +1,10 @@
-//! Images of file systems: how they are made and compared, and what readers do with those
-//! that are damaged.
+//! Images of file systems: what a mount of ours shows of them is what the kernel's own
+//! loop mount shows.
 
 mod alike;
 mod compare;
+mod container;
 mod damaged;
+mod document;
+mod serving;
+mod upper;

@@ -324,3 +324,9 @@ impl Drop for Loop {
         let _ = nix::mount::umount2(&self.root, nix::mount::MntFlags::MNT_DETACH);
     }
 }
+
+/// Returns the time and the size of a file, which a reader leaves alone.
+pub fn state(image: &Path) -> (u64, std::time::SystemTime) {
+    let metadata = fs::metadata(image).expect("an image");
+    (metadata.len(), metadata.modified().expect("its time"))
+}

@@ -1,4 +1,4 @@
-//! The kernel's loop mounts of images beside what they were made of.
+//! Every image beside the kernel's loop mount of it, with ids as they are and shifted.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,8 +6,67 @@ use std::path::{Path, PathBuf};
 
 use super::compare::{Except, differences, disorder};
 use crate::require;
-use crate::support::images::{Loop, image, tree};
+use crate::support::idmap::{self, IdMap};
+use crate::support::images::{self, Contents, Format, KINDS, Loop, image, tree};
+use crate::support::ours::Ours;
 use crate::support::{raw, sandbox};
+
+const SHIFT: &str = "0:100000:65536";
+
+/// Fails where two trees differ; there are to be this many files at least.
+fn same(what: &str, [one, other]: [&Path; 2], except: Except, least: usize) {
+    let (found, files) = differences(one, other, except);
+    assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+    assert!(files >= least, "{what}: only {files} files");
+}
+
+/// Compares a mount of ours with the kernel's, each of them with ids shifted as well.
+fn alike(name: &'static str) {
+    let Some((path, kind)) = image(name) else { return };
+    sandbox(move |sandbox| {
+        let before = images::state(&path);
+        let kernel = Loop::new(sandbox, &path, kind);
+        let least =
+            if matches!(kind.contents, Contents::Whole | Contents::Huge) { 1_300 } else { 2 };
+        let plain = Ours::new(&path, &sandbox.dir("plain"), &[]);
+        same(name, [&kernel.root, &plain.point], Except::Nothing, least);
+        let map = IdMap::both(SHIFT);
+        let moved = sandbox.dir("kernel-shifted");
+        idmap::mount(&kernel.root, &moved, &map);
+        let shifted = Ours::new(&path, &sandbox.dir("shifted"), &["--map", SHIFT]);
+        let what = format!("{name}, shifted");
+        same(&what, [&moved, &shifted.point], Except::StandIns, least);
+        for dir in ["", "many", "names", "links"].map(|dir| plain.at(dir)) {
+            if let Some(wrong) = dir.exists().then(|| disorder(&dir)).flatten() {
+                panic!("{name}: {wrong}");
+            }
+        }
+        assert_eq!(images::state(&path), before, "{name}: was changed");
+    });
+}
+
+fn all(format: Format) {
+    let of = KINDS.iter().filter(|kind| kind.format == format && kind.contents != Contents::Few);
+    of.for_each(|kind| alike(kind.name));
+}
+
+#[test]
+fn every_ext4_is_as_the_kernel_shows_it() {
+    require!(Root, Fuse, Idmap);
+    all(Format::Ext4);
+}
+
+#[test]
+fn every_squashfs_is_as_the_kernel_shows_it() {
+    require!(Root, Fuse, Squashfs);
+    all(Format::Squashfs);
+}
+
+#[test]
+fn every_erofs_is_as_the_kernel_shows_it() {
+    require!(Root, Fuse, Erofs);
+    all(Format::Erofs);
+}
 
 /// Images have what they were made of, as the kernel sees it: or there is nothing to
 /// compare with.
@@ -20,14 +79,14 @@ fn images_have_what_they_were_made_of() {
             let made = sandbox.dir("made");
             tree::make(&made, kind.contents, kind.format);
             let kernel = Loop::new(sandbox, &path, kind);
-            same(name, &made, &kernel.root);
+            same_but_times(name, &made, &kernel.root);
             assert_eq!(disorder(&kernel.root.join("many")), None);
         });
     }
 }
 
 /// Fails where an image has not what a tree has that was made a moment later.
-fn same(name: &str, made: &Path, shown: &Path) {
+fn same_but_times(name: &str, made: &Path, shown: &Path) {
     for dir in ["data", "deep", "devices", "ids", "many", "names"] {
         let (found, files) = differences(&made.join(dir), &shown.join(dir), Except::Identity);
         // Whole seconds without a sign are all that squashfs has.

@@ -1,9 +1,10 @@
 //! Images that are damaged at random: readers neither panic nor hang nor take all
-//! memory.
+//! memory, and a mount lives on.
 //!
 //! `IDMAPFS_SEED` is the seed to begin with, `IDMAPFS_DAMAGED` how many of each format.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,11 +14,15 @@ use nix::sys::resource::{Resource, setrlimit};
 use crate::require;
 use crate::support::images::damage::{damaged, edits, open, read_all};
 use crate::support::images::{Format, KINDS, image};
+use crate::support::ours::{self, Ours};
 use crate::support::rng::Rng;
-use crate::support::{str, text};
+use crate::support::{holds_within, mount_at, sandbox, sh, str, text};
 
 /// How many images of each format are read.
 const IMAGES: u64 = 500;
+
+/// How many of each format are mounted.
+const MOUNTS: u64 = 15;
 
 /// The longest that one may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -99,8 +104,93 @@ fn a_reader_of_damaged_images() {
     println!("all were read");
 }
 
+/// Mounts damaged images: what is wrong is an error, and the server lives.
+fn mount_damaged(format: Format) {
+    let whole: Vec<_> =
+        few(format).iter().map(|name| fs::read(image(name).unwrap().0).unwrap()).collect();
+    let first = number("IDMAPFS_SEED", 10_001);
+    sandbox(move |sandbox| {
+        for seed in first..first + MOUNTS {
+            let file = sandbox.path("damaged.img");
+            fs::write(&file, of_seed(&whole, seed)).unwrap();
+            let point = sandbox.dir("mnt");
+            let mounted = ours::finish(&[str(&file), str(&point)]);
+            if !mounted.status.success() {
+                let said = String::from_utf8_lossy(&mounted.stderr).into_owned();
+                let plain = said.lines().count() == 1 && !said.contains("panicked");
+                assert!(plain && mount_at(&point).is_none(), "IDMAPFS_SEED={seed}: {said}");
+                continue;
+            }
+            walk(&point, seed);
+            // What is there of the root still is.
+            let again = sh(&format!("stat -c %F {0}; umount {0}", str(&point)));
+            assert_eq!(again, "directory\n", "IDMAPFS_SEED={seed}");
+        }
+    });
+}
+
+/// Reads what can be read; anything may be damaged, but there is always an answer.
+fn walk(point: &Path, seed: u64) {
+    let script = format!(
+        "cd {}; set +e
+        ended() {{ [ $? -lt 124 ] || echo \"$1 hangs\"; }}
+        exec 3>&1 >/dev/null 2>{}
+        timeout 10 find . -maxdepth 12 -printf '%s %l\\n'; ended find >&3
+        timeout 20 find . -maxdepth 12 -type f -size -64M -exec head -c 1000000 {{}} +; ended head >&3
+        timeout 10 getfattr -R -P -d -m - .; ended getfattr >&3
+        true",
+        str(point),
+        str(&point.with_extension("errors")),
+    );
+    let said = sh(&script);
+    assert!(said.is_empty(), "IDMAPFS_SEED={seed}: {said}");
+    let errors = fs::read_to_string(point.with_extension("errors")).unwrap_or_default();
+    let gone = ["not connected", "aborted", "Bus error", "No such device"];
+    assert!(!gone.iter().any(|what| errors.contains(what)), "IDMAPFS_SEED={seed}: {errors}");
+}
+
+#[test]
+fn a_damaged_ext4_is_read_to_its_end() {
+    require!(Root, Ext4Loop);
+    read_damaged(Format::Ext4);
+}
+
 #[test]
 fn a_damaged_squashfs_is_read_to_its_end() {
     require!(Root, Squashfs);
     read_damaged(Format::Squashfs);
+}
+
+#[test]
+fn a_damaged_erofs_is_read_to_its_end() {
+    require!(Root, Erofs);
+    read_damaged(Format::Erofs);
+}
+
+#[test]
+fn a_mount_of_a_damaged_image_lives() {
+    require!(Root, Fuse, Ext4Loop, Squashfs, Erofs);
+    [Format::Ext4, Format::Squashfs, Format::Erofs].into_iter().for_each(mount_damaged);
+}
+
+#[test]
+fn a_mount_lives_though_each_read_fails() {
+    require!(Root, Fuse, Ext4Loop, Squashfs, Erofs);
+    for name in ["ext4-kernel", "squashfs", "erofs"] {
+        let whole = fs::read(image(name).unwrap().0).unwrap();
+        sandbox(move |sandbox| {
+            // All but the first and the last part, which is needed to mount it.
+            let (mut bytes, size) = (whole.clone(), whole.len());
+            let from = size / 3;
+            for at in (from..size - size / 3).step_by(64) {
+                bytes[at] ^= 0x5a;
+            }
+            let file = sandbox.path("damaged.img");
+            fs::write(&file, bytes).unwrap();
+            let ours = Ours::new(&file, &sandbox.dir("mnt"), &[]);
+            walk(&ours.point, 0);
+            assert!(holds_within(LIMIT, || fs::metadata(&ours.point).is_ok()), "{name}");
+            assert_eq!(ours.unmount(), Some(0), "{name}");
+        });
+    }
 }

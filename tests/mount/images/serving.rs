@@ -1,0 +1,269 @@
+//! A mount of an image in use: nothing is changed, whatever happens to the image, and
+//! memory stays bounded.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::statvfs;
+
+use crate::require;
+use crate::support::images::{self, Loop, image};
+use crate::support::ours::Ours;
+use crate::support::rng::Rng;
+use crate::support::{Sandbox, raw, run, sandbox, sh_as, str, try_sh_as};
+
+/// One image of each format.
+const ONE_EACH: [&str; 3] = ["ext4-kernel", "squashfs-zstd", "erofs-lz4"];
+
+/// A copy of an image, which may be changed.
+fn copied(sandbox: &Sandbox, name: &str) -> PathBuf {
+    let (image, _) = image(name).expect("tools of Debian 12 make it");
+    let copy = sandbox.path(&format!("{name}.img"));
+    images::copy(&image, &copy);
+    copy
+}
+
+fn errno<T>(result: io::Result<T>) -> Option<i32> {
+    result.err().and_then(|error| error.raw_os_error())
+}
+
+#[test]
+fn two_mounts_of_one_image_have_a_shift_each() {
+    require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
+    for name in ONE_EACH {
+        sandbox(move |sandbox| {
+            let image = copied(sandbox, name);
+            let shifts = [100_000_u32, 200_000];
+            let mounts = shifts.map(|first| {
+                let map = format!("0:{first}:65536");
+                Ours::new(&image, &sandbox.dir(&first.to_string()), &["--map", &map])
+            });
+            std::thread::scope(|scope| {
+                for (ours, first) in mounts.iter().zip(shifts) {
+                    scope.spawn(move || {
+                        for (name, id) in [("user", 1000), ("daemon", 33), ("setuid", 0)] {
+                            let owner = fs::metadata(ours.at("ids").join(name)).unwrap().uid();
+                            assert_eq!(owner, first + id, "{name}");
+                        }
+                        for _ in 0..3 {
+                            let words = fs::read(ours.at("data/words")).unwrap();
+                            assert_eq!(words.len(), 5_000_003);
+                        }
+                    });
+                }
+            });
+            let [one, other] = mounts;
+            let daemon = |ours: &Ours| format!("cat {}/ids/daemon", str(&ours.point));
+            assert_eq!(sh_as(100_033, 100_033, &[], &daemon(&one)), "daemon");
+            assert_eq!(sh_as(200_033, 200_033, &[], &daemon(&other)), "daemon");
+            assert!(!try_sh_as(100_033, 100_033, &[], &daemon(&other)).status.success());
+            // The named user of an ACL, whom its mode alone would refuse.
+            let listed = |ours: &Ours| format!("cat '{}/xattrs/with acl'", str(&ours.point));
+            if name != "squashfs-zstd" {
+                assert_eq!(sh_as(101_000, 101_000, &[], &listed(&one)), "acl");
+                assert!(!try_sh_as(101_000, 101_000, &[], &listed(&other)).status.success());
+            }
+        });
+    }
+}
+
+#[test]
+fn an_image_is_never_changed() {
+    require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
+    for name in ONE_EACH {
+        sandbox(move |sandbox| {
+            let image = copied(sandbox, name);
+            let before = images::state(&image);
+            let ours = Ours::new(&image, &sandbox.dir("mnt"), &[]);
+            let at = |name: &str| ours.at(name);
+            let rofs = Some(libc::EROFS);
+            assert_eq!(errno(fs::write(at("new"), "")), rofs);
+            assert_eq!(errno(fs::write(at("hello"), "")), rofs);
+            assert_eq!(errno(File::options().append(true).open(at("hello"))), rofs);
+            assert_eq!(errno(fs::create_dir(at("new"))), rofs);
+            assert_eq!(errno(fs::remove_file(at("hello"))), rofs);
+            assert_eq!(errno(fs::remove_dir(at("emptydir"))), rofs);
+            assert_eq!(errno(fs::rename(at("hello"), at("new"))), rofs);
+            assert_eq!(errno(fs::hard_link(at("hello"), at("new"))), rofs);
+            assert_eq!(errno(symlink("x", at("new"))), rofs);
+            let sys = [
+                raw::chown(&at("hello"), 5, 5, false),
+                raw::chmod(&at("hello"), 0o600),
+                raw::mknod(&at("new"), libc::S_IFIFO | 0o600, 0),
+                raw::truncate(&at("hello"), 0),
+                raw::utimens(&at("hello"), [(1, 0), (1, 0)], false),
+                raw::set_xattr(&at("hello"), "user.new", b"", 0),
+                raw::remove_xattr(&at("sub"), "user.note"),
+            ];
+            assert!(sys.iter().all(|result| *result == Err(libc::EROFS)), "{name}: {sys:?}");
+            // Nor once it is remounted.
+            let _ = crate::support::output("mount", &["-o", "remount,rw", str(&ours.point)]);
+            assert_eq!(errno(fs::write(at("new"), "")), rofs, "{name}, remounted");
+            assert_eq!(fs::read(at("hello")).unwrap(), b"hello\n");
+            assert_eq!(images::state(&image), before);
+        });
+    }
+}
+
+#[test]
+fn totals_are_those_that_the_kernel_shows() {
+    require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
+    for name in ["ext4", "ext4-1k", "ext4-bigalloc", "squashfs", "squashfs-1m", "erofs"] {
+        let (path, kind) = image(name).expect("tools of Debian 12 make it");
+        sandbox(move |sandbox| {
+            let kernel = Loop::new(sandbox, &path, kind);
+            let ours = Ours::new(&path, &sandbox.dir("mnt"), &[]);
+            let totals = |root: &Path| {
+                let stat = statvfs(root).unwrap();
+                [
+                    ("block", stat.block_size()),
+                    ("fragment", stat.fragment_size()),
+                    ("blocks", stat.blocks()),
+                    ("free", stat.blocks_free()),
+                    ("available", stat.blocks_available()),
+                    ("files", stat.files()),
+                    ("free files", stat.files_free()),
+                    ("name", stat.name_max()),
+                ]
+            };
+            assert_eq!(totals(&kernel.root), totals(&ours.point), "{name}");
+        });
+    }
+}
+
+/// Mounts a copy, reads some of it, has it changed, and looks at what comes then.
+fn after(name: &'static str, change: fn(&Path)) {
+    sandbox(move |sandbox| {
+        let image = copied(sandbox, name);
+        let ours = Ours::new(&image, &sandbox.dir("mnt"), &[]);
+        assert_eq!(fs::read(ours.at("hello")).unwrap(), b"hello\n");
+        let words = File::open(ours.at("data/words")).unwrap();
+        let mut buf = [0; 100];
+        words.read_exact_at(&mut buf, 0).unwrap();
+        change(&image);
+        // Far from what was read, and from what was read ahead.
+        let eio = Some(libc::EIO);
+        assert_eq!(errno(words.read_exact_at(&mut buf, 4_900_000)), eio, "{name}");
+        assert_eq!(errno(fs::read(ours.at("data/noise"))), eio, "{name}");
+        assert_eq!(errno(fs::metadata(ours.at("small/17"))), eio, "{name}");
+        assert_eq!(errno(fs::read_dir(ours.at("many"))), eio, "{name}");
+        // By a program that would take the signal, if there were one.
+        let read =
+            format!("cat {}/small/* 2>&1 | grep -v 'Input/output error' || true", str(&ours.point));
+        assert_eq!(crate::support::sh(&read), "", "{name}");
+        let said = ours.log().matches("changed while mounted").count();
+        assert_eq!(said, 1, "{name}: {}", ours.log());
+        assert!(nix::sys::signal::kill(ours.server(), None).is_ok(), "{name}: no server");
+        drop(words);
+        assert_eq!(ours.unmount(), Some(0), "{name}");
+    });
+}
+
+#[test]
+fn an_image_that_is_written_to_is_read_no_more() {
+    require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
+    for name in ONE_EACH {
+        after(name, |image| {
+            let file = File::options().write(true).open(image).unwrap();
+            file.write_all_at(b"changed", 1_000_000).unwrap();
+        });
+    }
+}
+
+#[test]
+fn an_image_that_is_cut_short_is_read_no_more() {
+    require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
+    for name in ONE_EACH {
+        after(name, |image| drop(raw::truncate(image, 100_000).expect("truncate").to_string()));
+    }
+}
+
+#[test]
+fn an_image_that_is_replaced_stays_what_it_was() {
+    require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
+    for name in ONE_EACH {
+        sandbox(move |sandbox| {
+            let image = copied(sandbox, name);
+            let whole = sandbox.path("whole.img");
+            images::copy(&image, &whole);
+            let [ours, other] = [(&image, "mnt"), (&whole, "other")]
+                .map(|(image, point)| Ours::new(image, &sandbox.dir(point), &[]));
+            fs::write(sandbox.path("new"), "nothing like it").unwrap();
+            fs::rename(sandbox.path("new"), &image).unwrap();
+            // The file is still there, without a name: as for the kernel's own mount.
+            let (found, files) = super::compare::differences(
+                &other.point,
+                &ours.point,
+                super::compare::Except::Nothing,
+            );
+            assert!(found.is_empty() && files > 1_300, "{name}: {files} files, {found:?}");
+        });
+    }
+}
+
+#[test]
+fn programs_run_and_files_are_mapped() {
+    require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
+    for name in ONE_EACH {
+        sandbox(move |sandbox| {
+            let image = copied(sandbox, name);
+            let ours = Ours::new(&image, &sandbox.dir("mnt"), &["--map", "0:100000:65536"]);
+            assert_eq!(run(str(&ours.at("run")), &[]), "ran as 0\n");
+            for file in ["data/words", "data/mixed", "data/holes", "data/hole at the end"] {
+                let file = File::open(ours.at(file)).unwrap();
+                let mut contents = vec![0; file.metadata().unwrap().len() as usize];
+                for page in (0..contents.len()).rev().step_by(4096 * 7) {
+                    let start = page / 4096 * 4096;
+                    let mapped = raw::Page::map_at(file.as_fd(), false, start as i64).unwrap();
+                    let bytes: Vec<u8> = (0..4096).map(|at| mapped.get(at)).collect();
+                    let end = contents.len().min(start + 4096);
+                    contents[start..end].copy_from_slice(&bytes[..end - start]);
+                    let mut read = vec![0; end - start];
+                    file.read_exact_at(&mut read, start as u64).unwrap();
+                    assert!(read == contents[start..end], "{name}: at {start}");
+                    assert!(bytes[end - start..].iter().all(|byte| *byte == 0), "{name}: the tail");
+                }
+            }
+        });
+    }
+}
+
+/// The server's memory in bytes, at most so far.
+fn memory(ours: &Ours) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", ours.server())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn a_million_reads_stay_within_the_memory_that_was_given() {
+    require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
+    for name in ["ext4-kernel", "squashfs-1m", "erofs-lz4hc"] {
+        sandbox(move |sandbox| {
+            let image = copied(sandbox, name);
+            let ours = Ours::new(&image, &sandbox.dir("mnt"), &["--image-cache", "8M"]);
+            let before = memory(&ours);
+            let names = ["data/words", "data/noise", "data/mixed", "data/repeated", "text"];
+            let files = names.map(|name| File::open(ours.at(name)).unwrap());
+            let (mut rng, mut buf) = (Rng::new(7), [0; 4096]);
+            for number in 0..333_334 {
+                let file = rng.pick(&files.each_ref());
+                let size = file.metadata().unwrap().len() as usize;
+                file.read_at(&mut buf, rng.below(size) as u64).unwrap();
+                if number % 10_000 == 0 {
+                    // So that the server is asked again for what the kernel has.
+                    for file in &files {
+                        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+                        nix::fcntl::posix_fadvise(file, 0, 0, advice).unwrap();
+                    }
+                    assert_eq!(fs::read_dir(ours.at("many")).unwrap().count(), 20_000);
+                }
+            }
+            let more = (memory(&ours) - before) >> 20;
+            assert!(more < 8 + 56, "{name}: {more} MiB more than at the start");
+        });
+    }
+}

@@ -1,0 +1,170 @@
+//! A directory above an image, which takes what is written: of an ordinary user, of two
+//! containers at once, and for one command.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use crate::require;
+use crate::support::images;
+use crate::support::rootless::{ANN, Rootless, SUBORDINATE};
+use crate::support::{Sandbox, sandbox, sh, str, text};
+
+/// Runs a script as root of a namespace with all her ids.
+fn inside(ann: &Rootless, script: &str) -> String {
+    fs::write(ann.home.join("script"), script).unwrap();
+    ann.does("unshare --map-auto --map-root-user -m bash -eu ~/script 2>&1")
+}
+
+/// A user, and in her home an image of a root directory with some more in it.
+fn with_image(sandbox: &Sandbox, build: &str) -> Rootless {
+    let ann = Rootless::new(sandbox);
+    inside(
+        &ann,
+        &format!(
+            "PATH=$PATH:/usr/sbin; cp -a $ROOTFS ~/tree; cd ~/tree; mkdir -p var/tmp files/d/e
+            cd files; echo one >f; chown 33:33 f; chmod 4750 f; ln f hard
+            echo two >acl; setfacl -m u:1000:rw acl; setfacl -d -m g:5:rwx d
+            echo three >cap; setcap cap_net_raw+ep cap; echo four >d/e/deep; mkfifo p
+            setfattr -n user.note -v kept f; echo five >plain; chown 1000:1000 plain
+            cd; {build}; rm -r ~/tree; mkdir upper"
+        ),
+    );
+    ann
+}
+
+/// How an image is made of `tree`.
+const EROFS: &str = "mkfs.erofs -zlz4 image tree >/dev/null";
+const SQUASHFS: &str = "mksquashfs tree image -noappend -quiet -no-progress 2>/dev/null";
+const EXT4: &str = "mke2fs -q -t ext4 -d tree image 64M";
+
+#[test]
+fn an_upper_directory_takes_what_is_written() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs, Squashfs, Ext4Loop);
+    for (build, acl) in [(EROFS, true), (SQUASHFS, false), (EXT4, true)] {
+        sandbox(move |sandbox| {
+            let ann = with_image(sandbox, build);
+            let before = images::state(&ann.home.join("image"));
+            let mounted = "idmapfs --upper ~/upper ~/image ~/.cache/view; cd ~/.cache/view/files\n";
+            let unmount = "cd; umount -R ~/.cache/view\n";
+            // Copied up: by a write, by a new attribute, by a rename.
+            let out = inside(
+                &ann,
+                &format!(
+                    "{mounted} setfattr -n user.new -v x f; setfattr -n user.new -v x acl
+                    touch -d @5 cap; echo more >>plain; rm d/e/deep; rmdir d/e; mkdir d/e; echo new >d/e/new
+                    mv d moved; echo hello >new; chown 7:8 new; chmod 2710 new; ln new new2
+                    mknod null c 1 3 2>/dev/null || echo no device
+                    stat -c '%n %u:%g %a' f cap plain new2; getfattr -d f | grep user; getcap cap
+                    cat moved/e/*; {unmount}"
+                ),
+            );
+            let want = "no device\nf 33:33 4750\ncap 0:0 644\nplain 1000:1000 644\nnew2 7:8 2710\n\
+                        user.new=\"x\"\nuser.note=\"kept\"\ncap cap_net_raw=ep\nnew\n";
+            assert_eq!(out, want, "{build}");
+            // The next time all of it is there.
+            let out = inside(
+                &ann,
+                &format!(
+                    "{mounted} ls; ls moved/e; cat plain; getfacl -cn acl | grep user:1000 || echo none
+                    getfacl -cn moved | grep default:group:5 || echo none; {unmount}"
+                ),
+            );
+            let lists = if acl { "user:1000:rw-\ndefault:group:5:rwx\n" } else { "none\nnone\n" };
+            let names = "acl\ncap\nf\nhard\nmoved\nnew\nnew2\np\nplain\n";
+            assert_eq!(out, format!("{names}new\nfive\nmore\n{lists}"), "{build}");
+            // And the image is what it was.
+            let out = inside(
+                &ann,
+                "idmapfs ~/image ~/.cache/view; cat ~/.cache/view/files/d/e/deep; umount ~/.cache/view",
+            );
+            assert_eq!(out, "four\n", "{build}");
+            assert_eq!(images::state(&ann.home.join("image")), before, "{build}");
+        });
+    }
+}
+
+#[test]
+fn two_containers_with_a_shift_each_write_as_if_alone() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        let out = inside(
+            &ann,
+            "mkdir one two u1 u2
+            idmapfs --map 0:10000:5000 --upper u1 image one; idmapfs --map 0:20000:5000 --upper u2 image two
+            as() { setpriv --reuid $1 --regid $1 --clear-groups bash -euc \"$2\"; }
+            both() { as 1$1 \"cd one/files; $2\" & as 2$1 \"cd two/files; $2\"; wait $!; }
+            chown 10000 u1 u2; stat -c %u:%g one/files/f two/files/f
+            both 1000 'echo of \\$(id -u) >>plain; for n in {1..50}; do echo \\$n >>plain; done'
+            as 10000 'cd one; rm files/cap; mkdir files/mine'; as 20000 'cd two; touch files/cap2'
+            sed -n 1,2p one/files/plain; sed -n 1,2p two/files/plain; wc -l <one/files/plain
+            ls one/files | tr '\\n' ' '; ls two/files | tr '\\n' ' '
+            as 21000 'echo no >>one/files/plain' 2>/dev/null || echo refused
+            stat -c %u:%g one/files/plain two/files/plain u1/files/plain u2/files/plain
+            umount -R one two",
+        );
+        let want = "10033:10033\n20033:20033\nfive\nof 11000\nfive\nof 21000\n52\n\
+                    acl d f hard mine p plain acl cap cap2 d f hard p plain refused\n\
+                    11000:11000\n21000:21000\n11000:11000\n21000:21000\n";
+        assert_eq!(out, want);
+        let upper = fs::metadata(ann.home.join("u1/files/plain")).unwrap();
+        assert_eq!(upper.uid(), SUBORDINATE + 11_000 - 1, "the host sees her subordinate ids");
+    });
+}
+
+#[test]
+fn one_command_has_the_image_as_its_root() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        let run = "idmapfs run --upper ~/upper ~/image --";
+        let out = ann.does(&format!(
+            "{run} /bin/sh -euc 'id -u; cd /files; stat -c %u:%g f; echo made >/made; chown 33 /made; \
+             cat plain; test ! -e {home}'; cat ~/upper/made",
+            home = str(&ann.home)
+        ));
+        assert_eq!(out, "0\n33:33\nfive\nmade\n");
+        assert_eq!(fs::metadata(ann.home.join("upper/made")).unwrap().uid(), SUBORDINATE + 32);
+        let done = ann.tries(&format!("{run} /bin/sh -c 'cat /made; exit 7'"));
+        assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(7), b"made\n".as_slice()));
+        // Nothing is left mounted, or running.
+        assert!(!sh("cat /proc/self/mountinfo").contains("idmapfs"));
+        crate::support::wait_for("the server's end", || ann.processes().is_empty());
+    });
+}
+
+#[test]
+fn podman_runs_on_an_image_with_an_upper_directory() {
+    require!(Root, Fuse, Podman, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        ann.does("idmapfs --in podman --upper ~/upper ~/image ~/.cache/view");
+        let podman = "podman run --rm --rootfs ~/.cache/view";
+        let out = ann.does(&format!(
+            "{podman} sh -euc 'cd /files; id -u; stat -c %u:%g:%a f; echo more >>plain; rm acl; mv d e'
+            {podman} --user 1000 sh -euc 'cd /files; tail -n 1 plain; echo mine >>plain; ls e; ls acl 2>/dev/null || echo gone'
+            podman unshare umount -R ~/.cache/view"
+        ));
+        assert_eq!(out, "0\n33:33:4750\nmore\ne\ngone\n");
+        let plain = fs::metadata(ann.home.join("upper/files/plain")).unwrap();
+        assert_eq!(plain.uid(), SUBORDINATE + 999);
+        assert_eq!(fs::metadata(ann.home.join("upper")).unwrap().uid(), ANN);
+    });
+}
+
+#[test]
+fn ids_that_a_namespace_has_not_are_refused_above() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        // One id alone: what the image has of others could not be copied up.
+        let done = ann.tries(
+            "unshare --map-root-user -m sh -c 'idmapfs --upper ~/upper ~/image ~/.cache/view'",
+        );
+        let said = text(&done);
+        assert!(!done.status.success() && said.contains("33"), "{said}");
+        // And without namespaces there is no overlay.
+        let done = ann.tries("idmapfs --upper ~/upper ~/image ~/.cache/view");
+        assert!(!done.status.success() && text(&done).contains("namespace"), "{}", text(&done));
+    });
+}
