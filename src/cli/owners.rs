@@ -21,7 +21,7 @@ use crate::id::{Disk, Ids};
 use crate::source::host::{Host, HostOptions};
 use crate::source::owners::db::{self, Db};
 use crate::source::owners::live::Hold;
-use crate::source::owners::{Kept, Store, Xattrs};
+use crate::source::owners::{self, Kept, Store, Xattrs};
 use crate::source::{Found, Node, Source};
 use crate::sys::{cred, daemon};
 use crate::text::{plain, shown};
@@ -71,8 +71,6 @@ struct Opened {
     /// The same, if it is a database.
     db: Option<Arc<Db>>,
     own: Ids<Disk>,
-    /// Whether nobody else works on it.
-    _hold: Hold,
 }
 
 /// Does what is asked for; returns the exit status.
@@ -85,10 +83,9 @@ pub fn owners(request: &Owners, out: &mut dyn Write) -> Result<u8, Fault> {
         Action::Export(_) | Action::Check(false) => false,
         Action::Check(true) => true,
     };
-    let hold = hold(&request.dir, alone)?;
     // A walk holds descriptors for each level.
     let (Ok(_) | Err(_)) = daemon::raise_descriptors();
-    let opened = Opened::new(request, hold)?;
+    let opened = Opened::new(request, alone)?;
     let clean = match &request.action {
         Action::Import(from) => import::import(&opened, from)?,
         Action::Export(None) => export::json(&opened, out)?,
@@ -102,11 +99,16 @@ pub fn owners(request: &Owners, out: &mut dyn Write) -> Result<u8, Fault> {
     Ok(if clean { 0 } else { Exit::Usage.code() })
 }
 
-/// Takes the directory for this command alone, or says that it is in use.
-fn hold(dir: &Path, alone: bool) -> Result<Hold, Fault> {
+/// Takes the records for this command alone, or says that they are in use.
+fn hold(dir: &Path, (below, db): (&Host, Option<&Db>), alone: bool) -> Result<Hold, Fault> {
+    if !alone && db.is_none() && !below.has_shared_place() {
+        // Who only reads makes nothing in a source that nobody serves.
+        return Ok(Hold::default());
+    }
+    let place = || owners::place(below, db);
     let busy = |why: &io::Error| why.raw_os_error() == Some(libc::EAGAIN);
     let fault = |why: io::Error| Fault::usage(format!("{}: {}", shown(dir), plain(&why)));
-    match Hold::alone(dir) {
+    match Hold::alone(&place) {
         Err(why) if busy(&why) => {}
         held => return held.map_err(fault),
     }
@@ -117,7 +119,7 @@ fn hold(dir: &Path, alone: bool) -> Result<Hold, Fault> {
     if alone {
         return Err(used());
     }
-    let held = Hold::shared(dir).map_err(|why| if busy(&why) { used() } else { fault(why) })?;
+    let held = Hold::shared(&place).map_err(|why| if busy(&why) { used() } else { fault(why) })?;
     warn(&format!("{}: is mounted: what changes meanwhile may be missing", shown(dir)));
     Ok(held)
 }
@@ -129,11 +131,11 @@ fn warn(line: &str) {
 }
 
 impl Opened {
-    fn new(request: &Owners, hold: Hold) -> Result<Self, Fault> {
+    fn new(request: &Owners, alone: bool) -> Result<Self, Fault> {
         let below =
             Host::open(&request.dir, &HostOptions { staging: true, ..HostOptions::default() })
                 .map_err(|why| Fault::usage(why.to_string()))?;
-        let below: Arc<dyn Source> = Arc::new(below);
+        let below = Arc::new(below);
         let (store, db): (Arc<dyn Store>, _) = match request.kind {
             Kind::Xattr => {
                 let store = Xattrs::new(&*below).map_err(|error| {
@@ -151,8 +153,10 @@ impl Opened {
             }
         };
         let own = cred::own_ids().map_err(|why| Fault::mount(plain(&why)))?;
-        let view = Arc::new(Kept::new(Arc::clone(&below), Arc::clone(&store), own));
-        Ok(Self { below, view, store, db, own, _hold: hold })
+        let hold = hold(&request.dir, (&below, db.as_deref()), alone)?;
+        let below: Arc<dyn Source> = below;
+        let view = Arc::new(Kept::new(Arc::clone(&below), Arc::clone(&store), own, hold));
+        Ok(Self { below, view, store, db, own })
     }
 
     /// Reports whether this is the directory of the database.

@@ -95,8 +95,7 @@ fn what_is_mounted_is_not_changed() {
     for store in STORES {
         let ground = Ground::new(store);
         ground.good("import", "dir", &["--from", "-"], &full());
-        let root = fs::File::open(ground.at("dir")).unwrap();
-        let held = Flock::lock(root, FlockArg::LockSharedNonblock).unwrap();
+        let served = ground.serve("dir");
         for (action, args) in
             [("import", &["--from", "-"][..]), ("drop", &[]), ("check", &["--fix"])]
         {
@@ -109,8 +108,20 @@ fn what_is_mounted_is_not_changed() {
             let told = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(told.contains("is mounted"), "{told}");
         }
-        drop(held);
+        drop(served);
         ground.good("drop", "dir", &[], b"");
+    }
+}
+
+/// Anybody who may read a directory can lock that.
+#[test]
+fn a_lock_on_the_source_itself_is_in_nobodys_way() {
+    for store in STORES {
+        let ground = Ground::new(store);
+        let root = fs::File::open(ground.at("dir")).unwrap();
+        let _locked = Flock::lock(root, FlockArg::LockExclusiveNonblock).unwrap();
+        ground.good("import", "dir", &["--from", "-"], &full());
+        ground.good("check", "dir", &[], b"");
     }
 }
 

@@ -8,9 +8,14 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use idmapfs::source::owners::live::{Hold, Place};
 use nix::unistd::geteuid;
 use tar::{Archive, Builder, EntryType, Header};
 use tempfile::TempDir;
+
+fn private() -> fs::Permissions {
+    fs::Permissions::from_mode(0o700)
+}
 
 /// Both stores.
 pub const STORES: [&str; 2] = ["xattr", "db"];
@@ -141,6 +146,27 @@ impl Ground {
 
     pub fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Holds the records of a directory as a server of the user's does.
+    pub fn serve(&self, dir: &str) -> Hold {
+        let lock = match self.store {
+            "xattr" => {
+                fs::set_permissions(self.make(&format!("{dir}/.idmapfs")), private()).unwrap();
+                format!("{dir}/.idmapfs/lock")
+            }
+            _ => {
+                let state = ".local/state/idmapfs/owners";
+                let mut entries = fs::read_dir(self.at(state)).unwrap();
+                let name = entries.next().unwrap().unwrap().file_name();
+                format!("{state}/{}.lock", name.to_str().unwrap())
+            }
+        };
+        let file = self.file(&lock, b"");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let (dir, name) = (file.parent().unwrap(), file.file_name().unwrap());
+        let place = || Ok(Some(Place { dir: fs::File::open(dir)?.into(), name: name.to_owned() }));
+        Hold::shared(&place).unwrap()
     }
 
     /// A command of the user's.

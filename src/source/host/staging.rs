@@ -104,9 +104,8 @@ impl Host {
     /// Takes the hidden directory out of what the root says of itself: its link
     /// count is the number of directories in it.
     pub(super) fn without_staging(&self, dir: &Key, mut attr: Attr<Disk>) -> Attr<Disk> {
-        let there = || stat(self.root.as_fd(), OsStr::new(NAME)).is_ok();
         // On some file systems it is always 1.
-        if attr.nlink > 2 && self.lists_staging(dir) && there() {
+        if attr.nlink > 2 && self.lists_staging(dir) && self.has_shared_place() {
             attr.nlink = attr.nlink.saturating_sub(1);
         }
         attr
@@ -126,6 +125,34 @@ impl Host {
         let stage = Arc::new(self.new_stage()?);
         *now = Some(Arc::clone(&stage));
         Ok(stage)
+    }
+
+    /// Reports whether there is a directory that servers share.
+    pub fn has_shared_place(&self) -> bool {
+        stat(self.root.as_fd(), OsStr::new(NAME)).is_ok()
+    }
+
+    /// Opens the directory that all servers of this source share, and makes it if
+    /// need be; `None` where this server can make none.
+    ///
+    /// # Errors
+    /// As mkdir(2), open(2), where that may be otherwise the next time.
+    pub fn shared_place(&self) -> Result<Option<OwnedFd>> {
+        self.context.as_server(SetId::Unaffected)?;
+        self.context.credentials.umask(0o077)?;
+        for _ in 0..TRIES {
+            match self.shared_stage(true) {
+                // Another server has just removed it.
+                Ok(None) => {}
+                Err(error)
+                    if [libc::EROFS, libc::EACCES, libc::EPERM].iter().any(|n| error.is(*n)) =>
+                {
+                    return Ok(None);
+                }
+                opened => return opened,
+            }
+        }
+        Err(Errno::EBUSY.into())
     }
 
     fn new_stage(&self) -> Result<Stage> {
@@ -206,13 +233,13 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         let Some(staging) = &self.staging else { return };
-        let Some(stage) = lock(&staging.now).take() else { return };
         if self.context.as_server(SetId::Unaffected).is_err() {
             return;
         }
+        let own = lock(&staging.now).take().map(|stage| stage.path());
         // What is not empty is removed by whoever comes next.
-        for path in [stage.path().as_path(), NAME.as_ref()] {
-            let _in_use = unlinkat(self.root.as_fd(), path, UnlinkatFlags::RemoveDir);
+        for path in own.into_iter().chain([NAME.into()]) {
+            let _in_use = unlinkat(self.root.as_fd(), &path, UnlinkatFlags::RemoveDir);
         }
     }
 }

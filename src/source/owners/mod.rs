@@ -12,16 +12,19 @@ mod record;
 mod store;
 mod xattr;
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Source;
+use super::host::Host;
 use crate::id::{Disk, Ids};
 use crate::sys::cred::own_ids;
 use crate::text::shown;
 
 use db::{Db, DbError};
-use live::Hold;
+use live::{Hold, Place};
 
 pub use error::OwnersError;
 pub use kept::{Kept, real_mode};
@@ -66,31 +69,52 @@ impl Owners {
 
 /// Puts the owners that are kept beside a source around it; `path` is where that is.
 ///
-/// Belongs into the process that serves: neither the lock on the source nor a database
-/// is to be shared with one that goes on by itself.
+/// Belongs into the process that serves: neither the locks of the source nor a database
+/// are to be shared with one that goes on by itself.
 ///
 /// # Errors
 /// Names what is missing and the way out.
 pub fn open(
-    below: Arc<dyn Source>,
+    below: Arc<Host>,
     path: &Path,
     owners: &Owners,
 ) -> Result<Arc<dyn Source>, OwnersError> {
     if owners.is_native() {
         return Ok(below);
     }
-    let hold = Hold::shared(path).map_err(|why| OwnersError::of_hold(path, why))?;
     // The one place where the store of a database is made.
-    let store: Arc<dyn Store> = if let Owners::Db(dir) = owners {
+    let db = if let Owners::Db(dir) = owners {
         let dir = dir.clone().or_else(db::default_dir).ok_or(DbError::Nowhere)?;
-        let db = Db::open(&dir, path, &*below)?;
+        Some(Arc::new(Db::open(&dir, path, &*below)?))
+    } else {
+        None
+    };
+    let hold = Hold::shared(&|| place(&below, db.as_deref()))
+        .map_err(|why| OwnersError::of_hold(path, why))?;
+    let store: Arc<dyn Store> = if let Some(db) = db {
         sweep(&db, &*below);
-        Arc::new(db)
+        db
     } else {
         Arc::new(Xattrs::new(&*below).map_err(OwnersError::of_xattrs)?)
     };
     let own: Ids<Disk> = own_ids().map_err(OwnersError::Ids)?;
-    Ok(Arc::new(Kept::new(below, store, own).holding(hold)))
+    Ok(Arc::new(Kept::new(below, store, own, hold)))
+}
+
+/// Returns where the locks of a source are: beside its database, else in the directory
+/// that its servers share; `None` where no file can be made.
+///
+/// # Errors
+/// As open(2), mkdir(2).
+pub fn place(below: &Host, db: Option<&Db>) -> io::Result<Option<Place>> {
+    if let Some(db) = db {
+        let mut name = db.file().file_name().unwrap_or_default().to_owned();
+        name.push(".lock");
+        return Ok(Some(Place { dir: File::open(db.dir())?.into(), name }));
+    }
+    let shared = below.shared_place();
+    let dir = shared.map_err(|error| io::Error::from_raw_os_error(error.errno().0))?;
+    Ok(dir.map(|dir| Place { dir, name: "lock".into() }))
 }
 
 /// Removes records of files that are long gone; what keeps that from being done is no

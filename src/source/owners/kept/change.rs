@@ -23,8 +23,7 @@ impl Inner {
         change: &Change,
         rights: Rights,
     ) -> Result<Attr<Disk>> {
-        let _alone = self.change_of(&held.key);
-        let (under, key) = self.under(held)?;
+        let (_alone, under, key) = self.alone(held)?;
         let seen = self.look(&under, &key)?;
         rules::check_change(seen.shown().kind, change)?;
         let of_record = change.is_chown() || change.mode.is_some() || change.size.is_some();
@@ -169,7 +168,7 @@ impl Inner {
         if !self.privileged(&under, &key, rights)? {
             return Ok(());
         }
-        let _alone = self.change_of(&held.key);
+        let (_alone, under, key) = self.alone(held)?;
         let seen = self.look(&under, &key)?;
         if let Standing::Recorded(record) = seen.standing {
             let next = Record { mode: rules::written(record.mode, rights), ..record };

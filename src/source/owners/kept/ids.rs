@@ -53,8 +53,7 @@ impl Inner {
         acl: Option<&Acl<Disk>>,
         rights: Rights,
     ) -> Result<()> {
-        let _alone = self.change_of(&held.key);
-        let (under, key) = self.under(held)?;
+        let (_alone, under, key) = self.alone(held)?;
         let seen = self.look(&under, &key)?;
         let shown = seen.shown();
         if shown.kind == FileKind::Symlink {
@@ -151,8 +150,7 @@ impl Inner {
         capability: Option<&Capability<Disk>>,
         rights: Rights,
     ) -> Result<()> {
-        let _alone = self.change_of(&held.key);
-        let (under, key) = self.under(held)?;
+        let (_alone, under, key) = self.alone(held)?;
         let seen = self.look(&under, &key)?;
         if matches!(seen.standing, Standing::Foreign | Standing::Kindless) {
             return self.below.set_capability(&under, capability, rights);
@@ -238,8 +236,7 @@ impl Inner {
         if self.store.is_own(name) {
             return Err(Error::Denied);
         }
-        let _alone = self.change_of(&held.key);
-        let (under, key) = self.under(held)?;
+        let (_alone, under, key) = self.alone(held)?;
         let seen = self.look(&under, &key)?;
         match (space, seen.standing) {
             (Space::User, _) if !has_user_xattrs(seen.shown().kind) => Err(Error::Denied),

@@ -1,10 +1,12 @@
 //! Over the memory source: what every source must do, and what is on disk by then.
 
 mod db;
+mod servers;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use super::super::live::Hold;
 use super::super::xattr::Xattrs;
 use super::Kept;
 use crate::acl::{Acl, AclKind, Entry, Tag};
@@ -26,7 +28,7 @@ fn own() -> Ids<Disk> {
 fn kept(options: Options) -> (Arc<Memory>, Kept) {
     let below = Arc::new(Memory::new(options));
     let store = Arc::new(Xattrs::new(&*below).unwrap());
-    (Arc::clone(&below), Kept::new(below, store, own()))
+    (Arc::clone(&below), Kept::new(below, store, own(), Hold::default()))
 }
 
 #[test]
@@ -68,7 +70,7 @@ impl Pair {
 
     fn over(below: Arc<Memory>) -> Self {
         let store = Arc::new(Xattrs::new(&*below).unwrap());
-        let kept = Kept::new(Arc::clone(&below) as Arc<dyn Source>, store, own());
+        let kept = Kept::new(Arc::clone(&below) as Arc<dyn Source>, store, own(), Hold::default());
         let (root, under) = (kept.root().unwrap().0, below.root().unwrap().0);
         Self { below, kept, root, under }
     }

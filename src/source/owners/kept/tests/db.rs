@@ -21,7 +21,8 @@ impl Ground {
         let dir = tempfile::tempdir().unwrap();
         let below = Arc::new(Memory::new(Options::new(own())));
         let db = Db::open(&dir.path().join("state"), dir.path(), &*below).unwrap();
-        let kept = Kept::new(Arc::clone(&below) as Arc<dyn Source>, Arc::new(db), own());
+        let kept =
+            Kept::new(Arc::clone(&below) as Arc<dyn Source>, Arc::new(db), own(), Hold::default());
         let root = kept.root().unwrap().0;
         Self { dir, below, kept, root }
     }
@@ -42,7 +43,7 @@ impl Ground {
     fn other(&self) -> Kept {
         let below = Arc::clone(&self.below);
         let db = Db::open(&self.dir.path().join("state"), self.dir.path(), &*below).unwrap();
-        Kept::new(below, Arc::new(db), own())
+        Kept::new(below, Arc::new(db), own(), Hold::default())
     }
 }
 
@@ -87,7 +88,7 @@ fn the_way_to_a_database_in_the_source_stays() {
     let host = Host::open(source.path(), &HostOptions::default()).unwrap();
     let below: Arc<dyn Source> = Arc::new(host);
     let db = Db::open(&source.path().join("a/b/owners"), source.path(), &*below).unwrap();
-    let kept = Kept::new(below, Arc::new(db), own_ids().unwrap());
+    let kept = Kept::new(below, Arc::new(db), own_ids().unwrap(), Hold::default());
     let (root, _) = kept.root().unwrap();
     std::fs::create_dir(source.path().join("other")).unwrap();
     let rename = |from: (&Node, &str), to: (&Node, &str), exchange| {
