@@ -12,7 +12,7 @@ use nix::unistd::{Gid, fchownat, linkat};
 use super::create::add;
 use super::file::{HostFile, Opening};
 use super::node::{Held, HostNode, held};
-use super::staging::{Stage, remove};
+use super::staging::{Stage, TRIES, remove};
 use super::{Host, open_beneath};
 use crate::acl::{Acl, AclKind};
 use crate::attr::{FileKind, Mode};
@@ -248,11 +248,30 @@ impl Host {
         self.become_owner(dir, owner, mode)?;
         self.context.credentials.umask(umask)?;
         let made = New { owner, mode, umask, ..*new };
-        let staged = Staged { name: stage.fresh(), stage };
-        let unborn = self.stage_one(&staged, dir, name, &made)?;
+        let (staged, unborn) = self.stage_fresh(&stage, dir, name, &made)?;
         self.bequeath(&unborn, new, &inherited)?;
         prepare.map_or(Ok(()), |prepare| (prepare.0)(&unborn.node, &unborn.found))?;
         Ok((staged, unborn))
+    }
+
+    /// Makes an entry in staging under a name that nothing there has.
+    fn stage_fresh(
+        &self,
+        stage: &Arc<Stage>,
+        dir: &Held,
+        name: &OsStr,
+        new: &New<'_>,
+    ) -> Result<(Staged, Unborn)> {
+        for _ in 0..TRIES {
+            let mut staged = Staged { name: stage.fresh(), stage: Arc::clone(stage) };
+            match self.stage_one(&staged, dir, name, new) {
+                Ok(unborn) => return Ok((staged, unborn)),
+                // What another program has put there is not this one's to remove.
+                Err(error) if error.is(libc::EEXIST) => staged.name.clear(),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Errno::EBUSY.into())
     }
 
     /// Makes an entry under its name in staging.

@@ -1,14 +1,15 @@
 //! Open directories.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::unistd::{Whence, fdatasync, fsync, lseek};
 
+use super::Context;
 use super::file::{read_flags, write_flags};
-use super::{Context, staging};
+use super::staging::{self, Hides};
 use crate::attr::FileKind;
 use crate::error::{Error, Result};
 use crate::source::{Dir, DirEntry, InodeFlags, InodeFlagsKind};
@@ -25,7 +26,7 @@ pub(super) struct HostDir {
     context: Arc<Context>,
     fd: OwnedFd,
     /// Whether the name of staging is left out.
-    hides: bool,
+    hides: Hides,
     state: Mutex<State>,
 }
 
@@ -53,12 +54,17 @@ struct Rest {
 
 impl HostDir {
     /// Wraps an open directory.
-    pub fn new(context: Arc<Context>, fd: OwnedFd, hides: bool) -> Self {
+    pub fn new(context: Arc<Context>, fd: OwnedFd, hides: Hides) -> Self {
         Self { context, fd, hides, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// Reports whether a name is left out.
+    fn hides(&self, name: &OsStr) -> bool {
+        name == staging::NAME && self.hides.hide(self.fd.as_fd(), &self.context)
     }
 
     /// Takes what is left over, if it goes on at an offset. A reader that goes
@@ -104,7 +110,7 @@ impl Dir for HostDir {
         let mut rest = self.take(offset);
         let mut passed = false;
         let done = loop {
-            if rest.pass(each, &mut passed, self.hides).is_break() {
+            if rest.pass(each, &mut passed, &|name| self.hides(name)).is_break() {
                 break Ok(());
             }
             match self.fill(&mut rest) {
@@ -126,7 +132,7 @@ impl Dir for HostDir {
             rest.fresh = true;
         }
         let mut names = rest.names();
-        names.retain(|name| !self.hides || name != staging::NAME);
+        names.retain(|name| !self.hides(name));
         self.state().rest = Some(rest);
         names
     }
@@ -164,11 +170,11 @@ impl Rest {
         &mut self,
         each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
         passed: &mut bool,
-        hides: bool,
+        hides: &dyn Fn(&OsStr) -> bool,
     ) -> ControlFlow<()> {
         let entries = |start| self.buf.get(start..self.end).unwrap_or_default();
         while let Some((entry, length)) = dirent::first(entries(self.start)) {
-            if !(hides && entry.name == staging::NAME) {
+            if !hides(entry.name) {
                 each(listed(entry))?;
                 *passed = true;
             }

@@ -108,7 +108,7 @@ impl Host {
     /// Looks a name up.
     pub(super) fn find(&self, dir: &Node, name: Name<'_>) -> Result<Found> {
         let dir = held(dir, Errno::ENOENT)?;
-        self.shown(&dir.key, name.as_os_str(), Errno::ENOENT)?;
+        self.shown(dir, name.as_os_str(), Errno::ENOENT)?;
         self.look(dir, name.as_os_str())
     }
 
@@ -161,7 +161,7 @@ impl Host {
     /// Looks a name up and holds what it leads to.
     pub(super) fn reach_name(&self, dir: &Node, name: Name<'_>) -> Result<(Node, Found)> {
         let dir = held(dir, Errno::ENOENT)?;
-        self.shown(&dir.key, name.as_os_str(), Errno::ENOENT)?;
+        self.shown(dir, name.as_os_str(), Errno::ENOENT)?;
         self.context.as_onlooker(self.volumes.tagged(dir.key.volume).as_deref())?;
         self.take(dir, name.as_os_str())
     }
@@ -223,7 +223,7 @@ impl Host {
     pub(super) fn hold(&self, dir: &Node, name: Name<'_>, key: &Key) -> Result<Node> {
         let dir = held(dir, Errno::ESTALE)?;
         let name = name.as_os_str();
-        if self.is_staging(&dir.key, name) {
+        if self.is_staging(dir, name) {
             return Err(Error::Stale);
         }
         self.context.as_server(SetId::Unaffected)?;

@@ -81,7 +81,7 @@ impl Source for Host {
 
     fn create(&self, dir: &Node, name: Name<'_>, new: &New<'_>) -> Result<Created> {
         let (dir, name) = (held(dir, Errno::EROFS)?, name.as_os_str());
-        self.shown(&dir.key, name, Errno::EPERM)?;
+        self.shown(dir, name, Errno::EPERM)?;
         match new.prepare {
             Some(prepare) => self.make_prepared(dir, name, new, prepare),
             None => self.make(dir, name, new),
@@ -90,13 +90,13 @@ impl Source for Host {
 
     fn replace(&self, dir: &Node, name: Name<'_>, key: &Key, new: &New<'_>) -> Result<Found> {
         let (dir, name) = (held(dir, Errno::EROFS)?, name.as_os_str());
-        self.shown(&dir.key, name, Errno::EPERM)?;
+        self.shown(dir, name, Errno::EPERM)?;
         self.put_in_place(dir, name, key, new)
     }
 
     fn link(&self, node: &Node, dir: &Node, name: Name<'_>, rights: Rights) -> Result<Found> {
         let (node, dir) = (held(node, Errno::EPERM)?, held(dir, Errno::EROFS)?);
-        self.shown(&dir.key, name.as_os_str(), Errno::EPERM)?;
+        self.shown(dir, name.as_os_str(), Errno::EPERM)?;
         self.add_name(node, dir, name.as_os_str(), rights)
     }
 
@@ -118,8 +118,8 @@ impl Source for Host {
     ) -> Result<()> {
         let from = (held(from.0, Errno::ENOENT)?, from.1.as_os_str());
         let to = (held(to.0, Errno::EROFS)?, to.1.as_os_str());
-        self.shown(&from.0.key, from.1, Errno::ENOENT)?;
-        self.shown(&to.0.key, to.1, Errno::EPERM)?;
+        self.shown(from.0, from.1, Errno::ENOENT)?;
+        self.shown(to.0, to.1, Errno::EPERM)?;
         self.move_name(from, to, flags, owner, rights)
     }
 
@@ -134,7 +134,7 @@ impl Source for Host {
             HostNode::Held(held) => held,
             HostNode::Hidden(hidden) => return Ok(Arc::new(hidden.clone())),
         };
-        let hides = self.lists_staging(&held.key);
+        let hides = self.hides(&held.key);
         Ok(Arc::new(HostDir::new(Arc::clone(&self.context), self.reopen_dir(held)?, hides)))
     }
 

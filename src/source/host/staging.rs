@@ -1,6 +1,10 @@
 //! Where files are made that are to be seen only when they are ready: a
 //! directory `.idmapfs` in the root, which the source does not show.
 //!
+//! It has the mode 01700, which no file has that callers make where owners are kept
+//! beside the files: by that and the name it is known, and not shown, in a source
+//! around this one too.
+//!
 //! Each server has a directory of its own there, made when it is first needed
 //! and held by a lock of flock(2). Whoever finds one that nobody holds removes
 //! it with all that a server that was killed has left in it.
@@ -15,7 +19,8 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::stat::{Mode as NixMode, fchmod, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::{Host, Submounts, open_beneath};
+use super::node::Held;
+use super::{Context, Host, Submounts, open_beneath};
 use crate::acl::AclKind;
 use crate::attr::{Attr, Mode};
 use crate::error::{Error, Result};
@@ -30,8 +35,11 @@ use crate::sys::xattr as sys_xattr;
 /// The name of the directory, in the root.
 pub(super) const NAME: &str = ".idmapfs";
 
+/// The mode of that directory.
+const MODE: u32 = 0o1700;
+
 /// How often it is tried again when others remove or make what is being made.
-const TRIES: usize = 64;
+pub(super) const TRIES: usize = 64;
 
 /// How many bytes of a listing are read at a time.
 const CHUNK: usize = 8 * 1024;
@@ -73,6 +81,30 @@ impl Stage {
     }
 }
 
+/// What a directory does not show of the name of staging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hides {
+    /// All is shown.
+    Nothing,
+    /// The name, in the root.
+    Name,
+    /// The name of a directory of a source that is served by itself.
+    Marked,
+}
+
+impl Hides {
+    /// Reports whether the name is not shown in a directory.
+    pub fn hide(self, dir: BorrowedFd<'_>, context: &Context) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Name => true,
+            Self::Marked => stat(dir, OsStr::new(NAME)).is_ok_and(|stat| {
+                stat.mode == libc::S_IFDIR | MODE && context.credentials.is_own_uid(stat.uid)
+            }),
+        }
+    }
+}
+
 impl Staging {
     /// Stages for a root, nothing of which is made yet.
     pub fn new(root: Key) -> Self {
@@ -86,26 +118,30 @@ impl Staging {
 }
 
 impl Host {
-    /// Reports whether a name is the one that is hidden.
-    pub(super) fn is_staging(&self, dir: &Key, name: &OsStr) -> bool {
-        name == NAME && self.staging.as_ref().is_some_and(|staging| staging.root == *dir)
+    /// Reports whether a name in a directory is hidden.
+    pub(super) fn is_staging(&self, dir: &Held, name: &OsStr) -> bool {
+        name == NAME && self.hides(&dir.key).hide(dir.fd(), &self.context)
     }
 
-    /// Sees that a name is not the hidden one; with `errno` if it is.
-    pub(super) fn shown(&self, dir: &Key, name: &OsStr, errno: Errno) -> Result<()> {
+    /// Sees that a name is not a hidden one; with `errno` if it is.
+    pub(super) fn shown(&self, dir: &Held, name: &OsStr, errno: Errno) -> Result<()> {
         if self.is_staging(dir, name) { Err(errno.into()) } else { Ok(()) }
     }
 
-    /// Reports whether listings of a directory leave the name out.
-    pub(super) fn lists_staging(&self, dir: &Key) -> bool {
-        self.staging.as_ref().is_some_and(|staging| staging.root == *dir)
+    /// Returns whether a directory has a name that is not shown.
+    pub(super) fn hides(&self, dir: &Key) -> Hides {
+        match &self.staging {
+            None => Hides::Nothing,
+            Some(staging) if staging.root == *dir => Hides::Name,
+            Some(_) => Hides::Marked,
+        }
     }
 
     /// Takes the hidden directory out of what the root says of itself: its link
     /// count is the number of directories in it.
     pub(super) fn without_staging(&self, dir: &Key, mut attr: Attr<Disk>) -> Attr<Disk> {
         // On some file systems it is always 1.
-        if attr.nlink > 2 && self.lists_staging(dir) && self.has_shared_place() {
+        if attr.nlink > 2 && self.hides(dir) == Hides::Name && self.has_shared_place() {
             attr.nlink = attr.nlink.saturating_sub(1);
         }
         attr
@@ -185,7 +221,7 @@ impl Host {
     fn shared_stage(&self, make: bool) -> Result<Option<OwnedFd>> {
         let root = self.root.as_fd();
         if make {
-            match mkdirat(root, NAME, NixMode::S_IRWXU) {
+            match mkdirat(root, NAME, NixMode::from_bits_truncate(MODE)) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -211,8 +247,8 @@ impl Host {
                 Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
                 Err(errno) => return Err(errno.into()),
             }
-            if seen.mode & 0o7777 != 0o700 {
-                fchmod(&top, NixMode::S_IRWXU)?;
+            if seen.mode & 0o7777 != MODE {
+                fchmod(&top, NixMode::from_bits_truncate(MODE))?;
             }
         }
         Ok(Some(top))

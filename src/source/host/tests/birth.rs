@@ -237,13 +237,75 @@ fn it_is_open_as_it_was_asked() {
     });
 }
 
+/// Lists a directory in both ways.
+fn listings(host: &Host, dir: &Node) -> [Vec<OsString>; 2] {
+    let listing = host.opendir(dir).unwrap();
+    let upcoming = listing.upcoming(0);
+    let mut listed = Vec::new();
+    let each = &mut |entry: crate::source::DirEntry<'_>| {
+        listed.push(entry.name.to_owned());
+        std::ops::ControlFlow::Continue(())
+    };
+    listing.read(0, each).unwrap();
+    [upcoming, listed]
+}
+
+#[test]
+fn staging_of_a_source_below_is_hidden() {
+    as_everybody("staging_of_a_source_below_is_hidden", |path| {
+        let host = open(path);
+        let top = root(&host);
+        make(&host, &top, "dir", NewKind::Directory, &is_nothing).unwrap();
+        let (dir, _) = walk(&host, "dir");
+        let inner = open(&path.join("dir"));
+        make(&inner, &root(&inner), "made", NewKind::Directory, &is_nothing).unwrap();
+        assert!(path.join("dir/.idmapfs").is_dir());
+        let hidden = name(".idmapfs");
+        assert!(host.lookup(&dir, hidden).unwrap_err().is(libc::ENOENT));
+        assert!(host.reach(&dir, hidden).unwrap_err().is(libc::ENOENT));
+        assert!(host.rmdir(&dir, hidden).unwrap_err().is(libc::ENOENT));
+        assert!(make(&host, &dir, ".idmapfs", NewKind::Directory, &is_nothing).is_err());
+        let rename = |from, to| {
+            host.rename((&dir, name(from)), (&dir, name(to)), RenameFlags::default(), None, PLAIN)
+        };
+        assert!(rename(".idmapfs", "x").unwrap_err().is(libc::ENOENT));
+        assert!(rename("made", ".idmapfs").unwrap_err().is(libc::EPERM));
+        for names in listings(&host, &dir) {
+            assert!(names.iter().any(|name| name == "made"), "{names:?}");
+            assert!(!names.iter().any(|name| name == ".idmapfs"), "{names:?}");
+        }
+        drop(inner);
+        // What callers keep there themselves is as any other.
+        make(&host, &dir, ".idmapfs", NewKind::Directory, &is_nothing).unwrap();
+        assert!(listings(&host, &dir)[0].iter().any(|name| name == ".idmapfs"));
+        rename(".idmapfs", "x").unwrap();
+    });
+}
+
+#[test]
+fn what_is_in_the_way_in_staging_is_left_there() {
+    as_everybody("what_is_in_the_way_in_staging_is_left_there", |path| {
+        let host = open(path);
+        let top = root(&host);
+        make(&host, &top, "dir", NewKind::Directory, &is_nothing).unwrap();
+        let own = path.join(".idmapfs").join(&entries(&path.join(".idmapfs"))[0]);
+        for number in 0..9 {
+            fs::write(own.join(number.to_string()), "").unwrap();
+        }
+        for (entry, what) in kinds() {
+            make(&host, &top, &format!("{entry}2"), what, &is_nothing).unwrap();
+        }
+        assert_eq!(entries(&own).len(), 9);
+    });
+}
+
 #[test]
 fn the_name_of_staging_is_hidden() {
     as_everybody("the_name_of_staging_is_hidden", |path| {
         let host = open(path);
         let top = root(&host);
         make(&host, &top, "dir", NewKind::Directory, &is_nothing).unwrap();
-        assert_eq!(on_disk(&path.join(".idmapfs")).2, 0o700);
+        assert_eq!(on_disk(&path.join(".idmapfs")).2, 0o1700);
         let hidden = name(".idmapfs");
         assert!(host.lookup(&top, hidden).unwrap_err().is(libc::ENOENT));
         assert!(host.reach(&top, hidden).unwrap_err().is(libc::ENOENT));
@@ -264,15 +326,7 @@ fn the_name_of_staging_is_hidden() {
         };
         assert!(rename("dir", ".idmapfs").unwrap_err().is(libc::EPERM));
         assert!(rename(".idmapfs", "x").unwrap_err().is(libc::ENOENT));
-        let listing = host.opendir(&top).unwrap();
-        let upcoming = listing.upcoming(0);
-        let mut listed = Vec::new();
-        let each = &mut |entry: crate::source::DirEntry<'_>| {
-            listed.push(entry.name.to_owned());
-            std::ops::ControlFlow::Continue(())
-        };
-        listing.read(0, each).unwrap();
-        for names in [&upcoming, &listed] {
+        for names in listings(&host, &top) {
             assert!(names.iter().any(|name| name == "dir"), "{names:?}");
             assert!(!names.iter().any(|name| name == ".idmapfs"), "{names:?}");
         }
