@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use idmapfs::attr::{Mode, Name};
@@ -17,6 +18,10 @@ use idmapfs::source::owners::live::{Hold, Place};
 use idmapfs::source::owners::{Kept, Record, Store, Xattrs};
 use idmapfs::source::{Change, Key, New, NewKind, Node, Rights, Source};
 use nix::unistd::{getegid, geteuid};
+
+/// How often both sides are measured, and how many files each time.
+const ROUNDS: usize = 60;
+const FILES: u32 = 100;
 
 const RIGHTS: Rights = Rights { keep_setid: false, reserve: false };
 
@@ -96,30 +101,46 @@ fn records(c: &mut Criterion) {
     group.finish();
 }
 
-fn files(c: &mut Criterion) {
+/// Makes, changes and removes files, with the lock and without in turns, so that what
+/// else the machine does meets both; prints the medians.
+fn files(_: &mut Criterion) {
     let dir = must(tempfile::tempdir().map_err(Into::into));
     let ground = must(Ground::new(dir.path()));
     let own = must(own_ids());
     let place = || Ok(Some(Place { dir: File::open(dir.path())?.into(), name: "lock".into() }));
-    let mut group = c.benchmark_group("create and chmod and unlink");
     for (name, store) in &ground.stores {
-        for (with, hold) in [
-            ("without lock", Hold::default()),
-            ("with lock", must(Hold::shared(&place).map_err(Into::into))),
-        ] {
-            let kept = Kept::new(Arc::clone(&ground.below) as _, Arc::clone(store), own, hold);
-            let (root, _) = must(kept.root().map_err(|error| error.to_string().into()));
-            let change = Change { mode: Some(Mode::new(0o4755)), ..Change::default() };
-            group.bench_function(BenchmarkId::new(*name, with), |b| {
-                b.iter(|| {
-                    let (node, _) = must(ground.make(&kept, &root, "new"));
-                    let (Ok(_) | Err(_)) = kept.setattr(&node, None, &change, RIGHTS);
-                    Name::new(OsStr::new("new")).map(|name| kept.unlink(&root, name))
-                });
-            });
+        let kept = |hold| Kept::new(Arc::clone(&ground.below) as _, Arc::clone(store), own, hold);
+        let hold = must(Hold::shared(&place).map_err(Into::into));
+        let sides = [kept(Hold::default()), kept(hold)];
+        let mut times = [const { Vec::new() }; 2];
+        for _ in 0..ROUNDS {
+            for (kept, times) in sides.iter().zip(&mut times) {
+                times.push(must(round(&ground, kept)));
+            }
         }
+        let [without, with] = times.map(|mut times: Vec<Duration>| {
+            times.sort();
+            times.get(ROUNDS / 2).map_or(0.0, |time| time.as_secs_f64() * 1e6 / f64::from(FILES))
+        });
+        let ratio = with / without;
+        println!(
+            "{name}: create, chmod, unlink: {without:.1} µs, with lock {with:.1} µs: {ratio:.3}"
+        );
     }
-    group.finish();
+}
+
+/// Makes, changes and removes some files.
+fn round(ground: &Ground, kept: &Kept) -> Done<Duration> {
+    let told = |error: idmapfs::error::Error| error.to_string();
+    let (root, _) = kept.root().map_err(told)?;
+    let start = Instant::now();
+    for number in 0..FILES {
+        let (node, _) = ground.make(kept, &root, "new")?;
+        let mode = Some(Mode::new(if number % 2 == 0 { 0o4755 } else { 0o600 }));
+        kept.setattr(&node, None, &Change { mode, ..Change::default() }, RIGHTS).map_err(told)?;
+        kept.unlink(&root, Name::new(OsStr::new("new")).map_err(told)?).map_err(told)?;
+    }
+    Ok(start.elapsed())
 }
 
 criterion_group!(benches, records, files);

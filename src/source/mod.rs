@@ -311,6 +311,12 @@ pub trait Source: Send + Sync + fmt::Debug {
         Err(Unwatched("such a source cannot be watched".to_owned()))
     }
 
+    /// Returns what a volume is called by who remembers its files for longer than it
+    /// stays where it is: by what its file system is called, where it has a name.
+    fn lasting(&self, volume: u64) -> u64 {
+        volume
+    }
+
     /// Returns the root directory.
     ///
     /// # Errors

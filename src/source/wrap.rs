@@ -150,6 +150,10 @@ impl Source for Wrap {
         self.inner.facts()
     }
 
+    fn lasting(&self, volume: u64) -> u64 {
+        self.inner.lasting(volume)
+    }
+
     fn watch(&self) -> std::result::Result<Arc<dyn Watch>, Unwatched> {
         self.inner.watch()
     }

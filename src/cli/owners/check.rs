@@ -109,7 +109,8 @@ fn file(
     findings: &mut Findings<'_>,
 ) -> Result<(), Fault> {
     if let (Some(seen), Some(db)) = (seen, &opened.db) {
-        seen.add(db, &found.key).map_err(|error| failed(db.file(), error))?;
+        let below = &*opened.below;
+        seen.add(db, below, &found.key).map_err(|error| failed(db.file(), error))?;
     }
     match opened.store.get(&*opened.below, node, &found.key) {
         Ok(Some(record)) => of_record(opened, (path, node, found), &record, findings),

@@ -34,6 +34,10 @@ impl Source for Host {
         Ok(self.begin_to_watch()?)
     }
 
+    fn lasting(&self, volume: u64) -> u64 {
+        self.volumes.lasting(volume)
+    }
+
     fn root(&self) -> Result<(Node, Found)> {
         self.find_root()
     }

@@ -18,6 +18,7 @@ use super::watch::HostWatch;
 use crate::error::{Error, Result};
 use crate::source::{FileHandle, Key};
 use crate::sync::{lock, read, write};
+use crate::sys::fsid;
 use crate::sys::handle::{self, Handle, Use};
 use crate::sys::procfs::Procfs;
 use crate::sys::stat::Stat;
@@ -31,6 +32,8 @@ const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
 pub(super) struct Volume {
     /// [`Key::volume`]: 0 for the one of the root.
     pub(super) tag: u64,
+    /// A number made of what its file system is called.
+    name: Option<u64>,
     /// Whether the kernel may be told to open files of it by itself.
     pub(super) lends: bool,
     generation: Generation,
@@ -131,6 +134,18 @@ impl Volumes {
         known.values().find(|volume| volume.tag == tag).cloned()
     }
 
+    /// Returns what a volume is called wherever it is: the root's is 0.
+    pub fn lasting(&self, tag: u64) -> u64 {
+        if tag == self.root.tag {
+            return tag;
+        }
+        match self.tagged(tag).and_then(|volume| volume.name) {
+            // The same file system, which is mounted below itself once more.
+            name if name.is_some() && name == self.root.name => self.root.tag,
+            name => name.unwrap_or(tag),
+        }
+    }
+
     /// Adds the volume of a file that is open as `fd`, met at a place.
     ///
     /// # Errors
@@ -186,6 +201,26 @@ fn free(wanted: u64, taken: impl Fn(u64) -> bool) -> u64 {
     tag
 }
 
+/// Returns a number made of what a file system is called, if it is called anything that
+/// is the same on another day: by its UUID, else by what statfs(2) says, which is
+/// all that an older kernel tells.
+fn name(
+    procfs: &Procfs,
+    fd: BorrowedFd<'_>,
+    kind: FsType,
+    is_dir: bool,
+) -> nix::Result<Option<u64>> {
+    // Each subvolume of btrfs has numbers of its own, and an id of its own.
+    if is_dir
+        && kind != BTRFS_SUPER_MAGIC
+        && let Ok(dir) = procfs.reopen(fd, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+        && let Some(uuid) = fsid::uuid(dir.as_fd())
+    {
+        return Ok(Some(hash(&[uuid.as_bytes()])));
+    }
+    Ok(fsid::id(fd)?.map(|id| hash(&[id.as_bytes()])))
+}
+
 /// Hashes bytes by FNV-1a, the same on every machine at all times.
 fn hash(parts: &[&[u8]]) -> u64 {
     parts.iter().copied().flatten().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -216,7 +251,8 @@ impl Volume {
         };
         let local = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC];
         let (local, lends) = (local.contains(&kind), lend::is_local(kind, dev));
-        Ok(Self { tag: 0, lends, generation, local, opener })
+        let name = name(procfs, fd, kind, is_dir)?;
+        Ok(Self { tag: 0, name, lends, generation, local, opener })
     }
 
     /// Reports whether files that are no directories can be opened by handle.

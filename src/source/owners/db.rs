@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, TransactionBehavior, params};
 
-use super::store::{InodeId, Record, Store};
+use super::store::{InodeId, Record, Store, Write};
 use crate::attr::{FileKind, Mode};
 use crate::error::{Error, Result};
 use crate::id::Ids;
@@ -148,10 +148,11 @@ impl Db {
         let db = Self { readers, turn: AtomicUsize::new(0), writer: Mutex::new(writer), place };
         let path = source.canonicalize().unwrap_or_else(|_| source.to_owned());
         // For people who find the file.
-        let noted = db.write(|writing| {
+        let noted = db.change(|writing| {
             writing
                 .prepare_cached("INSERT OR REPLACE INTO about VALUES ('source', ?1)")?
-                .execute([crate::text::coded(&path)])
+                .execute([crate::text::coded(&path)])?;
+            Ok(())
         });
         noted.map_err(|error| DbError::File {
             file: db.place.file.clone(),
@@ -194,9 +195,9 @@ impl Db {
     /// # Errors
     /// `ENOSPC`, `EIO`.
     pub fn clear(&self) -> Result<u64> {
-        let files = self.write(|writing| {
+        let files = self.change(|writing| {
             writing.execute("DELETE FROM attribute", [])?;
-            writing.execute("DELETE FROM file", [])
+            Ok(writing.execute("DELETE FROM file", [])?)
         })?;
         self.compact()?;
         Ok(u64::try_from(files).unwrap_or(u64::MAX))
@@ -223,8 +224,11 @@ impl Db {
         call(&reader).map_err(|why| self.failure(&reader, &why))
     }
 
-    /// Writes, all of it or nothing.
-    fn write<T>(&self, call: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    /// Changes the database, all of it or nothing.
+    fn change<T>(
+        &self,
+        call: impl FnOnce(&Connection) -> std::result::Result<T, Failed>,
+    ) -> Result<T> {
         let mut writer = lock(&self.writer);
         let all = || {
             let writing = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -234,7 +238,8 @@ impl Db {
         };
         match all() {
             Ok(done) => Ok(done),
-            Err(why) => Err(self.failure(&writer, &why)),
+            Err(Failed::Refused(error)) => Err(error),
+            Err(Failed::Sqlite(why)) => Err(self.failure(&writer, &why)),
         }
     }
 
@@ -261,15 +266,30 @@ impl Db {
     }
 }
 
+/// Why a change of the database came to nothing.
+enum Failed {
+    /// SQLite cannot.
+    Sqlite(rusqlite::Error),
+    /// It was refused.
+    Refused(Error),
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(why: rusqlite::Error) -> Self {
+        Self::Sqlite(why)
+    }
+}
+
 impl Store for Db {
-    fn get(&self, _below: &dyn Source, _node: &Node, key: &Key) -> Result<Option<Record>> {
+    fn get(&self, below: &dyn Source, _node: &Node, key: &Key) -> Result<Option<Record>> {
+        let Ok(file) = columns_of(below, key) else { return Ok(None) };
         let row = self.read(|reading| {
             reading
                 .prepare_cached(
                     "SELECT uid, gid, mode, kind, rdev FROM file \
                      WHERE volume = ?1 AND ino = ?2 AND generation = ?3 AND mode IS NOT NULL",
                 )?
-                .query_row(params_of(key), columns)
+                .query_row(file, columns)
                 .optional()
         })?;
         let Some(row) = row else { return Ok(None) };
@@ -280,25 +300,28 @@ impl Store for Db {
         record.map(Some).ok_or(Error::Internal)
     }
 
-    fn put(&self, _below: &dyn Source, _node: &Node, key: &Key, record: &Record) -> Result<()> {
-        let [volume, ino, generation] = params_of(key);
-        let kind = record.kind.map(|(kind, _)| kind.bits());
-        let rdev = record.kind.map(|(_, rdev)| rdev.cast_signed());
-        let Ids { uid, gid } = record.owner;
-        self.write(|writing| {
-            writing
-                .prepare_cached("INSERT OR REPLACE INTO file VALUES (?,?,?,?,?,?,?,?,NULL)")?
-                .execute(params![
-                    volume,
-                    ino,
-                    generation,
-                    uid.raw(),
-                    gid.raw(),
-                    record.mode.bits(),
-                    kind,
-                    rdev
-                ])?;
-            forget_earlier(writing, key)
+    fn put(&self, below: &dyn Source, _node: &Node, key: &Key, record: &Record) -> Result<()> {
+        let file = columns_of(below, key)?;
+        self.change(|writing| put(writing, file, record))
+    }
+
+    fn write(
+        &self,
+        below: &dyn Source,
+        _node: &Node,
+        key: &Key,
+        writes: &[Write<'_>],
+    ) -> Result<()> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let file = columns_of(below, key)?;
+        self.change(|writing| {
+            writes.iter().try_for_each(|write| match write {
+                Write::Record(record) => put(writing, file, record),
+                Write::Attribute(name, Some(value)) => set(writing, file, name, value),
+                Write::Attribute(name, None) => drop_one(writing, file, name).map(drop),
+            })
         })
     }
 
@@ -324,12 +347,12 @@ impl Store for Db {
 
     fn attribute(
         &self,
-        _below: &dyn Source,
+        below: &dyn Source,
         _node: &Node,
         key: &Key,
         name: &OsStr,
     ) -> Result<Vec<u8>> {
-        let [volume, ino, generation] = params_of(key);
+        let Ok([volume, ino, generation]) = columns_of(below, key) else { return Err(none()) };
         let value = self.read(|reading| {
             reading
                 .prepare_cached(
@@ -339,65 +362,104 @@ impl Store for Db {
                 .query_row(params![volume, ino, generation, name.as_bytes()], |row| row.get(0))
                 .optional()
         })?;
-        value.ok_or(Error::Os(crate::error::Errno(libc::ENODATA)))
+        value.ok_or(none())
     }
 
-    fn attributes(&self, _below: &dyn Source, _node: &Node, key: &Key) -> Result<Vec<OsString>> {
+    fn attributes(&self, below: &dyn Source, _node: &Node, key: &Key) -> Result<Vec<OsString>> {
+        let Ok(file) = columns_of(below, key) else { return Ok(Vec::new()) };
         self.read(|reading| {
             let mut select = reading.prepare_cached(
                 "SELECT name FROM attribute WHERE volume = ?1 AND ino = ?2 AND generation = ?3",
             )?;
-            let names =
-                select.query_map(params_of(key), |row| row.get(0).map(OsString::from_vec))?;
+            let names = select.query_map(file, |row| row.get(0).map(OsString::from_vec))?;
             names.collect()
         })
     }
 
     fn set_attribute(
         &self,
-        _below: &dyn Source,
+        below: &dyn Source,
         _node: &Node,
         key: &Key,
         name: &OsStr,
         value: Option<&[u8]>,
     ) -> Result<()> {
-        let (name, [volume, ino, generation]) = (name.as_bytes(), params_of(key));
-        let Some(value) = value else {
-            let gone = self.write(|writing| {
-                writing
-                    .prepare_cached(
-                        "DELETE FROM attribute \
-                         WHERE volume = ?1 AND ino = ?2 AND generation = ?3 AND name = ?4",
-                    )?
-                    .execute(params![volume, ino, generation, name])
-            })?;
-            let none = Error::Os(crate::error::Errno(libc::ENODATA));
-            return if gone == 0 { Err(none) } else { Ok(()) };
-        };
-        if value.len() > MOST {
-            return Err(Error::Os(crate::error::Errno(libc::E2BIG)));
-        }
-        let kept = self.write(|writing| {
-            let others: i64 = writing
-                .prepare_cached(
-                    "SELECT coalesce(sum(length(name) + 1), 0) FROM attribute \
-                     WHERE volume = ?1 AND ino = ?2 AND generation = ?3 AND name <> ?4",
-                )?
-                .query_row(params![volume, ino, generation, name], |row| row.get(0))?;
-            let names = usize::try_from(others).unwrap_or(MOST).saturating_add(name.len());
-            if names >= MOST {
-                return Ok(false);
+        let file = columns_of(below, key);
+        match value {
+            Some(value) => {
+                let file = file?;
+                self.change(|writing| set(writing, file, name, value))
             }
-            writing.prepare_cached(ENSURE)?.execute(params_of(key))?;
-            forget_earlier(writing, key)?;
-            let set = "INSERT OR REPLACE INTO attribute VALUES (?,?,?,?,?)";
-            let values = params![volume, ino, generation, name, value];
-            writing.prepare_cached(set)?.execute(values)?;
-            Ok(true)
-        })?;
-        // As from a file system whose files have room for only so many.
-        if kept { Ok(()) } else { Err(Error::Os(crate::error::Errno(libc::ENOSPC))) }
+            None => {
+                let file = file.map_err(|_| none())?;
+                match self.change(|writing| drop_one(writing, file, name))? {
+                    0 => Err(none()),
+                    _ => Ok(()),
+                }
+            }
+        }
     }
+}
+
+/// Says that there is no such attribute.
+const fn none() -> Error {
+    Error::Os(crate::error::Errno(libc::ENODATA))
+}
+
+/// Records what a file is.
+fn put(writing: &Connection, file: [i64; 3], record: &Record) -> std::result::Result<(), Failed> {
+    let [volume, ino, generation] = file;
+    let kind = record.kind.map(|(kind, _)| kind.bits());
+    let rdev = record.kind.map(|(_, rdev)| rdev.cast_signed());
+    let (Ids { uid, gid }, mode) = (record.owner, record.mode.bits());
+    writing
+        .prepare_cached("INSERT OR REPLACE INTO file VALUES (?,?,?,?,?,?,?,?,NULL)")?
+        .execute(params![volume, ino, generation, uid.raw(), gid.raw(), mode, kind, rdev])?;
+    Ok(forget_earlier(writing, file)?)
+}
+
+/// Keeps an attribute of a file, within the bounds that the kernel has.
+fn set(
+    writing: &Connection,
+    file: [i64; 3],
+    name: &OsStr,
+    value: &[u8],
+) -> std::result::Result<(), Failed> {
+    let refused = |errno| Err(Failed::Refused(Error::Os(crate::error::Errno(errno))));
+    let (name, [volume, ino, generation]) = (name.as_bytes(), file);
+    if value.len() > MOST {
+        return refused(libc::E2BIG);
+    }
+    let others: i64 = writing
+        .prepare_cached(
+            "SELECT coalesce(sum(length(name) + 1), 0) FROM attribute \
+             WHERE volume = ?1 AND ino = ?2 AND generation = ?3 AND name <> ?4",
+        )?
+        .query_row(params![volume, ino, generation, name], |row| row.get(0))?;
+    let names = usize::try_from(others).unwrap_or(MOST).saturating_add(name.len());
+    if names >= MOST {
+        // As from a file system whose files have room for only so many.
+        return refused(libc::ENOSPC);
+    }
+    writing.prepare_cached(ENSURE)?.execute(file)?;
+    forget_earlier(writing, file)?;
+    let set = "INSERT OR REPLACE INTO attribute VALUES (?,?,?,?,?)";
+    writing.prepare_cached(set)?.execute(params![volume, ino, generation, name, value])?;
+    Ok(())
+}
+
+/// Removes an attribute of a file; returns how many there were.
+fn drop_one(
+    writing: &Connection,
+    [volume, ino, generation]: [i64; 3],
+    name: &OsStr,
+) -> std::result::Result<usize, Failed> {
+    Ok(writing
+        .prepare_cached(
+            "DELETE FROM attribute \
+             WHERE volume = ?1 AND ino = ?2 AND generation = ?3 AND name = ?4",
+        )?
+        .execute(params![volume, ino, generation, name.as_bytes()])?)
 }
 
 /// Makes a row for a file that has none, in place of an earlier file of its number.
@@ -407,18 +469,25 @@ const ENSURE: &str = "INSERT INTO file (volume, ino, generation) VALUES (?1, ?2,
     WHERE generation <> excluded.generation";
 
 /// Forgets the attributes of earlier files of a number.
-fn forget_earlier(writing: &Connection, key: &Key) -> rusqlite::Result<()> {
+fn forget_earlier(writing: &Connection, file: [i64; 3]) -> rusqlite::Result<()> {
     writing
         .prepare_cached(
             "DELETE FROM attribute WHERE volume = ?1 AND ino = ?2 AND generation <> ?3",
         )?
-        .execute(params_of(key))
+        .execute(file)
         .map(drop)
 }
 
-/// A key as the database has it.
-const fn params_of(key: &Key) -> [i64; 3] {
-    [key.volume.cast_signed(), key.ino.cast_signed(), key.generation.cast_signed()]
+/// Returns a key as the database has it, with the name of the volume that lasts.
+///
+/// # Errors
+/// `Unsupported` if nothing tells the file from another one that may get its number.
+fn columns_of(below: &dyn Source, key: &Key) -> Result<[i64; 3]> {
+    if key.generation == 0 {
+        return Err(Error::Unsupported);
+    }
+    let volume = below.lasting(key.volume).cast_signed();
+    Ok([volume, key.ino.cast_signed(), key.generation.cast_signed()])
 }
 
 /// A record as the database has it.

@@ -28,7 +28,7 @@ use live::{Hold, Place};
 
 pub use error::OwnersError;
 pub use kept::{Kept, real_mode};
-pub use store::{InodeId, Record, Store};
+pub use store::{InodeId, Record, Store, Write};
 pub use xattr::Xattrs;
 
 /// Where owners are kept.

@@ -23,6 +23,15 @@ pub struct Record {
     pub kind: Option<(FileKind, u64)>,
 }
 
+/// A change of what is kept of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write<'a> {
+    /// Its record.
+    Record(Record),
+    /// An attribute, or with `None` that there is none.
+    Attribute(&'a OsStr, Option<Vec<u8>>),
+}
+
 /// Where records are kept, and the extended attributes that the source below
 /// does not let the server store: `security.*`, `trusted.*`, ACLs.
 ///
@@ -47,6 +56,32 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// As [`Store::put`].
     fn put_new(&self, below: &dyn Source, node: &Node, key: &Key, record: &Record) -> Result<()> {
         self.put(below, node, key, record)
+    }
+
+    /// Writes several things of a file, in this order: whoever is killed in the middle has
+    /// written the first of them, or, if the store can do that, all or nothing.
+    ///
+    /// # Errors
+    /// As [`Store::put`], [`Store::set_attribute`].
+    fn write(
+        &self,
+        below: &dyn Source,
+        node: &Node,
+        key: &Key,
+        writes: &[Write<'_>],
+    ) -> Result<()> {
+        for write in writes {
+            match write {
+                Write::Record(record) => self.put(below, node, key, record)?,
+                Write::Attribute(name, value) => {
+                    match self.set_attribute(below, node, key, name, value.as_deref()) {
+                        Err(error) if value.is_none() && error.is(libc::ENODATA) => {}
+                        done => done?,
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reports whether a file that is this on disk can have a record; if not, a

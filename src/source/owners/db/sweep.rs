@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Db, DbError, params_of, schema};
+use super::{Db, DbError, columns_of, schema};
 use crate::error::Result;
 use crate::source::walk::Walk;
 use crate::source::{Key, Source};
@@ -56,20 +56,24 @@ impl Seen {
         Ok(Self { connection })
     }
 
-    /// Adds a file.
+    /// Adds a file of a source.
     ///
     /// # Errors
     /// `ENOSPC`, `EIO`.
-    pub fn add(&self, db: &Db, key: &Key) -> Result<()> {
+    pub fn add(&self, db: &Db, below: &dyn Source, key: &Key) -> Result<()> {
+        // It can have no record, and is no sign that its volume was met: what is shown in
+        // place of a mount is such a one.
+        let Ok(file) = columns_of(below, key) else { return Ok(()) };
         let add = || {
             let mut add =
                 self.connection.prepare_cached("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)")?;
-            add.execute(params_of(key))
+            add.execute(file)
         };
         add().map(drop).map_err(|why| db.failure(&self.connection, &why))
     }
 
-    /// Calls with the inode number of each record whose file was not seen.
+    /// Calls with the inode number of each record whose file was not seen, on volumes
+    /// that were.
     ///
     /// # Errors
     /// `EIO`.
@@ -85,7 +89,8 @@ impl Seen {
         list().map_err(|why| db.failure(&self.connection, &why))
     }
 
-    /// Removes each record whose file was not seen; returns how many.
+    /// Removes each record whose file was not seen, on volumes that were; returns how
+    /// many.
     ///
     /// # Errors
     /// `ENOSPC`, `EIO`.
@@ -121,11 +126,13 @@ impl Seen {
         )?;
         let long_ago = now.saturating_sub(KEPT);
         connection.execute(
-            "DELETE FROM attribute WHERE EXISTS (SELECT 1 FROM file \
+            "DELETE FROM attribute WHERE volume IN (SELECT volume FROM seen) AND EXISTS \
+             (SELECT 1 FROM file \
              WHERE file.volume = attribute.volume AND file.ino = attribute.ino AND missing <= ?)",
             [long_ago],
         )?;
-        let removed = connection.execute("DELETE FROM file WHERE missing <= ?", [long_ago])?;
+        let gone = "DELETE FROM file WHERE volume IN (SELECT volume FROM seen) AND missing <= ?";
+        let removed = connection.execute(gone, [long_ago])?;
         let mark = format!("UPDATE file SET missing = ? {UNSEEN} AND missing IS NULL");
         connection.execute(&mark, [now])?;
         let marked = "SELECT count(*) FROM file WHERE missing IS NOT NULL";
@@ -139,12 +146,14 @@ impl Seen {
     }
 }
 
-/// Files that were not seen.
-const UNSEEN: &str = "WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.volume = file.volume \
+/// Files that were not seen, on volumes that were: what is not mounted today is not
+/// gone.
+const UNSEEN: &str = "WHERE volume IN (SELECT volume FROM seen) \
+    AND NOT EXISTS (SELECT 1 FROM seen WHERE seen.volume = file.volume \
     AND seen.ino = file.ino AND seen.generation = file.generation)";
 
-const UNSEEN_OF_ATTRIBUTE: &str = "WHERE NOT EXISTS (SELECT 1 FROM seen \
-    WHERE seen.volume = attribute.volume AND seen.ino = attribute.ino \
+const UNSEEN_OF_ATTRIBUTE: &str = "WHERE volume IN (SELECT volume FROM seen) \
+    AND NOT EXISTS (SELECT 1 FROM seen WHERE seen.volume = attribute.volume AND seen.ino = attribute.ino \
     AND seen.generation = attribute.generation)";
 
 impl Db {
@@ -182,13 +191,13 @@ impl Db {
             log::warn!("{why}");
             crate::error::Error::Internal
         })?;
-        seen.add(self, &below.root()?.1.key)?;
+        seen.add(self, below, &below.root()?.1.key)?;
         for (count, step) in Walk::new(below)?.enumerate() {
             let Ok(step) = step else { return Ok(None) };
             if count >= MOST || start.elapsed() > LONGEST {
                 return Ok(None);
             }
-            seen.add(self, &step.found.key)?;
+            seen.add(self, below, &step.found.key)?;
         }
         seen.mark(now).map(Some).map_err(|why| self.failure(&seen.connection, &why))
     }

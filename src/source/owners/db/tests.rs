@@ -159,6 +159,39 @@ fn records_of_other_programs_are_no_attributes() {
 }
 
 #[test]
+fn what_may_be_another_file_tomorrow_has_no_record() {
+    let ground = Ground::new();
+    let db = ground.open();
+    let vague = key(5, 0);
+    let put = db.put(&ground.memory, &ground.node, &vague, &plain_record(1));
+    assert_eq!(put.unwrap_err(), Error::Unsupported);
+    assert_eq!(ground.set(&db, &vague, "security.a", Some(b"1")).unwrap_err(), Error::Unsupported);
+    assert!(ground.set(&db, &vague, "security.a", None).unwrap_err().is(libc::ENODATA));
+    assert_eq!(ground.get(&db, &vague), None);
+    assert!(ground.names(&db, &vague).is_empty());
+    assert_eq!(db.count().unwrap(), 0);
+}
+
+#[test]
+fn several_writes_are_one() {
+    let ground = Ground::new();
+    let db = ground.open();
+    let file = key(5, 1);
+    let name = OsStr::new("security.a");
+    let write = |value: Vec<u8>| {
+        let all = [Write::Record(plain_record(7)), Write::Attribute(name, Some(value))];
+        db.write(&ground.memory, &ground.node, &file, &all)
+    };
+    assert!(write(vec![0; MOST + 1]).unwrap_err().is(libc::E2BIG));
+    assert_eq!(ground.get(&db, &file), None);
+    write(vec![1]).unwrap();
+    assert_eq!(ground.get(&db, &file), Some(plain_record(7)));
+    let gone = [Write::Attribute(name, None), Write::Attribute(name, None)];
+    db.write(&ground.memory, &ground.node, &file, &gone).unwrap();
+    assert!(ground.names(&db, &file).is_empty());
+}
+
+#[test]
 fn a_record_without_sense_is_an_error() {
     let ground = Ground::new();
     let db = ground.open();
@@ -167,7 +200,7 @@ fn a_record_without_sense_is_an_error() {
     {
         ground.put(&db, &key(number, 1), &plain_record(1));
         let change = format!("UPDATE file SET {change} WHERE ino = {number}");
-        db.write(|writing| writing.execute(&change, [])).unwrap();
+        db.change(|writing| Ok(writing.execute(&change, [])?)).unwrap();
         let got = db.get(&ground.memory, &ground.node, &key(number, 1));
         assert!(got.unwrap_err().is(libc::EIO), "{change}");
     }

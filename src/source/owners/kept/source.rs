@@ -32,6 +32,10 @@ impl Source for Kept {
         }
     }
 
+    fn lasting(&self, volume: u64) -> u64 {
+        self.inner.below.lasting(volume)
+    }
+
     fn watch(&self) -> std::result::Result<Arc<dyn Watch>, Unwatched> {
         Ok(Arc::new(KeptWatch::new(self.inner.below.watch()?, Arc::clone(&self.inner))))
     }

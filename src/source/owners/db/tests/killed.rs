@@ -21,7 +21,7 @@ fn child_of_a_kill() {
             let (db, memory, node) = (&db, &memory, &node);
             scope.spawn(move || {
                 for round in 1..u32::MAX {
-                    let key = key(thread * 100 + u64::from(round % 100), thread);
+                    let key = key(thread * 100 + u64::from(round % 100), thread + 1);
                     db.put(memory, node, &key, &plain_record(round)).unwrap();
                     let name = OsStr::new("security.round");
                     let value = round.to_string();
@@ -67,7 +67,7 @@ fn what_was_put_survives_a_kill() {
         db.check().unwrap();
         for (thread, last) in (0_u64..).zip(last) {
             for put in last.saturating_sub(99).max(1)..=last {
-                let key = key(thread * 100 + u64::from(put % 100), thread);
+                let key = key(thread * 100 + u64::from(put % 100), thread + 1);
                 let uid = ground.get(&db, &key).unwrap().owner.uid.raw();
                 // One more may have been put that was not said.
                 assert!([put, put + 100].contains(&uid), "round {round}: {put} {uid}");

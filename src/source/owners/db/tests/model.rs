@@ -16,7 +16,7 @@ enum Op {
 }
 
 fn any_key() -> impl Strategy<Value = Key> {
-    (0..2_u64, 0..3_u64, 0..3_u64).prop_map(|(volume, ino, generation)| Key {
+    (0..2_u64, 0..3_u64, 1..4_u64).prop_map(|(volume, ino, generation)| Key {
         volume,
         ino,
         generation,
@@ -94,7 +94,7 @@ fn apply(ground: &Ground, db: &Db, model: &mut Model, op: &Op) {
 
 fn compare(ground: &Ground, db: &Db, model: &mut Model) {
     for volume in 0..2 {
-        for (ino, generation) in (0..9).map(|number| (number / 3, number % 3)) {
+        for (ino, generation) in (0..9).map(|number| (number / 3, number % 3 + 1)) {
             let key = Key { volume, ino, generation };
             let file = known(model, &key);
             let record = file.as_ref().and_then(|file| file.record);

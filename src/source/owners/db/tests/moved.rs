@@ -171,6 +171,55 @@ fn what_is_not_found_for_a_week_is_removed() {
     assert_eq!(db.count().unwrap(), 2);
 }
 
+/// Two subvolumes have the same numbers, on one mount.
+#[test]
+fn a_record_stays_with_a_volume_that_is_renamed() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |command: &str, args: &[&OsStr]| {
+        let out = Command::new(command).args(args).output();
+        out.is_ok_and(|out| out.status.success())
+    };
+    let (image, point) = (dir.path().join("image"), dir.path().join("point"));
+    fs::create_dir(&point).unwrap();
+    fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+    let (image, at) = (image.as_os_str(), point.as_os_str());
+    if !run("mkfs.btrfs", &["-q".as_ref(), image])
+        || !run("mount", &["-o".as_ref(), "loop".as_ref(), image, at])
+    {
+        eprintln!("SKIP: btrfs");
+        return;
+    }
+    let done = std::panic::catch_unwind(|| {
+        for name in ["a", "b"] {
+            let path = point.join(name);
+            assert!(run("btrfs", &["subvolume".as_ref(), "create".as_ref(), path.as_os_str()]));
+            fs::write(path.join("file"), "").unwrap();
+        }
+        let find = |below: &Host, dir: &str| {
+            let (dir, _) = reach(below, dir);
+            let (node, found) = below.reach(&dir, Name::new(OsStr::new("file")).unwrap()).unwrap();
+            (node, found.key)
+        };
+        let below = host(&point);
+        let db = Db::open(&dir.path().join("state"), &point, &below).unwrap();
+        for (name, id) in [("a", 1), ("b", 2)] {
+            let (node, key) = find(&below, name);
+            db.put(&below, &node, &key, &plain_record(id)).unwrap();
+        }
+        for (from, to) in [("a", "c"), ("b", "a"), ("c", "b")] {
+            fs::rename(point.join(from), point.join(to)).unwrap();
+        }
+        drop(below);
+        let again = host(&point);
+        for (name, id) in [("b", 1), ("a", 2)] {
+            let (node, key) = find(&again, name);
+            assert_eq!(db.get(&again, &node, &key).unwrap(), Some(plain_record(id)));
+        }
+    });
+    assert!(run("umount", &["-l".as_ref(), at]));
+    done.unwrap();
+}
+
 #[test]
 fn a_check_finds_what_is_gone_at_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -183,13 +232,17 @@ fn a_check_finds_what_is_gone_at_once() {
     db.put(&below, &node, &there, &plain_record(1)).unwrap();
     let gone = Key { ino: there.ino + 1000, ..there };
     db.put(&below, &node, &gone, &plain_record(1)).unwrap();
+    let elsewhere = Key { volume: 77, ..gone };
+    db.put(&below, &node, &elsewhere, &plain_record(1)).unwrap();
     let seen = db.seen().unwrap();
-    seen.add(&db, &there).unwrap();
+    seen.add(&db, &below, &there).unwrap();
     let mut orphans = Vec::new();
     seen.orphans(&db, &mut |ino| orphans.push(ino)).unwrap();
     assert_eq!(orphans, [gone.ino]);
+    // Of what is not mounted today nobody knows.
     assert_eq!(seen.remove_orphans(&db).unwrap(), 1);
     drop(seen);
-    assert_eq!(db.count().unwrap(), 1);
+    assert_eq!(db.get(&below, &node, &elsewhere).unwrap(), Some(plain_record(1)));
+    assert_eq!(db.count().unwrap(), 2);
     db.compact().unwrap();
 }
