@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use super::super::Record;
 use super::create::RIGHTS;
+use super::keep::Next;
 use super::node::KeptNode;
 use super::seen::{Seen, Standing, real_mode};
 use super::{Inner, Kept};
@@ -70,13 +71,14 @@ impl Inner {
         rights: Rights,
     ) -> Result<Attr<Disk>> {
         let real = real_mode(seen.attr.kind, next.mode);
-        self.keep(node, key, seen, &next)?;
+        let mut kept = Next::record(next);
         if (change.is_chown() || change.size.is_some()) && !seen.attr.kind.is_dir() {
-            self.drop_capability(node, key)?;
+            kept = kept.stripped();
         }
-        if let Some(mode) = change.mode {
-            self.chmod_acl(node, key, mode)?;
+        if let Some(acl) = self.chmoded(node, key, seen, change.mode)? {
+            kept = kept.acl(AclKind::Access, Some(acl));
         }
+        self.keep(node, key, seen, &kept)?;
         // Once more where nothing else moves the time of the last change.
         let moves = change.size.is_some() && real == seen.attr.mode;
         // A symbolic link has no mode to set; a change of nothing moves that time, too.
@@ -93,75 +95,6 @@ impl Inner {
         Ok(Seen { attr, standing: Standing::Recorded(next) }.shown())
     }
 
-    /// Records what a file is from now on.
-    pub(super) fn keep(&self, node: &Node, key: &Key, seen: &Seen, next: &Record) -> Result<()> {
-        let put = || self.store.put(&*self.below, node, key, next);
-        match seen.standing {
-            Standing::Recorded(old) if old == *next => Ok(()),
-            Standing::Recorded(_) => put(),
-            Standing::Bare => {
-                self.take_over(node, key)?;
-                put()
-            }
-            Standing::Exposed => {
-                // What others may have left there must not count, also if this ends
-                // in the middle.
-                put()?;
-                self.clear(node, key)?;
-                let mode = Some(real_mode(seen.attr.kind, next.mode));
-                let change = Change { mode, ..Change::default() };
-                self.below.setattr(node, None, &change, RIGHTS)?;
-                self.clear(node, key)?;
-                self.take_over(node, key)?;
-                put()
-            }
-            Standing::Kindless | Standing::Foreign => Err(Error::NotOurs),
-        }
-    }
-
-    /// Removes what is kept beside the record.
-    fn clear(&self, node: &Node, key: &Key) -> Result<()> {
-        for name in self.store.attributes(&*self.below, node, key)? {
-            self.drop_attribute(node, key, &name)?;
-        }
-        Ok(())
-    }
-
-    /// Moves ACLs and the capability of a file to where they are kept.
-    fn take_over(&self, node: &Node, key: &Key) -> Result<()> {
-        for kind in AclKind::ALL {
-            if let Some(acl) = self.below_acl(node, kind)? {
-                let (name, value) = (OsStr::new(kind.xattr()), acl.encode());
-                self.store.set_attribute(&*self.below, node, key, name, Some(&value))?;
-                self.below.set_acl(node, kind, None, RIGHTS)?;
-            }
-        }
-        if let Some(capability) = self.below_capability(node)? {
-            let (name, value) = (OsStr::new(CAPABILITY_XATTR), capability.encode());
-            self.store.set_attribute(&*self.below, node, key, name, Some(&value))?;
-            // It stays where the server may not remove it.
-            let _stays = self.below.set_capability(node, None, RIGHTS);
-        }
-        Ok(())
-    }
-
-    /// Removes an attribute that is kept, if it is there.
-    pub(super) fn drop_attribute(&self, node: &Node, key: &Key, name: &OsStr) -> Result<()> {
-        match self.store.set_attribute(&*self.below, node, key, name, None) {
-            Err(error) if error.is(libc::ENODATA) => Ok(()),
-            done => done,
-        }
-    }
-
-    /// Takes the file capability, if there is one.
-    fn drop_capability(&self, node: &Node, key: &Key) -> Result<()> {
-        self.drop_attribute(node, key, OsStr::new(CAPABILITY_XATTR))?;
-        match self.below_capability(node)? {
-            Some(_) => self.below.set_capability(node, None, RIGHTS),
-            None => Ok(()),
-        }
-    }
-
     /// Takes the privileges that go before contents change.
     pub(super) fn kill(&self, held: &KeptNode, rights: Rights) -> Result<()> {
         let (under, key) = self.under(held)?;
@@ -172,7 +105,7 @@ impl Inner {
         let seen = self.look(&under, &key)?;
         if let Standing::Recorded(record) = seen.standing {
             let next = Record { mode: rules::written(record.mode, rights), ..record };
-            self.keep(&under, &key, &seen, &next)?;
+            return self.keep(&under, &key, &seen, &Next::record(next).stripped());
         }
         if seen.counts() { self.drop_capability(&under, &key) } else { Ok(()) }
     }

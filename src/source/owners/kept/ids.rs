@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::super::Record;
 use super::Inner;
 use super::create::RIGHTS;
+use super::keep::Next;
 use super::node::KeptNode;
 use super::seen::{Seen, Standing, real_mode};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
@@ -73,38 +74,14 @@ impl Inner {
                 (Record { mode, ..old }, (!acl.is_minimal()).then_some(acl))
             }
         };
-        let name = OsStr::new(kind.xattr());
         let none = acl.is_none() && self.acl(&under, &key, &seen, kind)?.is_none();
         if none {
             return Ok(());
         }
-        self.keep(&under, &key, &seen, &next)?;
-        match stored {
-            Some(acl) => {
-                let value = acl.encode();
-                self.store.set_attribute(&*self.below, &under, &key, name, Some(&value))?;
-            }
-            None => self.drop_attribute(&under, &key, name)?,
-        }
+        let kept = Next::record(next).acl(kind, stored.cloned());
+        self.keep(&under, &key, &seen, &kept)?;
         let standing = Standing::Recorded(next);
         self.touch(&under, &Seen { standing, ..seen })
-    }
-
-    /// Has the ACL of a file say what a new mode says.
-    pub(super) fn chmod_acl(&self, node: &Node, key: &Key, mode: crate::attr::Mode) -> Result<()> {
-        let name = OsStr::new(AclKind::Access.xattr());
-        let value = match self.store.attribute(&*self.below, node, key, name) {
-            Ok(value) => value,
-            Err(error) if error.is(libc::ENODATA) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        match Acl::<Disk>::decode(&value)? {
-            Some(acl) => {
-                let value = acl.chmod(mode).encode();
-                self.store.set_attribute(&*self.below, node, key, name, Some(&value))
-            }
-            None => Ok(()),
-        }
     }
 
     /// Moves the time of the last change of a file of which something kept has changed.
@@ -160,9 +137,8 @@ impl Inner {
         match capability {
             Some(Capability { rootid: None, .. }) => return Err(Error::UnmappedEntry),
             Some(capability) => {
-                self.keep(&under, &key, &seen, &old)?;
-                let value = capability.encode();
-                self.store.set_attribute(&*self.below, &under, &key, name, Some(&value))?;
+                let kept = Next::record(old).attribute(name, &capability.encode());
+                self.keep(&under, &key, &seen, &kept)?;
             }
             None => {
                 let below = self.below_capability(&under)?.is_some();
@@ -270,10 +246,12 @@ impl Inner {
                 XattrSet::Any | XattrSet::Create | XattrSet::Replace => {}
             }
         }
-        if value.is_some() {
-            self.keep(node, key, seen, &old)?;
+        match value {
+            Some(value) => {
+                self.keep(node, key, seen, &Next::record(old).attribute(name, value))?;
+            }
+            None => self.store.set_attribute(&*self.below, node, key, name, None)?,
         }
-        self.store.set_attribute(&*self.below, node, key, name, value)?;
         self.touch(node, &self.look(node, key)?)
     }
 }

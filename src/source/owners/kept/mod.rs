@@ -10,6 +10,7 @@ mod change;
 mod create;
 mod file;
 mod ids;
+mod keep;
 mod node;
 mod seen;
 mod source;

@@ -1,6 +1,7 @@
 //! Over the memory source: what every source must do, and what is on disk by then.
 
 mod db;
+mod halfway;
 mod servers;
 
 use std::ffi::OsStr;
