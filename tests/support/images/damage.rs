@@ -133,6 +133,7 @@ pub fn open(format: Format, image: &[u8]) -> Result<Arc<dyn Image>, ImageError> 
     let device = Arc::new(Device::open(Path::new(&path), Part::default())?);
     match format {
         Format::Squashfs => idmapfs::source::image::squashfs::open(device),
-        Format::Ext4 | Format::Erofs => unreachable!("no reader of {}", format.name()),
+        Format::Erofs => idmapfs::source::image::erofs::open(device),
+        Format::Ext4 => unreachable!("no reader of {}", format.name()),
     }
 }
