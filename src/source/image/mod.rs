@@ -11,6 +11,8 @@ mod dir;
 #[cfg(feature = "erofs")]
 pub mod erofs;
 mod error;
+#[cfg(feature = "ext4")]
+pub mod ext4;
 mod file;
 mod listing;
 mod probe;
@@ -82,11 +84,15 @@ pub fn read(device: &Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageEr
         Format::Erofs => erofs::open(Arc::clone(device)),
         #[cfg(not(feature = "erofs"))]
         Format::Erofs => absent(device, format),
+        #[cfg(feature = "ext4")]
+        Format::Ext4 => ext4::open(Arc::clone(device)),
+        #[cfg(not(feature = "ext4"))]
         Format::Ext4 => absent(device, format),
     }
 }
 
 /// Says that there is no reader of a format.
+#[cfg(not(all(feature = "erofs", feature = "ext4", feature = "squashfs")))]
 fn absent(device: &Device, format: Format) -> std::result::Result<Arc<dyn Image>, ImageError> {
     Err(ImageError::Absent { path: device.path().to_owned(), format: format.word() })
 }
