@@ -134,6 +134,6 @@ pub fn open(format: Format, image: &[u8]) -> Result<Arc<dyn Image>, ImageError> 
     match format {
         Format::Squashfs => idmapfs::source::image::squashfs::open(device),
         Format::Erofs => idmapfs::source::image::erofs::open(device),
-        Format::Ext4 => unreachable!("no reader of {}", format.name()),
+        Format::Ext4 => idmapfs::source::image::ext4::open(device),
     }
 }
