@@ -33,6 +33,7 @@ mod mount {
     mod idmap;
     mod images;
     mod inputs;
+    mod interop;
     mod lifetime;
     mod limits;
     mod load;

@@ -68,6 +68,7 @@ pub(super) fn serve(
     let left = passing().map(|_| mount_namespace::leave());
     let Opened { source, submounts, needs } = open_source(options, &paths.source)?;
     let can = source.facts();
+    let served = Arc::clone(&source);
     let proc = Proc::open("self").asking(asking);
     let (fs, serving, believed) = file_system(options, source, descriptors, "self", proc)?;
     tell(&link, &Word::Opened)?;
@@ -117,6 +118,8 @@ pub(super) fn serve(
     tell(&link, &Word::Known)?;
     let ended = until_the_end(session, signals, link, &place, &reloader);
     drop(watching);
+    // Threads that still have it end with the process, and would not.
+    served.leave();
     ended
 }
 

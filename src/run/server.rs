@@ -49,7 +49,7 @@ pub(super) fn serve(
     private: &Private<'_>,
     source: Arc<dyn Source>,
 ) -> Result<u8, RunError> {
-    let session = match prepare(child, socket.as_fd(), private, source) {
+    let session = match prepare(child, socket.as_fd(), private, Arc::clone(&source)) {
         Ok(session) => session,
         // It has said why.
         Err(RunError::Alone) => return reap(child),
@@ -63,6 +63,7 @@ pub(super) fn serve(
     let status = wait(child);
     // What the command has left behind may still hold the mount: not waited for.
     drop(session);
+    source.leave();
     status
 }
 

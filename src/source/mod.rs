@@ -317,6 +317,10 @@ pub trait Source: Send + Sync + fmt::Debug {
         volume
     }
 
+    /// Takes away what this source has made for its own use, when nobody is served any
+    /// more.
+    fn leave(&self) {}
+
     /// Returns the root directory.
     ///
     /// # Errors

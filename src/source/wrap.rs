@@ -158,6 +158,10 @@ impl Source for Wrap {
         self.inner.watch()
     }
 
+    fn leave(&self) {
+        self.inner.leave();
+    }
+
     fn root(&self) -> Result<(Node, Found)> {
         self.ledger.enter(Call::Root)?;
         self.inner.root()

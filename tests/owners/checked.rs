@@ -24,7 +24,8 @@ fn what_is_wrong_is_said_line_by_line() {
         for line in [
             "big: mode 0644 on disk is too open (--fix mends it)",
             "etc: mode 0755 on disk is too open (--fix mends it)",
-            "etc/ping: its record does not count: on disk others may write it (mode 0660)",
+            "etc/ping: its record does not count: on disk others may write it (mode 0660); \
+             if it is sound: chmod go-w",
             "null: stands for a file without contents and has some",
         ] {
             assert!(told.lines().any(|told| told == line), "{store}: {line}: {told}");

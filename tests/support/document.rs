@@ -40,13 +40,18 @@ fn scripts(name: &str) -> Vec<Script> {
 
 /// Runs all scripts of a document as a user; there are to be more than so many.
 ///
-/// One that says `#no test` is left out, and one that says `#needs buildah` where that
-/// is not installed.
+/// One that says `#no test` is left out, and one that says `#needs buildah` or
+/// `#needs fuse-overlayfs` where that is not installed.
 pub fn run_all(ann: &Rootless, document: &str, least: usize) {
     let mut run = 0;
     for Script { heading, commands, want } in scripts(document) {
         let untested = commands.contains("#no test");
-        if untested || commands.contains("#needs buildah") && !has(Feature::Buildah) {
+        let needs = [
+            ("#needs buildah", Feature::Buildah),
+            ("#needs fuse-overlayfs", Feature::FuseOverlayfs),
+        ];
+        let lacks = |&(line, feature): &(&str, _)| commands.contains(line) && !has(feature);
+        if untested || needs.iter().any(lacks) {
             continue;
         }
         let done = ann.tries(&commands);

@@ -44,6 +44,8 @@ pub enum Feature {
     Podman,
     /// buildah.
     Buildah,
+    /// fuse-overlayfs.
+    FuseOverlayfs,
     /// pjdfstest, built by `tests/run.sh`.
     Pjdfstest,
 }
@@ -160,6 +162,7 @@ fn probe(feature: Feature) -> Answer {
             })
         }),
         Feature::Buildah => tool("buildah"),
+        Feature::FuseOverlayfs => tool("fuse-overlayfs"),
         Feature::Pjdfstest => {
             let program = pjdfstest();
             program.is_file().then_some(()).ok_or(format!("no {}", program.display()))

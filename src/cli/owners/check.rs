@@ -11,16 +11,13 @@ use crate::attr::{FileKind, Mode};
 use crate::error::Error;
 use crate::id::Disk;
 use crate::source::owners::db::Seen;
-use crate::source::owners::{Record, real_mode};
+use crate::source::owners::{Record, is_exposed, real_mode};
 use crate::source::walk::Walk;
 use crate::source::{Change, Found, Node, Rights};
 use crate::text::shown;
 
 /// Bits of the mode on disk that a file with a record has not.
 const OPEN: u16 = Mode::SETUID | Mode::SETGID | 0o077;
-
-/// Those that let another user of the host write a record.
-const WRITABLE: u16 = 0o022;
 
 /// The longest target of a symbolic link (`PATH_MAX` with its NUL).
 const LONGEST: u64 = 4095;
@@ -139,9 +136,10 @@ fn of_record(
     }
     // Every symbolic link has this mode, and it means nothing.
     let mode = if attr.kind == FileKind::Symlink { Mode::new(0) } else { attr.mode };
-    if mode.has(WRITABLE) {
+    if is_exposed(attr.kind, mode) {
         let what = format!(
-            "its record does not count: on disk others may write it (mode {:04o})",
+            "its record does not count: on disk others may write it (mode {:04o}); if it is \
+             sound: chmod go-w",
             mode.bits()
         );
         return findings.say(path, &what);

@@ -38,6 +38,10 @@ impl Source for Host {
         self.volumes.lasting(volume)
     }
 
+    fn leave(&self) {
+        self.leave_staging();
+    }
+
     fn root(&self) -> Result<(Node, Found)> {
         self.find_root()
     }

@@ -264,10 +264,9 @@ impl Host {
             let _in_use = unlinkat(self.root.as_fd(), NAME, UnlinkatFlags::RemoveDir);
         }
     }
-}
 
-impl Drop for Host {
-    fn drop(&mut self) {
+    /// Removes this server's directory; one that is needed again is made anew.
+    pub(super) fn leave_staging(&self) {
         let Some(staging) = &self.staging else { return };
         if self.context.as_server(SetId::Unaffected).is_err() {
             return;
@@ -277,6 +276,12 @@ impl Drop for Host {
         for path in own.into_iter().chain([NAME.into()]) {
             let _in_use = unlinkat(self.root.as_fd(), &path, UnlinkatFlags::RemoveDir);
         }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.leave_staging();
     }
 }
 

@@ -123,9 +123,25 @@ impl Drop for Locked<'_> {
     }
 }
 
+impl Hold {
+    /// Removes the file of the locks, if nobody else has it open for this: nobody is
+    /// served any more.
+    pub fn leave(&self) {
+        if let Some(held) = &self.held {
+            held.remove();
+        }
+    }
+}
+
 impl Drop for Held {
-    /// Removes the file, if nobody else has it open for this.
     fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+impl Held {
+    /// Removes the file, if nobody else has it open for this.
+    fn remove(&self) {
         let server = Credentials::of_process()
             .is_ok_and(|own| own.assume(Who::Server, SetId::Unaffected).is_ok());
         if server

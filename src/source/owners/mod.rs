@@ -27,7 +27,7 @@ use db::{Db, DbError};
 use live::{Hold, Place};
 
 pub use error::OwnersError;
-pub use kept::{Kept, real_mode};
+pub use kept::{Kept, is_exposed, real_mode};
 pub use store::{InodeId, Record, Store, Write};
 pub use xattr::Xattrs;
 

@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::record::Virtfs;
-use super::{Record, Store};
+use super::{Record, Store, is_exposed};
 use crate::attr::FileKind;
 use crate::error::{Error, Result};
 use crate::id::Ids;
@@ -102,10 +102,14 @@ impl Xattrs {
         }
         let (root, found) = below.root()?;
         let (owner, mode) = (found.attr.owner, found.attr.mode);
-        if let (Some(uid), Some(gid)) = (owner.uid, owner.gid)
-            // One that counted only later would be a surprise by then.
-            && !mode.has(0o022)
-        {
+        // One that counted only later would be a surprise by then.
+        if is_exposed(found.attr.kind, mode) {
+            let mode = mode.bits();
+            log::info!(
+                "the root of the source gets no record, since others may write it (mode \
+                 {mode:04o}): fuse-overlayfs looks for none below it then"
+            );
+        } else if let (Some(uid), Some(gid)) = (owner.uid, owner.gid) {
             let record = Record { owner: Ids { uid, gid }, mode, kind: None };
             let (name, text) = (OsStr::new(self.name), record.encode());
             let marked =

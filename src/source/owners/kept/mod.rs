@@ -22,7 +22,7 @@ mod tests;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-pub use self::seen::real_mode;
+pub use self::seen::{is_exposed, real_mode};
 
 use self::aliases::Aliases;
 use self::node::KeptNode;

@@ -7,9 +7,6 @@ use crate::error::Result;
 use crate::id::{Disk, Ids};
 use crate::source::{Found, Key, Node};
 
-/// Bits of a file that somebody else may write.
-const WRITTEN_BY_OTHERS: u16 = 0o022;
-
 /// How a file on disk stands to records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -80,6 +77,13 @@ const fn stood_for(kind: FileKind, rdev: u64) -> (FileKind, u64) {
     }
 }
 
+/// Reports whether a mode on disk lets others give a file records: who may write it,
+/// but to a sticky directory its owner alone (xattr(7)).
+pub const fn is_exposed(disk: FileKind, mode: Mode) -> bool {
+    let sticky = disk.is_dir() && mode.has(Mode::STICKY);
+    !sticky && !matches!(disk, FileKind::Symlink) && mode.has(0o022)
+}
+
 /// Returns the mode that a file has on disk: nothing for others, no set-id bit.
 pub const fn real_mode(disk: FileKind, mode: Mode) -> Mode {
     let runs = disk.is_dir() || mode.has(Mode::EXECUTE);
@@ -108,7 +112,7 @@ impl Inner {
             Standing::Foreign
         } else if !self.store.takes(attr.kind) {
             Standing::Kindless
-        } else if attr.kind != FileKind::Symlink && attr.mode.has(WRITTEN_BY_OTHERS) {
+        } else if is_exposed(attr.kind, attr.mode) {
             Standing::Exposed
         } else {
             let record = self.store.get(&*self.below, node, key)?;
@@ -162,6 +166,24 @@ mod tests {
             assert_eq!((shown.kind, shown.rdev, shown.size), (kind, rdev, size), "{recorded:?}");
             assert_eq!(shown.owner, Ids::new(5, 6).unwrap().into());
             assert_eq!(shown.mode, Mode::new(0o4711));
+        }
+    }
+
+    #[test]
+    fn who_may_write_a_file_may_give_it_records() {
+        use FileKind::{Directory, Regular, Symlink};
+        for (kind, mode, exposed) in [
+            (Regular, 0o755, false),
+            (Regular, 0o775, true),
+            (Regular, 0o757, true),
+            (Regular, 0o1777, true),
+            (Directory, 0o2755, false),
+            (Directory, 0o2775, true),
+            (Directory, 0o777, true),
+            (Directory, 0o1777, false),
+            (Symlink, 0o777, false),
+        ] {
+            assert_eq!(is_exposed(kind, Mode::new(mode)), exposed, "{kind:?} {mode:o}");
         }
     }
 

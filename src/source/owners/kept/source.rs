@@ -40,6 +40,11 @@ impl Source for Kept {
         Ok(Arc::new(KeptWatch::new(self.inner.below.watch()?, Arc::clone(&self.inner))))
     }
 
+    fn leave(&self) {
+        self.inner.hold.leave();
+        self.inner.below.leave();
+    }
+
     fn root(&self) -> Result<(Node, Found)> {
         let (node, found) = self.inner.below.root()?;
         let seen = self.inner.recorded(&node, &found.key, found.attr)?;
