@@ -178,3 +178,62 @@ fn a_tree_that_fuse_overlayfs_wrote_has_right_owners_through_us() {
         }
     });
 }
+
+/// Storage in which files are all the user's, and owners in records.
+const STORAGE: &str = "[storage]\ndriver = \"overlay\"\n[storage.options.overlay]\n\
+                       mount_program = \"/usr/bin/fuse-overlayfs\"\nforce_mask = \"700\"\n";
+
+#[test]
+fn an_image_that_podman_unpacked_has_its_owners() {
+    require!(Root, Fuse, Podman, Buildah, FuseOverlayfs);
+    sandbox(|sandbox| {
+        let ann = place(sandbox);
+        ann.does(&format!("printf '{STORAGE}' >~/.config/containers/storage.conf"));
+        inside(
+            &ann,
+            "idmapfs -o owners=xattr src view; cp -a $ROOTFS/. view; cd view
+            mkdir own own/d; echo x >own/x; chown 33:34 own/x; chmod 640 own/x; chown 7:8 own/d
+            echo s >own/s; chmod 4755 own/s; chown 9:9 own; mkdir own/t; chmod 1777 own/t
+            tar --numeric-owner -c . >../image.tar",
+        );
+        ann.does("podman import -q - localhost/owned <image.tar");
+        let diff = |image: &str| {
+            let script =
+                format!("podman image inspect -f '{{{{.GraphDriver.Data.UpperDir}}}}' {image}");
+            ann.does(&script).trim().to_owned()
+        };
+        let layer = diff("localhost/owned");
+        let of = |list: String| -> Vec<String> {
+            list.lines().filter(|line| line.starts_with("./own")).map(str::to_owned).collect()
+        };
+        // podman 4.3 leaves the set-id and sticky bits out of records.
+        let want = [
+            "./own 9:9 755 directory",
+            "./own/d 7:8 755 directory",
+            "./own/s 0:0 755 regular file",
+            "./own/t 0:0 777 directory",
+            "./own/x 33:34 640 regular file",
+        ];
+        assert_eq!(of(by_us(&ann, &layer)), want);
+        assert_eq!(sh(&format!("find {layer} ! -uid {ANN} -o ! -type l -perm /077")), "");
+        // What a container has written is the upper layer of fuse-overlayfs.
+        ann.does(
+            "buildah from --name c --pull-never localhost/owned
+            buildah run c sh -c 'echo n >/own/new; chown 12:13 /own/new /own/x; chmod 700 /own/d'",
+        );
+        let upper = ann.does("dirname ~/.local/share/containers/storage/overlay/*/diff/own/new");
+        let upper = of(by_us(&ann, upper.trim().strip_suffix("/own").unwrap()));
+        for line in ["./own/new 12:13 755 regular file", "./own/x 12:13 640 regular file"] {
+            assert!(upper.iter().any(|found| found == line), "{line}: {upper:?}");
+        }
+        // The image that buildah makes of it: in these versions what was copied up has the
+        // owner of the first record again, whoever looks.
+        ann.does("buildah commit -q --squash c localhost/built");
+        let theirs = ann.does(&format!(
+            "podman unshare sh -euc \"cd \\$(podman image mount localhost/built); {LIST}\""
+        ));
+        let built = of(by_us(&ann, &diff("localhost/built")));
+        assert_eq!(built, of(theirs));
+        assert!(built.iter().any(|line| line == "./own/new 12:13 755 regular file"), "{built:?}");
+    });
+}
