@@ -26,8 +26,7 @@ fn alike(name: &'static str) {
     sandbox(move |sandbox| {
         let before = images::state(&path);
         let kernel = Loop::new(sandbox, &path, kind);
-        let least =
-            if matches!(kind.contents, Contents::Whole | Contents::Huge) { 1_300 } else { 2 };
+        let least = if matches!(kind.contents, Contents::Whole | Contents::Huge) { 900 } else { 2 };
         let plain = Ours::new(&path, &sandbox.dir("plain"), &[]);
         same(name, [&kernel.root, &plain.point], Except::Nothing, least);
         let map = IdMap::both(SHIFT);
