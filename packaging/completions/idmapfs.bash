@@ -6,7 +6,8 @@ _idmapfs() {
         --strictatime --nodiratime --diratime"
     local naming="--allow-other --no-allow-other --fsname= --with-pid= --remount --foreground"
     local server="--cache= --passthrough= --engine= --in= --allow-idmap --submounts= --owners=
-        --owners-dir= --offset= --size= --image-cache= --log="
+        --owners-dir= --offset= --size= --image-cache=
+        --upper= --log="
     case $cur in
         --*=*) COMPREPLY=(); return ;;
         -*) ;;

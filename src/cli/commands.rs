@@ -12,9 +12,10 @@ use super::options::{self, Area, with_options};
 use crate::text::shown;
 
 /// The areas of a mount.
-pub const ALL: &[Area] = &[Area::Policy, Area::Mount, Area::Naming, Area::Server];
+pub const ALL: &[Area] =
+    &[Area::Policy, Area::Mount, Area::Naming, Area::Server, Area::Owners, Area::Image];
 /// The areas of a private mount.
-pub const FOR_RUN: &[Area] = &[Area::Policy, Area::Mount, Area::Server];
+pub const FOR_RUN: &[Area] = &[Area::Policy, Area::Mount, Area::Server, Area::Owners, Area::Image];
 /// The areas of an explanation.
 pub const FOR_EXPLAIN: &[Area] = &[Area::Policy];
 

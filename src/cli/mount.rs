@@ -49,6 +49,10 @@ pub fn run(request: &Mount) -> Result<(), Fault> {
     logging::start(request.settings.log.as_ref(), foreground)?;
     let mut options = options(&request.settings, spec, source, target, foreground)?;
     options.within = within;
+    if request.helper && mount::is_image(source) && request.settings.upper.is_none() {
+        // mount(8) says rw by itself.
+        options.flags.read_only = Some(true);
+    }
     mount::mount(&options)?;
     if request.verbose {
         let (source, target) = (shown(source), shown(target));
@@ -87,6 +91,7 @@ pub fn options(
         submounts: submounts(settings)?,
         owners: owners(settings)?,
         image: settings.image,
+        upper: settings.upper.clone(),
         engine: engine(settings),
         within: None,
         allow_idmap: settings.allow_idmap,
@@ -96,13 +101,18 @@ pub fn options(
     })
 }
 
-/// Returns the flags of the mount: that of an image cannot be written.
+/// Returns the flags of the mount: that of an image can be written only where something
+/// is above it.
 fn flags(settings: &Settings, source: &Path) -> Flags {
-    let read_only = settings.flags.read_only.or(mount::is_image(source).then_some(true));
+    let fixed = settings.upper.is_none() && mount::is_image(source);
+    let read_only = settings.flags.read_only.or(fixed.then_some(true));
     Flags { read_only, ..settings.flags }
 }
 
 /// Returns where owners are kept.
+///
+/// # Errors
+/// `owners-dir` is given, and there is no database.
 fn owners(settings: &Settings) -> Result<Owners, Fault> {
     match (settings.owners.clone().unwrap_or_default(), &settings.owners_dir) {
         (Owners::Db(_), dir) => Ok(Owners::Db(dir.clone())),

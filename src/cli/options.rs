@@ -13,6 +13,10 @@ pub enum Area {
     Naming,
     /// How the server works.
     Server,
+    /// Where owners are kept.
+    Owners,
+    /// Which part of a file is the image, and what is above it.
+    Image,
 }
 
 impl Area {
@@ -22,6 +26,8 @@ impl Area {
             Self::Mount => "Mount flags",
             Self::Naming => "Mount",
             Self::Server => "Server",
+            Self::Owners => "Owners",
+            Self::Image => "Images",
         }
     }
 }
@@ -62,7 +68,7 @@ impl Opt {
     }
 }
 
-use Area::{Mount, Naming, Policy, Server};
+use Area::{Image, Mount, Naming, Owners, Policy, Server};
 
 /// Every option of a mount.
 pub const OPTIONS: &[Opt] = &[
@@ -174,16 +180,17 @@ pub const OPTIONS: &[Opt] = &[
     .or(&["allow_idmap"]),
     value(Server, "submounts", "HOW", "What is mounted below the source: follow (default) or hide"),
     value(
-        Server,
+        Owners,
         "owners",
         "WHERE",
         "Where owners are kept: native (default), xattr (in attributes of the files) or db",
     ),
-    value(Server, "owners-dir", "DIR", "The directory of the database of owners=db"),
-    value(Server, "offset", "BYTES", "Where in its file an image begins"),
-    value(Server, "size", "BYTES", "How long an image is (default: to the end of its file)"),
-    value(Server, "image-cache", "BYTES", "Memory for what is kept of an image (default 128M)")
+    value(Owners, "owners-dir", "DIR", "The directory of the database of owners=db"),
+    value(Image, "offset", "BYTES", "Where in its file an image begins"),
+    value(Image, "size", "BYTES", "How long an image is (default: to the end of its file)"),
+    value(Image, "image-cache", "BYTES", "Memory for what is kept of an image (default 128M)")
         .or(&["image_cache"]),
+    value(Image, "upper", "DIR", "Have what is written to an image go to this directory"),
     value(Server, "log", "LEVEL", "error, warn, info, debug or trace; then ,file=PATH"),
 ];
 

@@ -9,7 +9,7 @@ use super::parse::Run;
 use super::policy::{caller, server, spec};
 use crate::mount::{self, Engine, Within};
 use crate::policy::Spec;
-use crate::run::{self, Private};
+use crate::run::{self, Files, Private};
 
 /// Where a source is shown over which nothing can be mounted.
 const INSTEAD: &str = "/mnt";
@@ -30,11 +30,14 @@ pub fn run(request: &Run) -> Result<u8, Fault> {
     }
     let wanted = request.run_as.as_deref().map(caller).transpose()?;
     let pipeline = spec.build(&server()?)?;
-    let plan = run::plan(&pipeline, wanted)?;
+    let image = mount::is_image(&source);
+    let files = if image { Files::Image } else { Files::Host };
+    let plan = run::plan(&pipeline, files, wanted)?;
     logging::start(request.settings.log.as_ref(), true)?;
     log::info!("namespaces: {}", plan.space);
     // To mount over the root would leave the root of every process below.
-    let place = if source == Path::new("/") { Path::new(INSTEAD) } else { source.as_path() };
+    let over = !image && source != Path::new("/");
+    let place = if over { source.as_path() } else { Path::new(INSTEAD) };
     let mut options = options(&request.settings, spec, &source, place, true)?;
     options.engine = Engine::Fuse;
     // The command may run as others than the user who mounts.

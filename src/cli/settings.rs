@@ -56,6 +56,8 @@ pub struct Settings {
     pub owners: Option<Owners>,
     /// Which part of a file the image is, and what is kept of it.
     pub image: ImageOptions,
+    /// The directory above an image that takes what is written.
+    pub upper: Option<PathBuf>,
     /// The directory of a database of them.
     pub owners_dir: Option<PathBuf>,
     /// Whose namespaces the mount is to be made in.
@@ -150,10 +152,11 @@ impl Settings {
             "allow-idmap" => self.allow_idmap = true,
             "submounts" => self.submounts = Some(submounts(text("submounts", value)?)?),
             "owners" => self.owners = Some(owners(text("owners", value)?)?),
-            "owners-dir" => self.owners_dir = Some(owners_dir(value)?),
+            "owners-dir" => self.owners_dir = Some(directory("owners-dir", value)?),
             "offset" => self.image.part.offset = size("offset", value)?,
             "size" => self.image.part.size = Some(size("size", value)?),
             "image-cache" => self.image.cache = size("image-cache", value)?,
+            "upper" => self.upper = Some(directory("upper", value)?),
             "in" => self.within = Some(within(value)?),
             "with-pid" => self.with_pid = Some(with_pid(text("with-pid", value)?)?),
             "log" => self.log = Some(log(value)?),
@@ -189,6 +192,7 @@ impl Settings {
             (self.owners.is_some(), "owners"),
             (self.owners_dir.is_some(), "owners-dir"),
             (self.image != ImageOptions::default(), "offset, size or image-cache"),
+            (self.upper.is_some(), "upper"),
             (self.with_pid.is_some(), "with-pid"),
             (self.log.is_some(), "log"),
         ];
@@ -328,9 +332,9 @@ fn owners(value: &str) -> Result<Owners, Fault> {
     }
 }
 
-fn owners_dir(value: &OsStr) -> Result<PathBuf, Fault> {
+fn directory(name: &str, value: &OsStr) -> Result<PathBuf, Fault> {
     std::path::absolute(value)
-        .map_err(|error| Fault::usage(format!("option owners-dir: {}: {error}", shown(value))))
+        .map_err(|error| Fault::usage(format!("option {name}: {}: {error}", shown(value))))
 }
 
 fn within(value: &OsStr) -> Result<Within, Fault> {

@@ -35,8 +35,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Describes a mount that this process serves.
-    pub fn new(source: &Path, target: &Path, device: (u32, u32), policy: String) -> Self {
+    /// Describes a mount that this process serves by a FUSE connection.
+    pub fn new(source: &Path, target: &Path, connection: u32, policy: String) -> Self {
         Self {
             version: 1,
             pid: std::process::id(),
@@ -44,7 +44,7 @@ impl Record {
             source: source.to_owned(),
             target: target.to_owned(),
             engine: "fuse".to_owned(),
-            connection: device.1,
+            connection,
             policy,
         }
     }
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn records_are_one_line_and_come_back() {
         let source = Path::new(OsStr::from_bytes(b"/a\n\xff\\xff"));
-        let record = Record::new(source, Path::new("/mnt"), (0, 50), "map=0:1:2".to_owned());
+        let record = Record::new(source, Path::new("/mnt"), 50, "map=0:1:2".to_owned());
         assert!(record.start_time > 0);
         let line = record.to_line().unwrap();
         assert_eq!(line.matches('\n').count(), 1);

@@ -9,7 +9,7 @@ use std::thread;
 use super::{Answers, Facts, Outcome, Record, Stats, directory, publish};
 
 fn record() -> Record {
-    Record::new(Path::new("/source"), Path::new("/target"), (0, 7), "identity".to_owned())
+    Record::new(Path::new("/source"), Path::new("/target"), 7, "identity".to_owned())
 }
 
 /// The answers of a server that is about to end, or those of one that has only

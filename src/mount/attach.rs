@@ -20,7 +20,8 @@ use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use super::error::MountError;
 use super::helper;
-use super::options::Options;
+use super::options::{Flags, Options};
+use super::upper::Upper;
 #[cfg(test)]
 use crate::fs::Fs;
 #[cfg(test)]
@@ -49,6 +50,8 @@ pub(super) struct Place {
     pub(super) device: (u32, u32),
     /// The id of the mount.
     pub(super) mount: u64,
+    /// The number of the FUSE connection.
+    pub(super) connection: u32,
     pub(super) way: Way,
 }
 
@@ -99,28 +102,36 @@ pub(super) fn begin(
     }
 }
 
-/// Attaches a mount that is served by now, unless it is attached already.
+/// Attaches a mount that is served by now, unless it is attached already, and puts
+/// what is above it in its place.
 ///
 /// # Errors
-/// As open_tree(2), move_mount(2); then nothing is mounted.
-pub(super) fn complete(mount: Unserved, target: &Path) -> Result<Place, MountError> {
+/// As open_tree(2), move_mount(2), or what keeps overlayfs away; then nothing is
+/// mounted.
+pub(super) fn complete(
+    mount: Unserved,
+    target: &Path,
+    upper: Option<&Upper>,
+) -> Result<Place, MountError> {
     let (way, failed) = (mount.way(), |why| refused(target, why, String::new()));
-    let mounted = match mount {
-        Unserved::Detached(parent) => {
-            let root = attach(parent, target).map_err(failed)?;
-            mounted_at(root.as_fd(), Path::new(""))
-        }
-        Unserved::Attached => mounted_at(AT_FDCWD, target),
+    let root = match mount {
+        Unserved::Detached(parent) => Some(attach(parent, target).map_err(failed)?),
+        Unserved::Attached => None,
     };
-    match mounted {
-        Ok(mounted) => Ok(Place::new(target, mounted.device, mounted.mount, way)),
-        Err(why) => {
-            // There would be a mount without a server.
-            take_away(way, target, MntFlags::MNT_DETACH)
-                .unwrap_or_else(|left| log::warn!("{left}"));
-            Err(failed(why))
-        }
-    }
+    let at = |root: Option<OwnedFd>| match root {
+        Some(root) => mounted_at(root.as_fd(), Path::new("")).map_err(failed),
+        None => mounted_at(AT_FDCWD, target).map_err(failed),
+    };
+    let place = at(root).and_then(|Mounted { device, mount }| {
+        let place = Place::new(target, device, mount, device.1, way);
+        let Some(upper) = upper else { return Ok(place) };
+        let Mounted { device, mount } = at(Some(upper.cover(target)?))?;
+        Ok(Place { device, mount, ..place })
+    });
+    place.inspect_err(|_| {
+        // There would be a mount without a server.
+        take_away(way, target, MntFlags::MNT_DETACH).unwrap_or_else(|left| log::warn!("{left}"));
+    })
 }
 
 /// Takes away what was begun and cannot be served.
@@ -147,7 +158,7 @@ pub(super) fn mount(
     let (device, mount) = begin(options, target, name)?;
     let serving = with_clones(serving, device.as_fd());
     let session = Session::start(device, fs, serving).map_err(MountError::Session)?;
-    Ok((session, complete(mount, target)?))
+    Ok((session, complete(mount, target, None)?))
 }
 
 /// Makes the file system and a mount of it that is attached nowhere; returns
@@ -164,7 +175,12 @@ pub(super) fn make(
 ) -> Result<(OwnedFd, OwnedFd), MountError> {
     let device = File::options().read(true).write(true).open(fuse::FUSE_DEVICE);
     let device = OwnedFd::from(device.map_err(MountError::Device)?);
-    let attributes = options.flags.with_defaults().attributes().set;
+    let flags = match options.upper {
+        // Writing is for what is above.
+        Some(_) => Flags { read_only: Some(true), ..options.flags },
+        None => options.flags,
+    };
+    let attributes = flags.with_defaults().attributes().set;
     let parent = configure(context, options, name, device.as_fd(), ids)
         .and_then(|()| context.mount(attributes))
         .map_err(|why| refused(target, why, context.messages()))?;
@@ -243,9 +259,15 @@ pub(super) fn refused(target: &Path, why: io::Error, kernel: String) -> MountErr
 
 impl Place {
     /// Names a place; `device` is the device number of the file system, `mount`
-    /// the id of the mount.
-    pub(super) fn new(target: &Path, device: (u32, u32), mount: u64, way: Way) -> Self {
-        Self { target: target.to_owned(), device, mount, way }
+    /// the id of the mount, `connection` the number of that of its server.
+    pub(super) fn new(
+        target: &Path,
+        device: (u32, u32),
+        mount: u64,
+        connection: u32,
+        way: Way,
+    ) -> Self {
+        Self { target: target.to_owned(), device, mount, connection, way }
     }
 
     /// Reports whether ours is still what is mounted at the target. The mount

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::attach::clear_dead;
 use super::error::MountError;
 use super::options::{Cache, Options};
+use crate::sys::cred::may_mount;
 
 /// Where everything is, by paths that stay right in another directory.
 #[derive(Clone, Debug)]
@@ -31,6 +32,7 @@ pub(super) fn check(options: &Options) -> Result<Paths, MountError> {
     is_target(&options.target)?;
     // After the clearing: the source may be the mount point itself.
     let source = source(&options.source)?;
+    above(options)?;
     let name = options.fsname.clone().unwrap_or_else(|| source.clone().into_os_string());
     Ok(Paths { source, target, name })
 }
@@ -88,6 +90,26 @@ pub(super) fn of_image(options: &Options) -> Result<(), MountError> {
         return Err(MountError::OfImage("cache=exclusive", never));
     }
     Ok(())
+}
+
+/// Checks that a directory above the source, if one is asked for, makes sense there, and
+/// that this process can have it.
+///
+/// # Errors
+/// `Upper`.
+fn above(options: &Options) -> Result<(), MountError> {
+    let Some(dir) = &options.upper else { return Ok(()) };
+    let failed = |why: &str| Err(MountError::Upper { dir: dir.clone(), why: why.to_owned() });
+    if !is_image(&options.source) {
+        return failed("it is for images; what is written to a directory goes to that directory");
+    }
+    if may_mount().unwrap_or(false) {
+        return Ok(());
+    }
+    failed(
+        "without privilege an image is read-only; for a writable one use idmapfs run --upper, or \
+         start idmapfs in a user namespace: unshare --user --map-root-user --map-auto --mount",
+    )
 }
 
 /// Checks that something can be mounted at a path.

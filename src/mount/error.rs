@@ -67,6 +67,21 @@ pub enum MountError {
     /// An option makes no sense for an image.
     #[error("option {0}: the source is an image: {1}")]
     OfImage(&'static str, &'static str),
+    /// The directory above an image cannot be used.
+    #[error("option upper: {}: {why}", shown(.dir))]
+    Upper {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong, and the way out.
+        why: String,
+    },
+    /// The image has ids that the user namespace has not.
+    #[error(
+        "option upper: the image has files of {0}, which this user namespace has not: overlayfs \
+         could not change them; map the ids of the image to some that it has, or leave the option \
+         out"
+    )]
+    Outside(String),
     /// Owners cannot be kept beside the source.
     #[error("{0}")]
     Owners(#[from] crate::source::owners::OwnersError),
@@ -133,6 +148,8 @@ impl MountError {
             | Self::Namespace(_)
             | Self::Open(_)
             | Self::Image(_)
+            | Self::Upper { .. }
+            | Self::Outside(_)
             | Self::Owners(_)
             | Self::Engine(_)
             | Self::Target { .. }

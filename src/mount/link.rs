@@ -30,6 +30,8 @@ pub(super) enum Word {
         device: (u32, u32),
         /// The id of the mount.
         mount: u64,
+        /// The number of the FUSE connection.
+        connection: u32,
     },
     /// By the server: the mount is known.
     Known,
@@ -72,11 +74,12 @@ impl Link {
                 fd = Some(device.as_fd());
             }
             Word::Serving => text.push(b's'),
-            Word::Attached { device: (major, minor), mount } => {
+            Word::Attached { device: (major, minor), mount, connection } => {
                 text.push(b'a');
                 text.extend(major.to_ne_bytes());
                 text.extend(minor.to_ne_bytes());
                 text.extend(mount.to_ne_bytes());
+                text.extend(connection.to_ne_bytes());
             }
             Word::Known => text.push(b'k'),
             Word::Failed(error) => {
@@ -150,7 +153,9 @@ fn parse(text: &[u8], fd: Option<OwnedFd>) -> Option<Word> {
             let (major, rest) = rest.split_first_chunk()?;
             let (minor, rest) = rest.split_first_chunk()?;
             let device = (u32::from_ne_bytes(*major), u32::from_ne_bytes(*minor));
-            Some(Word::Attached { device, mount: u64::from_ne_bytes(*rest.first_chunk()?) })
+            let (mount, rest) = rest.split_first_chunk()?;
+            let (mount, connection) = (u64::from_ne_bytes(*mount), rest.first_chunk()?);
+            Some(Word::Attached { device, mount, connection: u32::from_ne_bytes(*connection) })
         }
         b'k' => Some(Word::Known),
         b'f' => {
@@ -174,7 +179,7 @@ mod tests {
             Word::Opened,
             Word::Made { way: Way::Helper, device },
             Word::Serving,
-            Word::Attached { device: (0, 300), mount: 1 << 40 },
+            Word::Attached { device: (0, 300), mount: 1 << 40, connection: 299 },
             Word::Known,
         ];
         for word in &words {
@@ -186,7 +191,9 @@ mod tests {
         assert!(matches!(other.hear(), Ok(Word::Serving)));
         let place = other.hear().unwrap();
         let want = |mount| mount == 1 << 40;
-        assert!(matches!(place, Word::Attached { device: (0, 300), mount } if want(mount)));
+        assert!(
+            matches!(place, Word::Attached { device: (0, 300), mount, connection: 299 } if want(mount))
+        );
         assert!(matches!(other.hear(), Ok(Word::Known)));
         one.tell(&Word::Failed(MountError::Callers("suid"))).unwrap();
         let error = other.expect(|_| Some(())).unwrap_err();

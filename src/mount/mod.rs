@@ -24,6 +24,7 @@ mod start;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod upper;
 mod watch;
 
 pub use check::{callers, is_image, is_target, source};
@@ -36,3 +37,4 @@ pub use options::{
 };
 pub use remount::remount;
 pub use start::mount;
+pub use upper::Upper;

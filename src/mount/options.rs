@@ -40,6 +40,8 @@ pub struct Options {
     pub owners: Owners,
     /// Which part of a file the image is, and what is kept of it.
     pub image: ImageOptions,
+    /// The directory above an image that takes what is written.
+    pub upper: Option<PathBuf>,
     /// What is to translate.
     pub engine: Engine,
     /// Whose namespaces this process has entered for it; `None`: it is in those that

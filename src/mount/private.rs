@@ -2,7 +2,6 @@
 //! by another one.
 
 use std::ffi::OsStr;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,11 +14,13 @@ use super::confine::{Needs, confine};
 use super::error::MountError;
 use super::options::Options;
 use super::processes::Proc;
-use super::serve::{file_system, keep_tidy, open_source};
+use super::serve::{Opened, file_system, fits, keep_tidy, open_source};
+use super::upper::Upper;
 use super::watch::Watching;
 use crate::fuse::{Session, SessionOptions};
 use crate::id::{Ids, View};
 use crate::source::Source;
+use crate::source::image::Image;
 use crate::sys::daemon;
 use crate::sys::mount::Context;
 
@@ -32,12 +33,23 @@ pub struct Detached {
     pub parent: OwnedFd,
 }
 
-/// A mount that is being served; it ends when this is dropped.
+/// A mount that is being served; it ends when this is dropped, and leaves its source in
+/// order by [`Served::end`].
 #[derive(Debug)]
 pub struct Served {
     // In this order: nothing is heard any more before nobody is told.
     _watching: Option<Watching>,
     _session: Session,
+    source: Arc<dyn Source>,
+}
+
+impl Served {
+    /// Ends serving, and what the source keeps for it.
+    pub fn end(self) {
+        let source = Arc::clone(&self.source);
+        drop(self);
+        source.leave();
+    }
 }
 
 /// Makes a mount in the namespaces of this process; `ids` are its owner there,
@@ -52,21 +64,40 @@ pub fn make(options: &Options, name: &OsStr, ids: Ids<View>) -> Result<Detached,
     Ok(Detached { device, parent })
 }
 
-/// Attaches a mount that is served by now; returns the root of what is seen.
+/// Attaches a mount that is served by now, and puts what is above it in its place;
+/// returns the root of what is seen.
 ///
 /// # Errors
-/// As open_tree(2), move_mount(2).
-pub fn put(parent: OwnedFd, target: &Path) -> io::Result<OwnedFd> {
-    attach::attach(parent, target)
+/// As open_tree(2), move_mount(2); what keeps overlayfs away.
+pub fn put(parent: OwnedFd, target: &Path, upper: Option<&Upper>) -> Result<OwnedFd, MountError> {
+    let root = attach::attach(parent, target)
+        .map_err(|why| attach::refused(target, why, String::new()))?;
+    match upper {
+        Some(upper) => {
+            // Else it would be in use.
+            drop(root);
+            upper.cover(target)
+        }
+        None => Ok(root),
+    }
+}
+
+/// The source of a private mount, opened.
+#[derive(Debug)]
+pub struct Ready {
+    source: Arc<dyn Source>,
+    image: Option<Arc<dyn Image>>,
+    needs: Needs,
 }
 
 /// Opens the source of a private mount, as this process sees it now.
 ///
 /// # Errors
 /// If it cannot be opened, or the options do not fit the policy.
-pub fn source(options: &Options) -> Result<Arc<dyn Source>, MountError> {
+pub fn source(options: &Options) -> Result<Ready, MountError> {
     callers(options)?;
-    open_source(options, &options.source).map(|opened| opened.source)
+    let Opened { source, image, needs, .. } = open_source(options, &options.source)?;
+    Ok(Ready { source, image, needs })
 }
 
 /// Serves the device of a mount that was made in the namespaces of another
@@ -76,22 +107,25 @@ pub fn source(options: &Options) -> Result<Arc<dyn Source>, MountError> {
 /// If the policy does not fit the source, or the session cannot be started.
 pub fn serve(
     options: &Options,
-    source: Arc<dyn Source>,
+    ready: Ready,
     device: OwnedFd,
     process: u32,
 ) -> Result<Served, MountError> {
     daemon::leave_groups();
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
     let process = process.to_string();
+    let Ready { source, image, needs } = ready;
+    fits(options, image.as_deref(), &process)?;
     let proc = Proc::open(&process);
-    let (fs, serving, _why) = file_system(options, source, descriptors, &process, proc)?;
+    let (fs, serving, _why) =
+        file_system(options, Arc::clone(&source), descriptors, &process, proc)?;
     // A device of another user namespace cannot be cloned here.
     let serving = SessionOptions { clone_device: false, ..serving };
     // What a process under Landlock could not see is asked of nobody here.
-    let _said = confine(Needs::default());
+    let _said = confine(needs);
     let fs = Arc::new(fs);
     keep_tidy(&fs)?;
     let session = Session::start(device, Arc::clone(&fs), serving).map_err(MountError::Session)?;
     let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"))?;
-    Ok(Served { _session: session, _watching: watching })
+    Ok(Served { _session: session, _watching: watching, source })
 }

@@ -66,6 +66,8 @@ pub(super) struct Reloader {
     facts: Mutex<Facts>,
     /// Why the kernel could not do what the options ask for, but for the policy.
     options_beyond: Option<String>,
+    /// Whether an overlay is what callers see: it keeps owners that it has seen.
+    covered: bool,
     /// Held for as long as a policy is replaced, so that the one that is read
     /// last is in force, and known to be.
     published: Mutex<Option<Published>>,
@@ -99,7 +101,8 @@ impl Reloader {
         let options_beyond = describe::options_beyond(made.options);
         let any_owner = made.source.any_owner;
         let published = Mutex::new(None);
-        Arc::new(Self { renew, any_owner, fs, notifier, facts, options_beyond, published })
+        let covered = made.options.upper.is_some();
+        Arc::new(Self { renew, any_owner, fs, notifier, facts, options_beyond, covered, published })
     }
 
     /// Says what was done, and what is held.
@@ -166,6 +169,13 @@ impl Reloader {
 
     /// Puts the policy in force as it is written now; returns its words.
     fn replace(&self) -> Result<String, String> {
+        if self.covered {
+            return Err(
+                "option upper: the overlay keeps owners as it saw them; umount, and mount \
+                        with the new policy"
+                    .to_owned(),
+            );
+        }
         let published = lock(&self.published);
         let spec = self.renew.read()?;
         let (policy, stand_in) =

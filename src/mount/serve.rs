@@ -20,12 +20,14 @@ use super::options::{Cache, Options, Passthrough, Submounts};
 use super::processes::Proc;
 use super::reload::{Reloader, decide};
 use super::supervise::passing;
+use super::upper;
 use super::watch::{self, Believed, Watching};
 use crate::control::{self, Record};
 use crate::fs::{Config, Fs};
 use crate::fuse::{Session, SessionOptions};
 use crate::policy::Policy as _;
 use crate::source::host::{Host, HostOptions};
+use crate::source::image::Image;
 use crate::source::{Source, image, owners};
 use crate::sys::cred::may_mount;
 use crate::sys::signal::{Asked, Signals};
@@ -66,7 +68,8 @@ pub(super) fn serve(
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
     // Before the source is copied: copies are of the namespace that they were made in.
     let left = passing().map(|_| mount_namespace::leave());
-    let Opened { source, submounts, needs } = open_source(options, &paths.source)?;
+    let Opened { source, submounts, needs, image } = open_source(options, &paths.source)?;
+    fits(options, image.as_deref(), "self")?;
     let can = source.facts();
     let served = Arc::clone(&source);
     let proc = Proc::open("self").asking(asking);
@@ -94,11 +97,11 @@ pub(super) fn serve(
     let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"))?;
     tell(&link, &Word::Serving)?;
     let attached = |word| {
-        let Word::Attached { device, mount } = word else { return None };
-        Some((device, mount))
+        let Word::Attached { device, mount, connection } = word else { return None };
+        Some((device, mount, connection))
     };
-    let (number, mount) = link.expect(attached)?;
-    let place = Place::new(&paths.target, number, mount, way);
+    let (number, mount, connection) = link.expect(attached)?;
+    let place = Place::new(&paths.target, number, mount, connection, way);
     let data = session.data_path();
     let made = Made {
         options,
@@ -114,7 +117,7 @@ pub(super) fn serve(
     };
     let reloader = Reloader::new(&made, fs, session.notifier());
     let policy = options.spec.describe();
-    reloader.publish(Record::new(&paths.source, &place.target, place.device, policy));
+    reloader.publish(Record::new(&paths.source, &place.target, connection, policy));
     tell(&link, &Word::Known)?;
     let ended = until_the_end(session, signals, link, &place, &reloader);
     drop(watching);
@@ -134,6 +137,8 @@ pub(super) struct Opened {
     /// What is shown of mounts below it.
     pub(super) submounts: Submounts,
     pub(super) needs: Needs,
+    /// The image, if it is one.
+    pub(super) image: Option<Arc<dyn Image>>,
 }
 
 /// Why the files of a source are out of reach for a process under Landlock.
@@ -168,7 +173,7 @@ pub(super) fn open_source(options: &Options, path: &Path) -> Result<Opened, Moun
     let writes = control::directory().into_iter().chain(options.owners.directory()).collect();
     let needs = Needs { source: Some(root), unreachable, reads, writes, supervised: false };
     let source = owners::open(Arc::new(source), path, &options.owners)?;
-    Ok(Opened { source, submounts: shown, needs })
+    Ok(Opened { source, submounts: shown, needs, image: None })
 }
 
 /// Opens an image: nothing but its file is used from then on.
@@ -181,7 +186,25 @@ fn open_image(options: &Options, path: &Path) -> Result<Opened, MountError> {
     let reads = options.renew.directories().to_vec();
     let writes = control::directory().into_iter().collect();
     let needs = Needs { source: None, unreachable: None, reads, writes, supervised: false };
-    Ok(Opened { source: Arc::new(source), submounts: Submounts::Hide, needs })
+    let image = Some(source.image());
+    Ok(Opened { source: Arc::new(source), submounts: Submounts::Hide, needs, image })
+}
+
+/// Checks that what is above a source, if anything is, can hold its files.
+///
+/// `process` is a process in the user namespace of the
+/// mount, by its name in `/proc`.
+///
+/// # Errors
+/// `Outside`: that namespace has not all of them.
+pub(super) fn fits(
+    options: &Options,
+    image: Option<&dyn Image>,
+    process: &str,
+) -> Result<(), MountError> {
+    let (Some(_), Some(image)) = (&options.upper, image) else { return Ok(()) };
+    let (policy, _) = decide(&options.spec, true, process)?;
+    upper::reaches(image, &policy, process)
 }
 
 /// Starts the thread that lets nodes and memory go, for as long as the file system is

@@ -13,7 +13,6 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
-use nix::unistd::Pid;
 
 use super::asking;
 use super::attach::{self, Place, Way};
@@ -24,6 +23,7 @@ use super::link::{Link, Word};
 use super::options::Options;
 use super::serve::{ASIDE, Ties, serve};
 use super::start::Starter;
+use super::upper::Upper;
 use crate::control;
 use crate::sys::cred::may_mount;
 use crate::sys::process::{Fork, Process, apart, fork};
@@ -56,6 +56,7 @@ pub(super) fn supervise(
     starter: &mut Starter,
 ) -> Result<(), MountError> {
     daemon::leave_groups();
+    let upper = Upper::take(options, &paths.name)?;
     // Before the server is made, which is not to be hit by them either.
     let signals = Signals::block().map_err(MountError::doing("signals"))?;
     let pair = Link::pair().and_then(|ends| Ok((ends, asking::pair()?)));
@@ -72,10 +73,12 @@ pub(super) fn supervise(
             drop((theirs, asking));
             let server = Process::of(pid).map_err(MountError::doing("pidfd"))?;
             let signals = signals.descriptor().map_err(MountError::doing("signalfd"))?;
-            let kept = keep(options, paths, &ours, server.pid(), starter).map(|(place, origin)| {
-                let keeper = Keeper { server: &server, link: &ours, questions, signals, with };
-                Ending { place, origin }.after(keeper)
-            });
+            let kept =
+                keep(options, paths, upper.as_ref(), &ours, starter).map(|(place, origin)| {
+                    log::debug!("server: process {}", server.pid());
+                    let keeper = Keeper { server: &server, link: &ours, questions, signals, with };
+                    Ending { place, origin }.after(keeper)
+                });
             match kept {
                 Ok(ended) => ended,
                 Err(error) => {
@@ -110,8 +113,8 @@ fn in_server(options: &Options, paths: &Paths, why: &Server, ties: Ties) -> u8 {
 fn keep(
     options: &Options,
     paths: &Paths,
+    upper: Option<&Upper>,
     link: &Link,
-    server: Pid,
     starter: &mut Starter,
 ) -> Result<(Place, Option<u64>), MountError> {
     link.expect(|word| matches!(word, Word::Opened).then_some(()))?;
@@ -120,15 +123,14 @@ fn keep(
     let origin = passing().filter(|_| way == Way::Own);
     let served = serving(link, Word::Made { way, device });
     served.inspect_err(|_| attach::undo(&mount, &paths.target))?;
-    let place = attach::complete(mount, &paths.target)?;
+    let place = attach::complete(mount, &paths.target, upper)?;
     let known = (|| {
-        let (device, mount) = (place.device, place.mount);
-        tell(link, &Word::Attached { device, mount });
+        let Place { device, mount, connection, .. } = place;
+        tell(link, &Word::Attached { device, mount, connection });
         link.expect(|word| matches!(word, Word::Known).then_some(()))?;
         starter.attached(device).map_err(MountError::doing("telling that the mount is there"))
     })();
     known.inspect_err(|_| undo(&place, None))?;
-    log::debug!("server: process {server}");
     let left = origin.filter(|_| leave(&place));
     Ok((place, left))
 }
@@ -225,7 +227,7 @@ impl Ending {
             Ok(false) => Ok(None),
             Err(error) => {
                 keeper.link.end();
-                let _ended = end(keeper.server, Some(self.place.device.1));
+                let _ended = end(keeper.server, Some(self.place.connection));
                 Err(error)
             }
         };
@@ -284,7 +286,7 @@ impl Ending {
                     ENDING
                 }
                 Stage::Aborted => {
-                    abort(self.place.device.1);
+                    abort(self.place.connection);
                     ENDING
                 }
                 Stage::GivenUp => return Ok(false),

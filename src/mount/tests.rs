@@ -85,6 +85,7 @@ fn options_of(target: &Path) -> Options {
         submounts: Submounts::Follow,
         owners: Owners::Native,
         image: super::ImageOptions::default(),
+        upper: None,
         engine: Engine::Fuse,
         within: None,
         foreground: true,

@@ -18,6 +18,8 @@ use nix::unistd::{Gid, Pid, Uid, fchdir, getppid, setgroups, setresgid, setresui
 use super::Private;
 use super::error::RunError;
 use super::plan::{Plan, Space};
+use super::root::become_root;
+use crate::mount::Upper;
 use crate::mount::private::{make, put};
 use crate::sys::process::{receive, send};
 
@@ -39,6 +41,7 @@ pub(super) mod word {
 /// Always, since success does not return.
 pub(super) fn become_command(
     private: &Private<'_>,
+    upper: Option<&Upper>,
     socket: BorrowedFd<'_>,
     server: Pid,
 ) -> Result<Infallible, RunError> {
@@ -60,11 +63,11 @@ pub(super) fn become_command(
     // With a copy of it here the mount would outlive its server.
     drop(made.device);
     hear(socket, word::SERVED)?;
-    enter(made.parent, private.place)?;
+    let place = enter(made.parent, private.place, upper)?;
     become_ids(plan)?;
     // The kernel forgets it when ids change.
     die_with(server)?;
-    exec(private.command, private.place)
+    exec(private.command, place)
 }
 
 /// Asks to be killed when the server dies.
@@ -85,11 +88,21 @@ fn hear(socket: BorrowedFd<'_>, expected: u8) -> Result<(), RunError> {
     }
 }
 
-/// Attaches the mount and makes it the working directory.
-fn enter(parent: OwnedFd, place: &Path) -> Result<(), RunError> {
+/// Attaches the mount and makes it the working directory, or, where something is above
+/// it, the root directory; returns where that is by then.
+fn enter<'a>(
+    parent: OwnedFd,
+    place: &'a Path,
+    upper: Option<&Upper>,
+) -> Result<&'a Path, RunError> {
     let failed = |why: io::Error| RunError::Place { path: place.to_owned(), why };
-    let view = put(parent, place).map_err(failed)?;
-    fchdir(view).map_err(|errno| failed(errno.into()))
+    let view = put(parent, place, upper)?;
+    fchdir(view).map_err(|errno| failed(errno.into()))?;
+    if upper.is_none() {
+        return Ok(place);
+    }
+    become_root().map_err(failed)?;
+    Ok(Path::new("/"))
 }
 
 /// Takes the ids of the command; as one that is not root this gives all

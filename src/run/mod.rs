@@ -11,6 +11,7 @@ mod error;
 pub mod layout;
 mod maps;
 pub mod plan;
+mod root;
 mod server;
 mod subid;
 
@@ -23,10 +24,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::getpid;
 
 pub use error::RunError;
-pub use plan::{Plan, plan};
+pub use plan::{Files, Plan, plan};
 
-use crate::mount::Options;
-use crate::mount::private;
+use crate::mount::{Options, Upper, private};
 use crate::sys::daemon::settle;
 use crate::sys::process::{Fork, fork};
 
@@ -39,7 +39,8 @@ pub struct Private<'a> {
     pub options: &'a Options,
     /// The device shown in the mount table.
     pub name: &'a OsStr,
-    /// The directory that the mount is put over, by an absolute path.
+    /// The directory that the mount is put over, by an absolute path; it becomes the root
+    /// directory of the command if something is above an image.
     pub place: &'a Path,
     /// The command and its arguments.
     pub command: &'a [OsString],
@@ -55,6 +56,7 @@ pub struct Private<'a> {
 pub fn run(private: &Private<'_>) -> Result<u8, RunError> {
     // Before anything is mounted over it.
     let source = private::source(private.options)?;
+    let upper = Upper::take(private.options, private.name)?;
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .map_err(RunError::doing("socketpair"))?;
@@ -73,7 +75,7 @@ pub fn run(private: &Private<'_>) -> Result<u8, RunError> {
             // What it lets go at its end belongs to the server.
             std::mem::forget(source);
             before.thread_set_mask().map_err(RunError::doing("signal mask"))?;
-            match child::become_command(private, theirs.as_fd(), server)? {}
+            match child::become_command(private, upper.as_ref(), theirs.as_fd(), server)? {}
         }
     }
 }

@@ -10,7 +10,7 @@ use super::error::RunError;
 use super::layout::{Own, Span, layout};
 use super::maps;
 use super::subid;
-use crate::id::{Disk, Ids, Owner, View};
+use crate::id::{Disk, Ids, NO_ID, Owner, View};
 use crate::policy::{Pipeline, Policy};
 use crate::sys::cred::{may_mount, own_ids};
 use crate::sys::id_map::{IdMap, Line};
@@ -59,10 +59,30 @@ pub struct Plan {
     pub keep_groups: bool,
 }
 
+/// Whose the ids are that the files have on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// The host's: those of the user who asks are among them.
+    Host,
+    /// Those of an image: its root stands for the user who asks.
+    Image,
+}
+
+impl Files {
+    /// Returns the ids on disk that stand for the user who has these.
+    fn standing_for(self, own: Ids<Disk>) -> Ids<Disk> {
+        match self {
+            Self::Host => own,
+            Self::Image => Ids::new(0, 0).unwrap_or(own),
+        }
+    }
+}
+
 /// The ids of the user who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Asker {
     ids: Ids<Disk>,
+    files: Files,
     subuids: Vec<Span>,
     subgids: Vec<Span>,
     /// Whether the programs are there that lay ids on subordinate ones.
@@ -74,17 +94,21 @@ fn is_in(program: &str, path: &OsStr) -> bool {
     std::env::split_paths(path).any(|dir| dir.join(program).is_file())
 }
 
-/// Plans a private mount of a policy for the user of this process.
+/// Plans a private mount of files, by a policy, for the user of this process.
 ///
 /// `wanted` are the ids that the command is to run as.
 ///
 /// # Errors
 /// The ids are not shown, or there are too few to lay the view ids on.
-pub fn plan(pipeline: &Pipeline, wanted: Option<Ids<View>>) -> Result<Plan, RunError> {
+pub fn plan(
+    pipeline: &Pipeline,
+    files: Files,
+    wanted: Option<Ids<View>>,
+) -> Result<Plan, RunError> {
     let ids = own_ids().map_err(RunError::doing("own ids"))?;
     let uid = ids.uid.raw();
     if may_mount().map_err(RunError::doing("capabilities"))? {
-        let plan = as_root(pipeline, ids, wanted)?;
+        let plan = as_root(pipeline, files.standing_for(ids), wanted)?;
         // Root of a user namespace may lack the ids; then it is a user like any other.
         let has = |kind, id| IdMap::read("self", kind).is_ok_and(|map| map.outside(id).is_some());
         if has("uid", plan.ids.uid.raw()) && has("gid", plan.ids.gid.raw()) {
@@ -96,6 +120,7 @@ pub fn plan(pipeline: &Pipeline, wanted: Option<Ids<View>>) -> Result<Plan, RunE
     let path = std::env::var_os("PATH").unwrap_or_default();
     let asker = Asker {
         ids,
+        files,
         subuids: subid::ranges(&read(SUBUID), name.as_deref(), uid),
         subgids: subid::ranges(&read(SUBGID), name.as_deref(), uid),
         helpers: [maps::USERS, maps::GROUPS].into_iter().all(|program| is_in(program, &path)),
@@ -147,8 +172,9 @@ fn as_user(
     asker: &Asker,
     wanted: Option<Ids<View>>,
 ) -> Result<Plan, RunError> {
-    let ids = chosen(pipeline, asker.ids, wanted)?;
-    let Owner { uid, gid } = shown(pipeline, asker.ids);
+    let disk = asker.files.standing_for(asker.ids);
+    let ids = chosen(pipeline, disk, wanted)?;
+    let Owner { uid, gid } = shown(pipeline, disk);
     let users = spans(&pipeline.presentable_users());
     let groups = spans(&pipeline.presentable_groups());
     let among = |spans: &[Span], id| spans.iter().any(|s| (s.first..=s.last).contains(&id));
@@ -160,11 +186,12 @@ fn as_user(
     }
     let own_uid = uid.map(|view| Own { view: view.raw(), disk: asker.ids.uid.raw() });
     let own_gid = gid.map(|view| Own { view: view.raw(), disk: asker.ids.gid.raw() });
-    let users = reached(users, own_uid, &asker.subuids, asker.helpers);
-    let groups = reached(groups, own_gid, &asker.subgids, asker.helpers);
+    let users = reached(users, own_uid, &asker.subuids, asker);
+    let groups = reached(groups, own_gid, &asker.subgids, asker);
     let users = lay("uid", &users, own_uid, &asker.subuids, SUBUID)?;
     let groups = lay("gid", &groups, own_gid, &asker.subgids, SUBGID)?;
-    let own = (uid, gid) == (Some(ids.uid), Some(ids.gid));
+    // Groups of the host are nobody's in an image.
+    let own = asker.files == Files::Host && (uid, gid) == (Some(ids.uid), Some(ids.gid));
     let fixed = maps::is_own(&groups, asker.ids.gid.raw());
     Ok(Plan { space: Space::User { users, groups }, ids, keep_groups: own || fixed })
 }
@@ -173,14 +200,21 @@ fn as_user(
 ///
 /// A policy that moves no ids shows all that there are. Then it has the own id, and of
 /// the others those that are subordinate, which stay what they are; files of the rest
-/// are shown as nobody's, as in any user namespace.
-fn reached(views: Vec<Span>, own: Option<Own>, subordinate: &[Span], helpers: bool) -> Vec<Span> {
+/// are shown as nobody's, as in any user namespace. Ids of an image are no ids of the host:
+/// then the lowest ones are laid on the subordinate ones.
+fn reached(views: Vec<Span>, own: Option<Own>, subordinate: &[Span], asker: &Asker) -> Vec<Span> {
     if count(&views) < u64::from(u32::MAX) {
         return views;
     }
     let own = own.map(|own| Span { first: own.view, last: own.view });
-    let others = if helpers { subordinate } else { &[] };
-    own.into_iter().chain(others.iter().copied()).collect()
+    let others = if asker.helpers { subordinate } else { &[] };
+    match asker.files {
+        Files::Host => own.into_iter().chain(others.iter().copied()).collect(),
+        Files::Image => {
+            let lowest = u32::try_from(count(others)).unwrap_or(NO_ID).min(NO_ID.saturating_sub(1));
+            own.into_iter().chain([Span { first: 0, last: lowest }]).collect()
+        }
+    }
 }
 
 fn lay(
@@ -223,6 +257,7 @@ mod tests {
             subs.iter().map(|(first, last)| Span { first: *first, last: *last }).collect();
         Asker {
             ids: Ids::new(uid, uid).unwrap(),
+            files: Files::Host,
             subuids: subs.clone(),
             subgids: subs,
             helpers: true,
@@ -306,6 +341,19 @@ mod tests {
         ] {
             assert_eq!(planned(options, who, wanted), want, "{options:?}");
         }
+    }
+
+    #[test]
+    fn the_root_of_an_image_is_the_user() {
+        let rich = Asker { files: Files::Image, ..asker(1000, &[(100_000, 165_535)]) };
+        let poor = Asker { files: Files::Image, ..asker(1000, &[]) };
+        let all = "0 1000 1, 1 100000 65536";
+        let want = format!("{all} / {all} as 0:0 keep=false");
+        assert_eq!(planned(&[], &rich, None), want);
+        assert_eq!(planned(&[], &poor, None), "0 1000 1 / 0 1000 1 as 0:0 keep=true");
+        let moved = "5000 1000 1, 5001 100000 9";
+        let want = format!("{moved} / {moved} as 5000:5000 keep=false");
+        assert_eq!(planned(&[("map", "0:5000:10")], &rich, None), want);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! and ends as the command ends.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -16,8 +15,7 @@ use super::error::RunError;
 use super::maps;
 use super::plan::Space;
 use crate::mount;
-use crate::mount::private::Served;
-use crate::source::Source;
+use crate::mount::private::{Ready, Served};
 use crate::sys::process::{receive, send};
 
 /// The signals that the command is to get.
@@ -47,9 +45,9 @@ pub(super) fn serve(
     child: Pid,
     socket: OwnedFd,
     private: &Private<'_>,
-    source: Arc<dyn Source>,
+    source: Ready,
 ) -> Result<u8, RunError> {
-    let session = match prepare(child, socket.as_fd(), private, Arc::clone(&source)) {
+    let session = match prepare(child, socket.as_fd(), private, source) {
         Ok(session) => session,
         // It has said why.
         Err(RunError::Alone) => return reap(child),
@@ -62,8 +60,7 @@ pub(super) fn serve(
     drop(socket);
     let status = wait(child);
     // What the command has left behind may still hold the mount: not waited for.
-    drop(session);
-    source.leave();
+    session.end();
     status
 }
 
@@ -71,7 +68,7 @@ fn prepare(
     child: Pid,
     socket: BorrowedFd<'_>,
     private: &Private<'_>,
-    source: Arc<dyn Source>,
+    source: Ready,
 ) -> Result<Served, RunError> {
     let hear = || receive(socket).map_err(|_| RunError::Alone);
     let tell = |word| send(socket, word, None).map_err(|_| RunError::Alone);

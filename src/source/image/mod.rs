@@ -19,6 +19,7 @@ mod probe;
 mod source;
 #[cfg(feature = "squashfs")]
 pub mod squashfs;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,7 @@ pub use device::{Device, Part};
 pub use error::ImageError;
 pub use probe::{Format, probe};
 pub use source::ImageSource;
+pub use survey::{Survey, survey};
 
 /// How much of an image is kept in memory unless told otherwise, in bytes.
 pub const DEFAULT_CACHE: u64 = 128 << 20;
@@ -61,12 +63,20 @@ impl Default for ImageOptions {
 /// # Errors
 /// Names the file, what is wrong with it, and the way out.
 pub fn open(path: &Path, options: &ImageOptions) -> std::result::Result<ImageSource, ImageError> {
-    let device = Arc::new(Device::open(path, options.part)?);
+    let device = Arc::new(device(path, options)?);
     let image = read(&device)?;
     for note in &image.about().notes {
         log::info!("image: {note}");
     }
     Ok(ImageSource::new(image, device, options.cache))
+}
+
+/// Opens the bytes of a file that are the image.
+///
+/// # Errors
+/// As [`open`].
+pub fn device(path: &Path, options: &ImageOptions) -> std::result::Result<Device, ImageError> {
+    Device::open(path, options.part)
 }
 
 /// Returns the reader of an image.

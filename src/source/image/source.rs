@@ -77,6 +77,11 @@ impl ImageSource {
         };
         Self { inner: Arc::new(inner) }
     }
+
+    /// Returns the image.
+    pub fn image(&self) -> Arc<dyn Image> {
+        Arc::clone(&self.inner.image)
+    }
 }
 
 impl Inner {

@@ -91,11 +91,11 @@ fn two_containers_with_a_shift_each_write_as_if_alone() {
         let out = inside(
             &ann,
             "mkdir one two u1 u2
-            idmapfs --map 0:10000:5000 --upper u1 image one; idmapfs --map 0:20000:5000 --upper u2 image two
+            idmapfs --map 0:10000:5000 --upper u1 ./image one; idmapfs --map 0:20000:5000 --upper u2 ./image two
             as() { setpriv --reuid $1 --regid $1 --clear-groups bash -euc \"$2\"; }
             both() { as 1$1 \"cd one/files; $2\" & as 2$1 \"cd two/files; $2\"; wait $!; }
             chown 10000 u1 u2; stat -c %u:%g one/files/f two/files/f
-            both 1000 'echo of \\$(id -u) >>plain; for n in {1..50}; do echo \\$n >>plain; done'
+            both 1000 'echo of $(id -u) >>plain; for n in {1..50}; do echo $n >>plain; done'
             as 10000 'cd one; rm files/cap; mkdir files/mine'; as 20000 'cd two; touch files/cap2'
             sed -n 1,2p one/files/plain; sed -n 1,2p two/files/plain; wc -l <one/files/plain
             ls one/files | tr '\\n' ' '; ls two/files | tr '\\n' ' '
@@ -125,10 +125,17 @@ fn one_command_has_the_image_as_its_root() {
         ));
         assert_eq!(out, "0\n33:33\nfive\nmade\n");
         assert_eq!(fs::metadata(ann.home.join("upper/made")).unwrap().uid(), SUBORDINATE + 32);
+        // Without a directory above it is mounted where the command starts.
+        let plain =
+            ann.does("idmapfs run ~/image -- sh -c 'stat -c %u:%g files/f; touch x 2>&1 || id -u'");
+        assert!(
+            plain.starts_with("33:33\n") && plain.ends_with("Read-only file system\n0\n"),
+            "{plain}"
+        );
         let done = ann.tries(&format!("{run} /bin/sh -c 'cat /made; exit 7'"));
         assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(7), b"made\n".as_slice()));
         // Nothing is left mounted, or running.
-        assert!(!sh("cat /proc/self/mountinfo").contains("idmapfs"));
+        assert!(!sh("cat /proc/self/mountinfo").contains("fuse.idmapfs"));
         crate::support::wait_for("the server's end", || ann.processes().is_empty());
     });
 }
@@ -139,10 +146,10 @@ fn podman_runs_on_an_image_with_an_upper_directory() {
     sandbox(|sandbox| {
         let ann = with_image(sandbox, EROFS);
         ann.does("idmapfs --in podman --upper ~/upper ~/image ~/.cache/view");
-        let podman = "podman run --rm --rootfs ~/.cache/view";
+        let (podman, root) = ("podman run --rm", "--rootfs ~/.cache/view");
         let out = ann.does(&format!(
-            "{podman} sh -euc 'cd /files; id -u; stat -c %u:%g:%a f; echo more >>plain; rm acl; mv d e'
-            {podman} --user 1000 sh -euc 'cd /files; tail -n 1 plain; echo mine >>plain; ls e; ls acl 2>/dev/null || echo gone'
+            "{podman} {root} sh -euc 'cd /files; id -u; stat -c %u:%g:%a f; echo more >>plain; rm acl; mv d e'
+            {podman} --user 1000 {root} sh -euc 'cd /files; grep more plain; echo mine >>plain; ls e; ls acl 2>/dev/null || echo gone'
             podman unshare umount -R ~/.cache/view"
         ));
         assert_eq!(out, "0\n33:33:4750\nmore\ne\ngone\n");
