@@ -14,7 +14,7 @@ _idmapfs() {
         *)
             COMPREPLY=($(compgen -f -- "$cur"))
             if ((COMP_CWORD == 1)); then
-                COMPREPLY+=($(compgen -W "run explain check reload stats owners abort" -- "$cur"))
+                COMPREPLY+=($(compgen -W "run explain check reload stats owners image abort" -- "$cur"))
             fi
             return
             ;;
@@ -25,6 +25,7 @@ _idmapfs() {
         check) words="--source --suid" ;;
         stats) words="--json" ;;
         owners) words="--owners= --owners-dir= --from= --tar= --fix" ;;
+        image) words="--json --offset= --size= --owners= --owners-dir=" ;;
         reload | abort) words="" ;;
         *) words="$policy $flags $naming $server --help --version" ;;
     esac

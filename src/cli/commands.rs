@@ -27,6 +27,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("reload", "Put the policy of a mount in force as it is written now"),
     ("stats", "Say what the server of a mount has done, and what it holds"),
     ("owners", "Import, export, check or drop the owners kept for a directory"),
+    ("image", "Say what an image is, or make one of a directory or a tar"),
     ("abort", "Free everybody who waits for a mount that hangs"),
 ];
 
@@ -219,6 +220,27 @@ pub fn owners_command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("check: mend what needs no guess"),
         )
+}
+
+/// Returns the command about images.
+pub fn image_command() -> Command {
+    let command = subcommand("image", "idmapfs image")
+        .override_usage(
+            "idmapfs image info [--json] FILE\n       \
+             idmapfs image build [OPTIONS] DIR|TAR OUT.erofs|OUT.squashfs [-- ARG...]",
+        )
+        .arg(Arg::new("action").value_name("ACTION").help("info or build").required(true))
+        .arg(path("path", "PATH", "The file; or of what to make which image").num_args(1..=2))
+        .arg(
+            Arg::new("more")
+                .value_name("ARG")
+                .help("build: what mkfs.erofs or mksquashfs is to be told besides, after --")
+                .last(true)
+                .num_args(1..)
+                .value_parser(value_parser!(OsString)),
+        )
+        .arg(json());
+    with_options(command, &[Area::Image, Area::Owners])
 }
 
 /// Returns the command that aborts a mount.

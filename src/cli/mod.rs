@@ -5,6 +5,7 @@ mod commands;
 mod dash_o;
 mod explain;
 mod fault;
+mod image;
 mod logging;
 mod mount;
 mod names;
@@ -57,6 +58,7 @@ fn perform(request: &Request) -> Result<u8, Fault> {
         }
         Request::Reload(target) => reload::reload(target, &mut out)?,
         Request::Owners(request) => return owners::owners(request, &mut out),
+        Request::Image(request) => return image::image(request, &mut out),
         Request::Abort(target) => crate::control::abort(target)?,
     }
     Ok(0)

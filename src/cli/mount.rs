@@ -113,7 +113,7 @@ fn flags(settings: &Settings, source: &Path) -> Flags {
 ///
 /// # Errors
 /// `owners-dir` is given, and there is no database.
-fn owners(settings: &Settings) -> Result<Owners, Fault> {
+pub fn owners(settings: &Settings) -> Result<Owners, Fault> {
     match (settings.owners.clone().unwrap_or_default(), &settings.owners_dir) {
         (Owners::Db(_), dir) => Ok(Owners::Db(dir.clone())),
         (owners, None) => Ok(owners),

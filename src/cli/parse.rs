@@ -11,6 +11,7 @@ use super::commands::{
 };
 use super::dash_o::{self, Unknown};
 use super::fault::Fault;
+use super::image::Image;
 use super::owners::Owners;
 use super::settings::Settings;
 
@@ -35,6 +36,8 @@ pub enum Request {
     Stats(PathBuf, Form),
     /// Work on the records of a directory.
     Owners(Owners),
+    /// Say what an image is, or make one.
+    Image(Image),
     /// Free everybody who waits for a mount.
     Abort(PathBuf),
 }
@@ -148,6 +151,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Fault>
         "reload" => reload(rest),
         "stats" | "--stats" => stats(rest),
         "owners" => super::owners::ask::ask(rest),
+        "image" => super::image::ask::ask(rest),
         "abort" => abort(rest),
         _ => mount(rest),
     }

@@ -2,6 +2,7 @@
 //! loop mount shows.
 
 mod alike;
+mod build;
 mod compare;
 mod container;
 mod damaged;

@@ -1,0 +1,81 @@
+//! `idmapfs image build`: by an ordinary user, of a tar and of a directory with owners
+//! beside its files.
+
+use crate::require;
+use crate::support::rootless::Rootless;
+use crate::support::{Sandbox, mount_at, ours, raw, sandbox, str, text, wait_for};
+
+#[test]
+fn images_are_built_with_the_owners_that_are_kept() {
+    require!(Root, Fuse, UserNamespaces, Erofs, Squashfs);
+    sandbox(|sandbox| {
+        let ann = Rootless::new(sandbox);
+        ann.does(
+            "unshare --map-auto --map-root-user bash -euc 'cd; mkdir t t/d; echo one >t/f
+             chown 33:34 t/f; chmod 4750 t/f; ln -s f t/d/s; tar -C t -cf t.tar d f; gzip -k t.tar; rm -r t'
+             mkdir d; idmapfs owners import --from t.tar d",
+        );
+        for words in [
+            "~/t.tar ~/a.erofs",
+            "~/t.tar.gz ~/b.erofs",
+            "~/t.tar.gz ~/c.squashfs",
+            "--owners xattr ~/d ~/d.erofs",
+            "--owners xattr ~/d ~/e.squashfs",
+        ] {
+            ann.does(&format!("idmapfs image build {words} >/dev/null 2>&1"));
+        }
+        let out = ann.does(
+            "unshare --map-auto --map-root-user -m bash -euc 'cd; for image in *.erofs *.squashfs; do
+                idmapfs $image .cache/view; stat -c \"%u:%g %a\" .cache/view/f; readlink .cache/view/d/s
+                umount .cache/view
+             done'; ls -d *.tmp* 2>/dev/null || echo nothing left; idmapfs image info ~/d.erofs | grep uids",
+        );
+        let want = "33:34 4750\nf\n".repeat(5) + "nothing left\nuids:       ";
+        assert!(out.starts_with(&want), "{out}");
+        // What fails leaves nothing, and what was there stays.
+        let before = std::fs::read(ann.home.join("a.erofs")).unwrap();
+        let done = ann.tries("idmapfs image build ~/d ~/a.erofs -- --no-such-option");
+        assert!(!done.status.success() && text(&done).contains("mkfs.erofs"), "{}", text(&done));
+        assert_eq!(std::fs::read(ann.home.join("a.erofs")).unwrap(), before);
+        assert!(!ann.home.join("a.erofs.tmp").exists());
+    });
+}
+
+/// An image of a directory with a file of user 33.
+fn erofs(sandbox: &Sandbox) -> std::path::PathBuf {
+    let tree = sandbox.dir("tree");
+    std::fs::write(tree.join("f"), "one\n").unwrap();
+    raw::chown(&tree.join("f"), 33, 34, false).unwrap();
+    let image = sandbox.path("image.erofs");
+    let done = ours::finish(&["image", "build", str(&tree), str(&image)]);
+    assert!(done.status.success(), "{}", text(&done));
+    image
+}
+
+#[test]
+fn an_overlay_is_alone_and_stays_as_it_is() {
+    require!(Root, Fuse, Erofs, Overlay);
+    sandbox(|sandbox| {
+        let (image, point, other) = (erofs(sandbox), sandbox.dir("mnt"), sandbox.dir("other"));
+        let upper = format!("--upper={}", str(&sandbox.path("upper")));
+        let mount = |at: &std::path::Path| ours::finish(&[&upper, str(&image), str(at)]);
+        let done = mount(&point);
+        assert!(done.status.success(), "{}", text(&done));
+        assert_eq!(mount_at(&point).unwrap().kind, "overlay");
+        std::fs::write(point.join("f"), "two\n").unwrap();
+        let again = mount(&other);
+        assert!(text(&again).contains("another mount uses it"), "{}", text(&again));
+        let reload = ours::finish(&["reload", str(&point)]);
+        assert!(text(&reload).contains("the overlay keeps owners"), "{}", text(&reload));
+        assert!(ours::finish(&["stats", str(&point)]).status.success());
+        // Its end is that of the server.
+        crate::support::run("umount", &[str(&point)]);
+        wait_for("the end of the server", || ours::processes(&point).is_empty());
+        assert!(mount_at(&point).is_none());
+        assert_eq!(std::fs::read_to_string(sandbox.path("upper/f")).unwrap(), "two\n");
+        // On a directory it has no sense.
+        let done = ours::finish(&[&upper, str(&other), str(&point)]);
+        assert_eq!(done.status.code(), Some(32));
+        assert!(text(&done).contains("it is for images"), "{}", text(&done));
+    });
+}
