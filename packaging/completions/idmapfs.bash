@@ -6,7 +6,7 @@ _idmapfs() {
         --strictatime --nodiratime --diratime"
     local naming="--allow-other --no-allow-other --fsname= --with-pid= --remount --foreground"
     local server="--cache= --passthrough= --engine= --in= --allow-idmap --submounts= --owners=
-        --owners-dir= --offset= --size= --image-cache=
+        --owners-dir= --offset= --size= --partition= --verity= --image-cache=
         --upper= --log="
     case $cur in
         --*=*) COMPREPLY=(); return ;;
@@ -25,7 +25,7 @@ _idmapfs() {
         check) words="--source --suid" ;;
         stats) words="--json" ;;
         owners) words="--owners= --owners-dir= --from= --tar= --fix" ;;
-        image) words="--json --offset= --size= --owners= --owners-dir=" ;;
+        image) words="--json --offset= --size= --partition= --verity= --owners= --owners-dir=" ;;
         reload | abort) words="" ;;
         *) words="$policy $flags $naming $server --help --version" ;;
     esac

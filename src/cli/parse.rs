@@ -339,6 +339,8 @@ mod tests {
                 "log" => "debug,file=/l",
                 "with-pid" => "7",
                 "offset" | "size" | "image-cache" => "4K",
+                "partition" => "root",
+                "verity" => "ignore",
                 _ => "v:w",
             };
             for name in std::iter::once(&opt.name).chain(opt.aliases) {

@@ -10,7 +10,7 @@ use log::LevelFilter;
 use super::fault::Fault;
 use super::options::{self, Area, OPTIONS, Opt};
 use crate::mount::{
-    Atime, Cache, Engine, Flags, ImageOptions, Owners, Passthrough, Submounts, Within,
+    Atime, Cache, Engine, Flags, ImageOptions, Owners, Partition, Passthrough, Submounts, Within,
 };
 use crate::policy;
 use crate::text::{coded, decoded, nearest, shown};
@@ -155,6 +155,8 @@ impl Settings {
             "owners-dir" => self.owners_dir = Some(directory("owners-dir", value)?),
             "offset" => self.image.part.offset = size("offset", value)?,
             "size" => self.image.part.size = Some(size("size", value)?),
+            "partition" => self.image.partition = Some(partition(text("partition", value)?)?),
+            "verity" => self.image.verity_ignored = verity(text("verity", value)?)?,
             "image-cache" => self.image.cache = size("image-cache", value)?,
             "upper" => self.upper = Some(directory("upper", value)?),
             "in" => self.within = Some(within(value)?),
@@ -191,12 +193,32 @@ impl Settings {
             (self.submounts.is_some(), "submounts"),
             (self.owners.is_some(), "owners"),
             (self.owners_dir.is_some(), "owners-dir"),
-            (self.image != ImageOptions::default(), "offset, size or image-cache"),
+            (
+                self.image != ImageOptions::default(),
+                "offset, size, partition, verity or image-cache",
+            ),
             (self.upper.is_some(), "upper"),
             (self.with_pid.is_some(), "with-pid"),
             (self.log.is_some(), "log"),
         ];
         given.into_iter().find_map(|(given, name)| given.then_some(name))
+    }
+}
+
+fn partition(value: &str) -> Result<Partition, Fault> {
+    let number = || decimal(value).and_then(|number| u32::try_from(number).ok());
+    match value {
+        "root" => Ok(Partition::Root),
+        _ => number().filter(|number| *number > 0).map(Partition::Number).ok_or_else(|| {
+            Fault::usage(format!("option partition: {value}: neither root nor a number"))
+        }),
+    }
+}
+
+fn verity(value: &str) -> Result<bool, Fault> {
+    match value {
+        "ignore" => Ok(true),
+        _ => Err(Fault::usage(format!("option verity: {value}")).hint("ignore")),
     }
 }
 

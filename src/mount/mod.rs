@@ -33,7 +33,8 @@ pub use error::MountError;
 pub use idmapped::{IdMapped, probe};
 pub use namespace::{Within, enter, runtime};
 pub use options::{
-    Atime, Cache, Engine, Flags, ImageOptions, Options, Owners, Passthrough, Renew, Submounts,
+    Atime, Cache, Engine, Flags, ImageOptions, Options, Owners, Partition, Passthrough, Renew,
+    Submounts,
 };
 pub use remount::remount;
 pub use start::mount;

@@ -27,6 +27,14 @@ pub enum ImageError {
         /// How long it is, in bytes.
         end: u64,
     },
+    /// The disk has no such partition.
+    #[error("{}: no such partition; there are {there}", shown(.path))]
+    Partition {
+        /// The file.
+        path: PathBuf,
+        /// Those that there are.
+        there: String,
+    },
     /// It is no image of a known format.
     #[error("{}: {looks}; {way}", shown(.path))]
     Unknown {

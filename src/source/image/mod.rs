@@ -15,6 +15,7 @@ mod error;
 pub mod ext4;
 mod file;
 mod listing;
+mod partition;
 mod probe;
 mod source;
 #[cfg(feature = "squashfs")]
@@ -36,6 +37,7 @@ use crate::source::Statfs;
 
 pub use device::{Device, Part};
 pub use error::ImageError;
+pub use partition::Partition;
 pub use probe::{Format, probe};
 pub use source::ImageSource;
 pub use survey::{Survey, survey};
@@ -48,13 +50,17 @@ pub const DEFAULT_CACHE: u64 = 128 << 20;
 pub struct ImageOptions {
     /// Which bytes of the file it is.
     pub part: Part,
+    /// Which partition of those bytes.
+    pub partition: Option<Partition>,
+    /// Whether hashes beside a partition are ignored.
+    pub verity_ignored: bool,
     /// How many bytes of memory may be kept of what was read and unpacked.
     pub cache: u64,
 }
 
 impl Default for ImageOptions {
     fn default() -> Self {
-        Self { part: Part::default(), cache: DEFAULT_CACHE }
+        Self { part: Part::default(), partition: None, verity_ignored: false, cache: DEFAULT_CACHE }
     }
 }
 
@@ -76,7 +82,10 @@ pub fn open(path: &Path, options: &ImageOptions) -> std::result::Result<ImageSou
 /// # Errors
 /// As [`open`].
 pub fn device(path: &Path, options: &ImageOptions) -> std::result::Result<Device, ImageError> {
-    Device::open(path, options.part)
+    let part = options.partition.map_or(Ok(options.part), |wanted| {
+        partition::find(path, options.part, wanted, options.verity_ignored)
+    })?;
+    Device::open(path, part)
 }
 
 /// Returns the reader of an image.
