@@ -11,9 +11,11 @@ use thiserror::Error;
 use super::check::is_image;
 use super::error::MountError;
 use super::idmapped;
+use super::looped;
 use super::options::{Engine, Options};
 use crate::id::{Extent, Kind};
 use crate::policy::{Beyond, Spec};
+use crate::source::image::ImageError;
 use crate::sys::id_map::Line;
 use crate::text::{plain, shown};
 
@@ -59,6 +61,9 @@ pub enum Unfit {
     /// This user may not give those ids to anybody.
     #[error("this user may not make a user namespace with those ids")]
     Ids,
+    /// The image cannot be used.
+    #[error("image {0}")]
+    Image(#[from] ImageError),
     /// The system refuses it for another reason.
     #[error("{what}: {}", plain(.why))]
     System {
@@ -76,6 +81,7 @@ impl Unfit {
         match self {
             Self::Policy(_) | Self::Scattered(..) | Self::Option(..) | Self::Covering(_) => true,
             Self::Unbindable(_)
+            | Self::Image(_)
             | Self::Mapped(_)
             | Self::FileSystem { .. }
             | Self::Privilege
@@ -122,11 +128,13 @@ pub(super) fn choose(options: &Options, source: &Path) -> Result<Chosen, MountEr
     if options.engine == Engine::Fuse {
         return Ok(Chosen::Server(Server::Asked));
     }
-    let made = if is_image(source) {
-        let asked = "the source is an image, which the kernel would have to parse itself";
-        Err(Unfit::Option("engine", asked))
-    } else {
-        idmapped::make(options, source)
+    let made = match (is_image(source), options.engine) {
+        (false, _) => idmapped::make(options, source),
+        (true, Engine::Kernel) => looped::make(options, source),
+        (true, Engine::Auto | Engine::Fuse) => {
+            let asked = "the source is an image, which the kernel would have to parse itself";
+            Err(Unfit::Option("engine", asked))
+        }
     };
     match made {
         Ok(tree) => {

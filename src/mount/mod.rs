@@ -12,6 +12,7 @@ mod flags;
 mod helper;
 mod idmapped;
 mod link;
+mod looped;
 mod namespace;
 mod options;
 pub mod private;

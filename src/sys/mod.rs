@@ -17,6 +17,7 @@ pub mod handle;
 pub mod id_map;
 pub mod inode_flags;
 pub mod landlock;
+pub mod loops;
 pub mod memory;
 pub mod mount;
 pub mod mount_namespace;

@@ -80,6 +80,11 @@ impl Device {
         &self.path
     }
 
+    /// Returns which bytes of the file it is.
+    pub const fn part(&self) -> Part {
+        Part { offset: self.offset, size: Some(self.length) }
+    }
+
     /// Returns how long it is, in bytes.
     pub const fn length(&self) -> u64 {
         self.length

@@ -1,6 +1,8 @@
 //! `idmapfs image build`: by an ordinary user, of a tar and of a directory with owners
 //! beside its files.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use crate::require;
 use crate::support::rootless::Rootless;
 use crate::support::{Sandbox, mount_at, ours, raw, sandbox, str, text, wait_for};
@@ -50,6 +52,25 @@ fn erofs(sandbox: &Sandbox) -> std::path::PathBuf {
     let done = ours::finish(&["image", "build", str(&tree), str(&image)]);
     assert!(done.status.success(), "{}", text(&done));
     image
+}
+
+#[test]
+fn the_kernel_mounts_an_image_when_asked() {
+    require!(Root, Fuse, Erofs, Ext4Loop);
+    sandbox(|sandbox| {
+        let (image, point) = (erofs(sandbox), sandbox.dir("mnt"));
+        let mount = |engine: &str| {
+            let done = ours::finish(&[engine, "--map=0:1000:65536", str(&image), str(&point)]);
+            assert!(done.status.success(), "{}", text(&done));
+            let owner = std::fs::metadata(point.join("f")).unwrap();
+            assert_eq!((owner.uid(), owner.gid()), (1033, 1034), "{engine}");
+            let there = mount_at(&point).unwrap();
+            crate::support::run("umount", &[str(&point)]);
+            there
+        };
+        assert_eq!(mount("--engine=kernel").kind, "erofs");
+        assert_eq!(mount("--engine=auto").kind, "fuse.idmapfs");
+    });
 }
 
 #[test]

@@ -1,0 +1,59 @@
+//! The kernel's own mount of an image, by a loop device: only where it is asked for, since
+//! the kernel trusts what it parses.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use super::engine::{self, Unfit};
+use super::options::Options;
+use crate::source::image;
+use crate::sys::loops::Loop;
+use crate::sys::mount::{self as kernel, Context};
+use crate::sys::namespace;
+
+/// Makes the mount of an image that the options ask for, attached nowhere, and read-only.
+///
+/// # Errors
+/// Why the kernel's mount would not do the same.
+pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
+    engine::of_options(options)?;
+    if options.upper.is_some() {
+        return Err(Unfit::Option("upper", "the kernel's mount has nothing above it"));
+    }
+    let (users, groups) = engine::of_policy(&options.spec)?;
+    let device = image::device(source, &options.image)?;
+    let format = image::probe(&device)?.word();
+    let privilege = |what| {
+        move |why: io::Error| match why.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Unfit::Privilege,
+            _ => Unfit::System { what, why },
+        }
+    };
+    let part = device.part();
+    let size = part.size.unwrap_or(0);
+    let looped = Loop::new(device.as_fd(), part.offset, size).map_err(privilege("loop device"))?;
+    let word = CString::new(format).unwrap_or_default();
+    let context = Context::open(&word).map_err(privilege("file system of the kernel"))?;
+    let set = options.flags.with_defaults().attributes().set | libc::MOUNT_ATTR_RDONLY;
+    let made = context
+        .set(c"source", looped.path.as_os_str())
+        .and_then(|()| context.flag(c"ro"))
+        .and_then(|()| context.create())
+        .and_then(|()| context.mount(set));
+    let made = made.map_err(|why| match context.messages() {
+        said if said.is_empty() => Unfit::System { what: format, why },
+        said => Unfit::System { what: format, why: io::Error::other(said) },
+    })?;
+    if !options.spec.is_identity() {
+        let namespace = namespace::make(&users, &groups).map_err(privilege("user namespace"))?;
+        kernel::idmap(made.as_fd(), namespace.as_fd()).map_err(|why| match why.raw_os_error() {
+            Some(libc::EINVAL) => {
+                Unfit::FileSystem { path: source.to_owned(), kind: format.to_owned() }
+            }
+            _ => privilege("mount_setattr")(why),
+        })?;
+    }
+    Ok(made)
+}
