@@ -179,6 +179,40 @@ fn a_tree_that_fuse_overlayfs_wrote_has_right_owners_through_us() {
     });
 }
 
+/// fuse-overlayfs in a view of ours: what it keeps in attributes there is a file's attribute
+/// to us, and a record to it alone.
+#[test]
+fn fuse_overlayfs_works_on_top_of_kept_owners() {
+    require!(Root, Fuse, UserNamespaces, FuseOverlayfs);
+    sandbox(|sandbox| {
+        let ann = place(sandbox);
+        for permissions in ["0", "2"] {
+            let out = inside(
+                &ann,
+                &format!(
+                    "rm -rf src; mkdir src; idmapfs -o owners=xattr src view; cd view
+                    mkdir low up work; echo x >low/x; chown 5:6 low/x; mkdir low/d; touch low/d/gone
+                    chown 5:6 low/d low/d/gone
+                    upper=upperdir=up,workdir=work,xattr_permissions={permissions}
+                    fuse-overlayfs -o lowerdir=low,$upper ../over 2>/dev/null
+                    cd ../over; echo y >y; chown 7:8 y; echo more >>x; rm -r d; mkdir d; chown 9:9 d; {LIST}
+                    cd ..; umount over; cd view
+                    fuse-overlayfs -o lowerdir=low,$upper ../over 2>/dev/null; cd ../over; {LIST}; ls d
+                    cd ../view/up; stat -c '%u:%g' y"
+                ),
+            );
+            let lines: Vec<&str> = out.lines().collect();
+            assert_eq!(lines.len(), 7, "{out}");
+            assert_eq!(lines[..3], lines[3..6], "{permissions}: after a remount");
+            for (line, start) in lines.iter().zip(["./d 9:9 ", "./x 5:6 ", "./y 7:8 "]) {
+                assert!(line.starts_with(start), "{permissions}: {out}");
+            }
+            // Its record says nothing to us.
+            assert_eq!(lines[6], if permissions == "0" { "7:8" } else { "0:0" });
+        }
+    });
+}
+
 /// Storage in which files are all the user's, and owners in records.
 const STORAGE: &str = "[storage]\ndriver = \"overlay\"\n[storage.options.overlay]\n\
                        mount_program = \"/usr/bin/fuse-overlayfs\"\nforce_mask = \"700\"\n";

@@ -95,13 +95,26 @@ fn records_can_neither_be_seen_nor_set_through_the_mount() {
     sandbox(|sandbox| {
         let keeper = Keeper::new(sandbox);
         let out = keeper.inside(
-            "touch f; getfattr -d -m - f; for n in user.containers.override_stat user.virtfs.uid \
-             user.idmapfs.security.capability; do setfattr -n $n -v 0:0:4755 f || echo refused
-            setfattr -x $n f || echo kept; done; stat -c '%u:%g %a' f",
+            "touch f; chown 5:6 f; getfattr -d -m - f
+            for n in user.containers.override_stat user.virtfs.uid user.idmapfs.security.capability; do
+                setfattr -x $n f || echo none; setfattr -n $n -v 0:0:4755 f; stat -c '%u:%g %a' f
+                getfattr --only-values -n $n f; echo; setfattr -x $n f
+            done; setfattr -n user.fuseoverlayfs.override_stat -v 0:0:4755 f; getcap f",
         );
         assert!(!out.contains("override_stat="), "{out}");
-        assert_eq!((out.matches("refused").count(), out.matches("kept").count()), (3, 3), "{out}");
-        assert!(out.ends_with("0:0 644\n"), "{out}");
+        let each = "none\n5:6 644\n0:0:4755\n";
+        let lines: String = out
+            .lines()
+            .filter(|line| !line.starts_with("setfattr: "))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(lines, each.repeat(3));
+        let disk = sh(&format!("getfattr -d -m - {}/f | grep '^user' | sort", str(&keeper.source)));
+        assert_eq!(
+            disk,
+            "user.containers.override_stat=\"5:6:0644\"\n\
+             user.idmapfs.user.fuseoverlayfs.override_stat=\"0:0:4755\"\n"
+        );
     });
 }
 

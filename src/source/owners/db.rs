@@ -337,14 +337,6 @@ impl Store for Db {
         &self.place.above
     }
 
-    fn is_own(&self, name: &OsStr) -> bool {
-        // Nothing in the source is this store's, but what is there is a record to
-        // the other store: whoever could write it could give files away.
-        let foreign =
-            ["user.idmapfs.", "user.virtfs.", "user.containers.override_", "user.fuseoverlayfs."];
-        foreign.iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
-    }
-
     fn attribute(
         &self,
         below: &dyn Source,

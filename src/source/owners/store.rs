@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 
 use crate::attr::{FileKind, Mode};
 use crate::error::Result;
@@ -10,6 +11,15 @@ use crate::source::{Key, Node, Source};
 
 /// A file of a source, by its volume and inode number.
 pub type InodeId = (u64, u64);
+
+/// What comes before the names of attributes that are kept in attributes.
+pub(super) const KEPT: &str = "user.idmapfs.";
+
+/// The numbers that QEMU keeps.
+pub(super) const VIRTFS: &str = "user.virtfs.";
+
+/// What names of records begin with: ours and those of other programs.
+const RECORDS: [&str; 4] = [KEPT, VIRTFS, "user.containers.override_", "user.fuseoverlayfs."];
 
 /// What a file is to callers, whatever it is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,9 +99,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn takes(&self, kind: FileKind) -> bool;
 
     /// Reports whether an extended attribute of the source below is the store's
-    /// own, or another program's record of an owner: callers neither see nor set
-    /// those.
-    fn is_own(&self, name: &OsStr) -> bool;
+    /// own, or another program's record of an owner, to this store or to another one:
+    /// callers neither see nor set those. What a caller sets by such a name is kept
+    /// as an attribute, so that it means something to programs of callers alone.
+    fn is_own(&self, name: &OsStr) -> bool {
+        RECORDS.iter().any(|record| name.as_bytes().starts_with(record.as_bytes()))
+    }
 
     /// Returns which directory of the source below holds the records: callers do not
     /// see it.

@@ -11,6 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::record::Virtfs;
+use super::store::{KEPT, VIRTFS};
 use super::{Record, Store, is_exposed};
 use crate::attr::FileKind;
 use crate::error::{Error, Result};
@@ -22,15 +23,6 @@ const CONTAINERS: &str = "user.containers.override_stat";
 
 /// As fuse-overlayfs named it for trees of its own.
 const OVERLAY: &str = "user.fuseoverlayfs.override_stat";
-
-/// The numbers that QEMU keeps.
-const VIRTFS: &str = "user.virtfs.";
-
-/// What comes before the names of attributes that are kept here.
-const KEPT: &str = "user.idmapfs.";
-
-/// What names of records begin with: ours and those of other programs.
-const OWN: [&str; 4] = [KEPT, VIRTFS, "user.containers.override_", "user.fuseoverlayfs."];
 
 /// What the store itself does takes no rights of a caller's.
 const RIGHTS: Rights = Rights { keep_setid: false, reserve: false };
@@ -152,10 +144,6 @@ impl Store for Xattrs {
 
     fn takes(&self, kind: FileKind) -> bool {
         matches!(kind, FileKind::Regular | FileKind::Directory)
-    }
-
-    fn is_own(&self, name: &OsStr) -> bool {
-        OWN.iter().any(|own| name.as_bytes().starts_with(own.as_bytes()))
     }
 
     fn attribute(

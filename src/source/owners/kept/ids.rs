@@ -158,20 +158,21 @@ impl Inner {
 
     /// Returns an extended attribute that carries no ids.
     pub(super) fn xattr(&self, node: &Node, key: &Key, name: &OsStr) -> Result<Vec<u8>> {
-        let space = Space::of(name)?;
-        if self.store.is_own(name) {
+        let space = self.space(name)?;
+        let seen = self.look(node, key)?;
+        let users = matches!(space, Space::User | Space::Record);
+        if users && !has_user_xattrs(seen.shown().kind) {
             return Err(os(libc::ENODATA));
         }
-        let seen = self.look(node, key)?;
-        match space {
-            Space::User if !has_user_xattrs(seen.shown().kind) => return Err(os(libc::ENODATA)),
-            Space::Kept if seen.counts() => {
-                match self.store.attribute(&*self.below, node, key, name) {
-                    Err(error) if error.is(libc::ENODATA) => {}
-                    read => return read,
-                }
+        if space != Space::User && seen.counts() {
+            match self.store.attribute(&*self.below, node, key, name) {
+                Err(error) if error.is(libc::ENODATA) => {}
+                read => return read,
             }
-            Space::User | Space::Kept => {}
+        }
+        // What has such a name below is none of a caller's.
+        if space == Space::Record {
+            return Err(os(libc::ENODATA));
         }
         self.below.xattr(node, name)
     }
@@ -192,7 +193,8 @@ impl Inner {
         if seen.counts() {
             for name in self.store.attributes(&*self.below, node, key)? {
                 // An ACL without a record says nothing.
-                if !names.contains(&name) && (recorded || !is_acl(&name)) {
+                let theirs = user || !name.as_bytes().starts_with(b"user.");
+                if !names.contains(&name) && (recorded || !is_acl(&name)) && theirs {
                     names.push(name);
                 }
             }
@@ -208,20 +210,21 @@ impl Inner {
         (value, how): (Option<&[u8]>, XattrSet),
         rights: Rights,
     ) -> Result<()> {
-        let space = Space::of(name)?;
-        if self.store.is_own(name) {
-            return Err(Error::Denied);
-        }
+        let space = self.space(name)?;
         let (_alone, under, key) = self.alone(held)?;
         let seen = self.look(&under, &key)?;
         match (space, seen.standing) {
-            (Space::User, _) if !has_user_xattrs(seen.shown().kind) => Err(Error::Denied),
+            (Space::User | Space::Record, _) if !has_user_xattrs(seen.shown().kind) => {
+                Err(Error::Denied)
+            }
+            (Space::Record, Standing::Foreign | Standing::Kindless) => Err(Error::Denied),
             (Space::User, _) | (Space::Kept, Standing::Foreign | Standing::Kindless) => {
                 self.below.set_xattr(&under, name, value, how, rights)
             }
-            (Space::Kept, Standing::Recorded(_) | Standing::Bare | Standing::Exposed) => {
-                self.set_kept(&under, &key, &seen, name, (value, how))
-            }
+            (
+                Space::Kept | Space::Record,
+                Standing::Recorded(_) | Standing::Bare | Standing::Exposed,
+            ) => self.set_kept(&under, &key, &seen, name, (value, how)),
         }
     }
 
@@ -263,19 +266,22 @@ enum Space {
     User,
     /// The store: an ordinary user may not set it.
     Kept,
+    /// The store: below, what has this name may be a record.
+    Record,
 }
 
-impl Space {
+impl Inner {
     /// # Errors
     /// `Unsupported` for attributes that carry ids and have calls of their own, and for
     /// those that file systems make up.
-    fn of(name: &OsStr) -> Result<Self> {
+    fn space(&self, name: &OsStr) -> Result<Space> {
         let bytes = name.as_bytes();
         match () {
             () if name == CAPABILITY_XATTR => Err(Error::Unsupported),
-            () if bytes.starts_with(b"user.") => Ok(Self::User),
+            () if self.store.is_own(name) => Ok(Space::Record),
+            () if bytes.starts_with(b"user.") => Ok(Space::User),
             () if bytes.starts_with(b"trusted.") || bytes.starts_with(b"security.") => {
-                Ok(Self::Kept)
+                Ok(Space::Kept)
             }
             () => Err(Error::Unsupported),
         }

@@ -341,6 +341,7 @@ fn a_whiteout_has_the_acl_that_its_directory_gives() {
 fn records_are_out_of_callers_reach() {
     let pair = Pair::new();
     let file = pair.make("file", NewKind::Regular(None), (5, 6), 0o600);
+    let under = pair.below.reach(&pair.under, n("file")).unwrap().0;
     for name in [
         RECORD,
         "user.containers.override_xattr",
@@ -348,11 +349,40 @@ fn records_are_out_of_callers_reach() {
         "user.virtfs.uid",
         "user.idmapfs.security.capability",
     ] {
-        assert_eq!(set(&pair.kept, &file, name, b"0:0:4755"), Err(Error::Denied), "{name}");
+        // These two mean something here.
+        let planted = name != RECORD && !name.starts_with("user.idmapfs.");
+        if planted {
+            set(&*pair.below, &under, name, b"below").unwrap();
+        }
+        let read = || pair.kept.xattr(&file, OsStr::new(name));
+        assert!(read().unwrap_err().is(libc::ENODATA), "{name}");
         let none = pair.kept.set_xattr(&file, OsStr::new(name), None, XattrSet::Any, PLAIN);
-        assert_eq!(none, Err(Error::Denied), "{name}");
-        let read = pair.kept.xattr(&file, OsStr::new(name)).unwrap_err();
+        assert!(none.unwrap_err().is(libc::ENODATA), "{name}");
+        // What is set by such a name is an attribute, and no record.
+        set(&pair.kept, &file, name, b"0:0:4755").unwrap();
+        assert_eq!(read().unwrap(), b"0:0:4755", "{name}");
+        assert_eq!(pair.kept.xattrs(&file).unwrap(), [name]);
+        assert_eq!(pair.shown("file").owner, Ids::new(5, 6).unwrap().into(), "{name}");
+        assert_eq!(pair.shown("file").mode, Mode::new(0o600), "{name}");
+        assert_eq!(pair.record("file").as_deref(), Some("5:6:0600"), "{name}");
+        if planted {
+            let below = pair.below.xattr(&under, OsStr::new(name)).unwrap();
+            assert_eq!(below, b"below", "{name}");
+            pair.below.set_xattr(&under, OsStr::new(name), None, XattrSet::Any, PLAIN).unwrap();
+        }
+        let again = set(&pair.kept, &file, name, b"");
+        assert_eq!(again, Ok(()), "{name}");
+        pair.kept.set_xattr(&file, OsStr::new(name), None, XattrSet::Any, PLAIN).unwrap();
+        assert!(read().unwrap_err().is(libc::ENODATA), "{name}");
+    }
+    // On a file of others nothing is kept, and nothing by such a name is set.
+    let other = pair.plant("other", NewKind::Regular(None), (1, 2), 0o666);
+    for name in [RECORD, "user.fuseoverlayfs.opaque"] {
+        assert_eq!(set(&pair.kept, &pair.node("other"), name, b"y"), Err(Error::Denied), "{name}");
+        set(&*pair.below, &other, name, b"0:0:4755").unwrap();
+        let read = pair.kept.xattr(&pair.node("other"), OsStr::new(name)).unwrap_err();
         assert!(read.is(libc::ENODATA), "{name}");
+        assert!(pair.kept.xattrs(&pair.node("other")).unwrap().is_empty(), "{name}");
     }
     set(&pair.kept, &file, "user.overlay.opaque", b"y").unwrap();
     set(&pair.kept, &file, "trusted.x", b"1").unwrap();
