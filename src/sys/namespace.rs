@@ -3,12 +3,14 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::id_map::Line;
@@ -19,7 +21,7 @@ use super::id_map::Line;
 /// As clone(2): `ENOSPC` or `EPERM` where there may be no more; as write(2) of
 /// a map: `EPERM` for ids that this process may not give.
 pub fn make(users: &[Line], groups: &[Line]) -> io::Result<OwnedFd> {
-    let process = Ended::start()?;
+    let process = Waiting::start()?;
     let proc = format!("/proc/{}", process.0);
     for (file, lines) in [("uid_map", users), ("gid_map", groups)] {
         // One write, as the kernel wants it.
@@ -29,8 +31,8 @@ pub fn make(users: &[Line], groups: &[Line]) -> io::Result<OwnedFd> {
     Ok(File::open(format!("{proc}/ns/user"))?.into())
 }
 
-/// A process whose namespaces can be entered: its number is no other one's for as
-/// long as it lives, which entering them asks again.
+/// A process whose namespaces can be entered. Its number is no other one's while it
+/// lives, which is asked after whatever is read by that number.
 #[derive(Debug)]
 pub struct Inhabitant {
     pid: u32,
@@ -57,22 +59,35 @@ impl Inhabitant {
         self.pid
     }
 
+    /// Passes on what was read by its number, if that was still its own.
+    ///
+    /// # Errors
+    /// `ESRCH` if it has ended.
+    fn still<T>(&self, read: T) -> io::Result<T> {
+        let mut fds = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::ZERO)? {
+            0 => Ok(read),
+            _ => Err(Errno::ESRCH.into()),
+        }
+    }
+
     /// Returns the user whom it belongs to, as seen here. One that may not be looked
     /// into belongs to root.
     ///
     /// # Errors
-    /// As stat(2): `ENOENT` once it is gone.
+    /// As stat(2): `ENOENT` or `ESRCH` once it is gone.
     pub fn user(&self) -> io::Result<u32> {
-        fs::metadata(format!("/proc/{}", self.pid)).map(|found| found.uid())
+        let found = fs::metadata(format!("/proc/{}", self.pid))?;
+        self.still(found.uid())
     }
 
     /// Returns the name of the program, up to 15 bytes.
     ///
     /// # Errors
-    /// As read(2).
+    /// As read(2); `ESRCH` once it is gone.
     pub fn program(&self) -> io::Result<String> {
         let name = fs::read(format!("/proc/{}/comm", self.pid))?;
-        Ok(String::from_utf8_lossy(&name).trim_end().to_owned())
+        self.still(String::from_utf8_lossy(&name).trim_end().to_owned())
     }
 
     /// Reports whether its namespace of this kind, `user` or `mnt`, is this process's
@@ -80,11 +95,11 @@ impl Inhabitant {
     ///
     /// # Errors
     /// `EACCES` or `EPERM` where this user may not look into the process; else as
-    /// stat(2).
+    /// stat(2), and `ESRCH` once it is gone.
     pub fn shares(&self, kind: &str) -> io::Result<bool> {
         let theirs = fs::metadata(format!("/proc/{}/ns/{kind}", self.pid))?;
         let ours = fs::metadata(format!("/proc/self/ns/{kind}"))?;
-        Ok((theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
+        self.still((theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
     }
 
     /// Goes over into its user and mount namespaces, as far as they are others; the
@@ -109,12 +124,15 @@ impl Inhabitant {
     }
 }
 
-/// A process in a user namespace of its own that has ended, and that the
-/// kernel keeps until it is waited for.
+/// A process in a user namespace of its own that waits for its end, which comes with
+/// this, or with the thread that has made it.
+///
+/// It must live while its maps are written: of one that has ended the files in
+/// `/proc` are root's of the host (`task_dump_owner` of fs/proc/base.c).
 #[derive(Debug)]
-struct Ended(Pid);
+struct Waiting(Pid);
 
-impl Ended {
+impl Waiting {
     fn start() -> io::Result<Self> {
         // struct clone_args of linux/sched.h, as it was at first: flags, three
         // addresses, the signal at the end (none: nobody else is to hear of
@@ -122,28 +140,31 @@ impl Ended {
         let mut args = [0_u64; 8];
         args[0] = libc::CLONE_NEWUSER.cast_unsigned().into();
         let (pointer, size) = (args.as_ptr(), size_of_val(&args));
+        let parent = Pid::this().as_raw();
         // SAFETY: as fork(2), with a structure of the size given.
         let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone3, pointer, size) })?;
         if pid == 0 {
-            // SAFETY: ends the new process, which has touched nothing that is
+            // SAFETY: waits in the new process, which touches nothing that is
             // shared or locked: there may have been other threads.
             unsafe {
                 // Else its namespace is shown to CAP_SYS_PTRACE alone where this
                 // process is not dumpable.
                 libc::prctl(libc::PR_SET_DUMPABLE, 1);
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                while libc::getppid() == parent {
+                    libc::pause();
+                }
                 libc::_exit(0)
             }
         }
-        let pid = Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?);
-        let ended = Self(pid);
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
-        while waitid(Id::Pid(pid), flags) == Err(Errno::EINTR) {}
-        Ok(ended)
+        Ok(Self(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?)))
     }
 }
 
-impl Drop for Ended {
+impl Drop for Waiting {
     fn drop(&mut self) {
+        // It is there until it is waited for.
+        let _always = kill(self.0, Signal::SIGKILL);
         // A child without a signal at its end is seen with __WALL only.
         while waitpid(self.0, Some(WaitPidFlag::__WALL)) == Err(Errno::EINTR) {}
     }
@@ -165,6 +186,25 @@ mod tests {
             let found = Inhabitant::new(pid).unwrap_err();
             assert_eq!(found.raw_os_error(), Some(errno), "{pid}");
         }
+    }
+
+    #[test]
+    fn nothing_is_read_by_the_number_of_one_that_has_ended() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let process = Inhabitant::new(child.id()).unwrap();
+        assert!(process.user().is_ok());
+        child.kill().unwrap();
+        // Its number is kept until it is waited for, and its directory can be read.
+        let ended = (0..1000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            process.user().is_err()
+        });
+        assert!(ended);
+        for gone in [process.user().map(drop), process.program().map(drop)] {
+            assert_eq!(gone.unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        }
+        assert!(process.shares("mnt").is_err() && process.enter().is_err());
+        child.wait().unwrap();
     }
 
     #[test]

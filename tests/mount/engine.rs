@@ -358,6 +358,22 @@ fn root_of_a_user_namespace_maps_what_it_has() {
 }
 
 #[test]
+fn a_users_namespace_maps_our_mount_again() {
+    require!(Root, Fuse, UserNamespaces, FuseIdmap);
+    sandbox(|sandbox| {
+        let ann = crate::support::rootless::Rootless::new(sandbox);
+        let script = "mkdir a b; idmapfs --allow-idmap --map 0:1000:1 ~/project a
+            idmapfs --engine kernel --map 1000:5:1 a b; stat -c %u:%g a/f b/f; umount b
+            idmapfs --engine kernel --map 0:5:1 ~/project b 2>&1 || true";
+        let unshare = "unshare --map-auto --map-root-user -m sh -euc";
+        let said = ann.does(&format!("{unshare} '{script}'"));
+        let want = "1000:1000\n5:5\nidmapfs: option engine: kernel: it takes root over the file \
+                    system of the source; with engine=auto or engine=fuse a server does it\n";
+        assert_eq!(said, want);
+    });
+}
+
+#[test]
 fn a_user_gets_a_server_or_the_reason() {
     require!(Root, Fuse, Fusermount);
     sandbox(|sandbox| {
