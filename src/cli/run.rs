@@ -62,7 +62,7 @@ fn elsewhere(request: &Run, within: &Within, spec: Spec, source: &Path) -> Resul
     // The server is in the background, whatever the command is.
     logging::start(request.settings.log.as_ref(), false)?;
     let place = run::elsewhere::place()?;
-    let mut options = options(&request.settings, spec, source, &place, false)?;
+    let mut options = options(&request.settings, spec, source, &place.path, false)?;
     options.engine = Engine::Fuse;
-    Ok(run::elsewhere::run(&options, within, &request.command)?)
+    Ok(run::elsewhere::run(&options, place, within, &request.command)?)
 }

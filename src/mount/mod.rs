@@ -32,7 +32,7 @@ pub use check::{callers, is_image, is_target, source};
 pub use engine::check_engine;
 pub use error::MountError;
 pub use idmapped::{IdMapped, probe};
-pub use namespace::{Within, enter, runtime};
+pub use namespace::{Entered, Stay, Within, enter, own_directory, runtime};
 pub use options::{
     Atime, Cache, Engine, Flags, ImageOptions, Options, Owners, Partition, Passthrough, Renew,
     Submounts,

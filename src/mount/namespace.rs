@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -46,6 +47,17 @@ pub struct Entered {
     pub pid: u32,
     /// Why it was this one, for people.
     pub why: &'static str,
+    /// How long a mount stays there.
+    pub stay: Stay,
+}
+
+/// How long a mount in namespaces that were entered stays, unless it is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// As long as the process whose namespaces they are lives.
+    Process,
+    /// As long as anybody uses it.
+    Users,
 }
 
 /// Why the namespaces of another process cannot be entered.
@@ -101,6 +113,14 @@ pub enum NamespaceError {
         /// Whose it is.
         user: u32,
     },
+    /// The runtime directory may be somebody else's doing.
+    #[error("{}: {}; set XDG_RUNTIME_DIR to a directory of your own", shown(.path), plain(.why))]
+    Runtime {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: io::Error,
+    },
     /// The working directory is not there.
     #[error(
         "working directory {}: {} in the namespace of process {pid}; go elsewhere first",
@@ -148,7 +168,7 @@ pub fn enter(within: &Within) -> Result<Entered, NamespaceError> {
             why,
         })?;
     }
-    Ok(Entered { pid, why })
+    Ok(Entered { pid, why, stay: Stay::Process })
 }
 
 fn take(pid: u32) -> Result<Inhabitant, NamespaceError> {
@@ -178,7 +198,7 @@ fn number(path: &Path) -> Result<u32, NamespaceError> {
 /// Returns the process that keeps rootless podman's namespaces; has podman start one
 /// where there is none.
 fn podman() -> Result<Inhabitant, NamespaceError> {
-    let file = pause_file();
+    let file = runtime()?.join(PAUSE_FILE);
     if let Some(process) = pause(&file)? {
         return Ok(process);
     }
@@ -228,21 +248,44 @@ fn pause(file: &Path) -> Result<Option<Inhabitant>, NamespaceError> {
 /// What podman's pause process is called: catatonit(1), or podman itself.
 const PAUSES: [&str; 3] = ["catatonit", "podman pause", "podman"];
 
-/// Returns where rootless podman writes its pause process down: podman(1), in
-/// `pkg/util/utils_supported.go`.
-fn pause_file() -> PathBuf {
-    runtime().join("libpod/tmp/pause.pid")
-}
+/// Where rootless podman writes its pause process down, in the runtime directory: podman(1),
+/// in `pkg/util/utils_supported.go`.
+const PAUSE_FILE: &str = "libpod/tmp/pause.pid";
 
 /// Returns the directory of this user for what lives no longer than the system, as
 /// podman finds it. It need not be there.
-pub fn runtime() -> PathBuf {
+///
+/// # Errors
+/// It is where anybody could have made it, and somebody else has, or may write it.
+pub fn runtime() -> Result<PathBuf, NamespaceError> {
     let uid = geteuid();
     let set = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let usual = PathBuf::from(format!("/run/user/{uid}"));
-    set.filter(|dir| dir.is_absolute()).unwrap_or_else(|| {
-        if usual.is_dir() { usual } else { PathBuf::from(format!("/tmp/podman-run-{uid}")) }
-    })
+    if let Some(dir) = set.filter(|dir| dir.is_absolute()) {
+        return Ok(dir);
+    }
+    if usual.is_dir() {
+        return Ok(usual);
+    }
+    let path = PathBuf::from(format!("/tmp/podman-run-{uid}"));
+    match own_directory(&path) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => {
+            Err(NamespaceError::Runtime { path, why })
+        }
+        Ok(()) | Err(_) => Ok(path),
+    }
+}
+
+/// Sees that a path is a directory of this user's that nobody else may write.
+///
+/// # Errors
+/// What it is instead; as lstat(2).
+pub fn own_directory(path: &Path) -> io::Result<()> {
+    let found = std::fs::symlink_metadata(path)?;
+    if found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other("is somebody else's, or open to others"))
 }
 
 /// Has podman make its namespaces, and a process that keeps them.
@@ -328,6 +371,23 @@ mod tests {
         for (shown, want) in [(&whole[..], false), (&[], false), (&[(4_294_967_290, 1)], !all)] {
             assert_eq!(missing("self", "uid", shown).unwrap().is_some(), want, "{shown:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_is_ones_own_if_nobody_else_may_write_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("own");
+        std::fs::create_dir(&own).unwrap();
+        for (mode, fine) in [(0o700, true), (0o755, true), (0o770, false), (0o1777, false)] {
+            std::fs::set_permissions(&own, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(own_directory(&own).is_ok(), fine, "{mode:o}");
+        }
+        std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let (link, file) = (dir.path().join("link"), dir.path().join("file"));
+        std::os::unix::fs::symlink(&own, &link).unwrap();
+        std::fs::write(&file, "").unwrap();
+        assert!(own_directory(&link).is_err() && own_directory(&file).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::attach::refused;
 use super::check::{Paths, check};
 use super::engine::{self, Chosen, Server};
 use super::error::MountError;
+use super::namespace::Stay;
 use super::options::Options;
 use super::supervise::supervise;
 use crate::sys::daemon;
@@ -33,7 +34,9 @@ use crate::sys::stat::mounted;
 pub fn mount(options: &Options) -> Result<(), MountError> {
     let paths = check(options)?;
     // At once, since another process may have its number later.
-    let with = options.with_pid.map(process).transpose()?;
+    let entered = options.within.as_ref().filter(|entered| entered.stay == Stay::Process);
+    let entered = entered.and_then(|entered| i32::try_from(entered.pid).ok());
+    let with = options.with_pid.or(entered).map(process).transpose()?;
     let why = match engine::choose(options, &paths.source)? {
         Chosen::Kernel(tree) => {
             return kernel::attach(tree.as_fd(), &paths.target)

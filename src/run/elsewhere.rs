@@ -7,61 +7,94 @@
 //! left running keeps its files.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, kill};
-use nix::unistd::{Pid, geteuid, getpid};
+use nix::sys::signal::SigSet;
+use nix::unistd::getpid;
 
 use super::error::RunError;
 use super::server;
-use crate::mount::{self, Options, Within};
+use crate::mount::{self, Options, Stay, Within};
+use crate::sys::file::try_lock;
 use crate::sys::process::{Fork, fork};
 use crate::text::shown;
 
-/// What the names of the directories begin with; the process id follows.
+/// What the names of the directories begin with; a process id and a number follow.
 const PREFIX: &str = "view-";
 
-/// Makes the directory that a mount of this process is to be put over, and removes
-/// those whose processes have been killed.
+/// How often it is tried to make a directory.
+const TRIES: usize = 64;
+
+/// The directory that a mount is to be put over. It is locked by flock(2): one that nobody
+/// holds was left by a process that has been killed.
+#[derive(Debug)]
+pub struct Place {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Children have copies of it, which are to be closed, but not to unlock it.
+    lock: File,
+}
+
+/// Makes a place of this process, and removes those whose processes have been
+/// killed.
 ///
 /// # Errors
 /// Nothing can be made in the runtime directory of this user.
-pub fn place() -> Result<PathBuf, RunError> {
-    let parent = mount::runtime().join("idmapfs");
+pub fn place() -> Result<Place, RunError> {
+    let parent = mount::runtime().map_err(mount::MountError::from)?.join("idmapfs");
     let failed = |path: &Path, why| RunError::Place { path: path.to_owned(), why };
-    make(&parent).map_err(|why| failed(&parent, why))?;
-    let found = fs::symlink_metadata(&parent).map_err(|why| failed(&parent, why))?;
-    if !found.is_dir() || found.uid() != geteuid().as_raw() || found.mode() & 0o022 != 0 {
-        return Err(failed(&parent, io::Error::other("is somebody else's, or open to others")));
+    match make(&parent) {
+        Err(why) if why.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed(&parent, why));
+        }
+        Ok(()) | Err(_) => {}
     }
+    mount::own_directory(&parent).map_err(|why| failed(&parent, why))?;
     sweep(&parent);
-    let place = parent.join(format!("{PREFIX}{}", getpid()));
-    make(&place).map_err(|why| failed(&place, why))?;
-    Ok(place)
+    // A process in another pid namespace may have the same number.
+    for number in 0..TRIES {
+        let path = parent.join(format!("{PREFIX}{}.{number}", getpid()));
+        match make(&path) {
+            Err(why) if why.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made.map_err(|why| failed(&path, why))?,
+        }
+        // Else somebody who sweeps has been faster.
+        if let Some(lock) = hold(&path).map_err(|why| failed(&path, why))? {
+            return Ok(Place { path, lock });
+        }
+    }
+    Err(failed(&parent, Errno::EBUSY.into()))
 }
 
 fn make(dir: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
-    }
+    DirBuilder::new().mode(0o700).create(dir)
+}
+
+/// Takes the lock of a directory; `None` if another holds it, or it is not there any
+/// more.
+fn hold(path: &Path) -> io::Result<Option<File>> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let dir = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    // Whoever held it before may have removed it.
+    let held = try_lock(dir.as_fd())? && dir.metadata()?.nlink() > 0;
+    Ok(held.then_some(dir))
 }
 
 /// Removes what killed processes have left.
 fn sweep(parent: &Path) {
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    for entry in entries {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<i32>().ok());
-        if let Some(pid) = pid.filter(|pid| *pid > 0)
-            && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
-        {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_place = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        if is_place && let Ok(Some(_lock)) = hold(&entry.path()) {
             clear(&entry.path());
         }
     }
@@ -74,30 +107,43 @@ fn clear(place: &Path) {
     }
 }
 
-/// Makes the mount of these options, whose target is a [`place`], in the namespaces of
+/// Makes the mount of these options, whose target is this place, in the namespaces of
 /// another process, and runs a command beside it; returns its exit status.
 ///
 /// In the child that makes the mount this returns too, with its exit status.
 ///
 /// # Errors
 /// The mount cannot be made, or the command not be started.
-pub fn run(options: &Options, within: &Within, command: &[OsString]) -> Result<u8, RunError> {
-    let place = &options.target;
+pub fn run(
+    options: &Options,
+    place: Place,
+    within: &Within,
+    command: &[OsString],
+) -> Result<u8, RunError> {
+    let Place { path, lock } = place;
     let made = match fork().map_err(RunError::doing("fork"))? {
-        Fork::Child => return there(options.clone(), within),
+        Fork::Child => {
+            // The server may stay for longer.
+            drop(lock);
+            return there(options.clone(), within);
+        }
         Fork::Parent(child) => server::reap(child),
     };
-    if matches!(made, Ok(0)) {
-        return beside(place, command);
-    }
-    // It has said why.
-    clear(place);
-    made
+    let done = if matches!(made, Ok(0)) {
+        beside(&path, command)
+    } else {
+        // It has said why.
+        clear(&path);
+        made
+    };
+    drop(lock);
+    done
 }
 
 /// Mounts in the other namespaces, served by a process of its own.
 fn there(mut options: Options, within: &Within) -> Result<u8, RunError> {
-    options.within = Some(mount::enter(within).map_err(mount::MountError::from)?);
+    let entered = mount::enter(within).map_err(mount::MountError::from)?;
+    options.within = Some(mount::Entered { stay: Stay::Users, ..entered });
     mount::mount(&options)?;
     Ok(0)
 }

@@ -26,3 +26,17 @@ pub fn set_times(fd: BorrowedFd<'_>, times: &[libc::timespec; 2]) -> nix::Result
     let done = unsafe { libc::utimensat(fd.as_raw_fd(), path, times.as_ptr(), flags) };
     Errno::result(done).map(drop)
 }
+
+/// Takes the lock of flock(2) of an open file for oneself alone; `false` if another has
+/// it. It ends when the last copy of the descriptor is closed.
+///
+/// # Errors
+/// As flock(2).
+pub fn try_lock(file: BorrowedFd<'_>) -> nix::Result<bool> {
+    // SAFETY: takes numbers only.
+    match Errno::result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(_) => Ok(true),
+        Err(Errno::EWOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}

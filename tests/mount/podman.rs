@@ -245,3 +245,70 @@ fn what_keeps_a_mount_out_of_a_namespace_is_said() {
         sleep.wait().unwrap();
     });
 }
+
+#[test]
+fn a_mount_in_the_namespaces_of_a_process_ends_with_it() {
+    require!(Root, Fuse, UserNamespaces);
+    sandbox(|sandbox| {
+        let ann = Rootless::new(sandbox);
+        // Somebody else stays there, and the directory that is the mount is used.
+        let mut process = ann
+            .command(
+                "exec unshare --map-root-user -m sh -c 'sleep 100 & touch ~/ready; exec sleep 100'",
+            )
+            .spawn()
+            .unwrap();
+        wait_for("the process", || ann.home.join("ready").exists());
+        let pid = process.id();
+        wait_for("sleep", || ann.does(&format!("cat /proc/{pid}/comm")) == "sleep\n");
+        ann.does(&format!(
+            "idmapfs --in {pid} ~ ~/.cache/view; ls $XDG_RUNTIME_DIR/idmapfs | grep -q ."
+        ));
+        process.kill().unwrap();
+        process.wait().unwrap();
+        wait_for("the server's end", || ann.does("ls $XDG_RUNTIME_DIR/idmapfs").is_empty());
+    });
+}
+
+#[test]
+fn a_place_of_a_run_is_its_own_while_it_runs() {
+    require!(Root, Fuse, Podman);
+    sandbox(|sandbox| {
+        let ann = Rootless::new(sandbox);
+        let run = "idmapfs run --in podman --map 0:1000:1 ~ --";
+        // In another pid namespace no number of this one says anything.
+        let other = "unshare --map-root-user -p -f --mount-proc idmapfs run --in podman --map 0:1000:1 ~ -- true || true";
+        let script = format!(
+            "({other}) >other 2>&1; {run} true; ls -d $XDG_RUNTIME_DIR/idmapfs/view-*; pwd"
+        );
+        let out = ann.does(&format!("{run} sh -euc 'cd ~; {script}' | wc -l"));
+        assert_eq!(out, "2\n", "{}", ann.does("cat other"));
+        wait_for("nothing left", || ann.does("ls $XDG_RUNTIME_DIR/idmapfs").is_empty());
+    });
+}
+
+#[test]
+fn a_runtime_directory_that_is_somebody_elses_is_refused() {
+    require!(Root, Fuse, UserNamespaces);
+    sandbox(|sandbox| {
+        let ann = Rootless::new(sandbox);
+        let path = format!("/tmp/podman-run-{ANN}");
+        // Another /tmp, in which this test's own place is where it was.
+        let (tmp, root) = (sandbox.dir("tmp"), sandbox.path("."));
+        sh(&format!(
+            "cd {root}; here=$PWD; chmod 1777 tmp; mkdir -p tmp/${{here#/tmp/}}
+            mount --bind $here $here/tmp/${{here#/tmp/}}; mount --rbind {tmp} /tmp; mkdir -m 777 {path}",
+            root = str(&root),
+            tmp = str(&tmp)
+        ));
+        for script in ["idmapfs --in podman ~ ~/.cache/view", "idmapfs run --in podman ~ -- true"] {
+            let done = ann.tries(&format!("unset XDG_RUNTIME_DIR; {script}"));
+            let error = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(!done.status.success(), "{script}: {error}");
+            let want =
+                format!("{path}: is somebody else's, or open to others; set XDG_RUNTIME_DIR");
+            assert!(error.contains(&want) && error.lines().count() == 1, "{script}: {error}");
+        }
+        sh("umount -l /tmp");
+    });
+}
