@@ -13,6 +13,7 @@ use crate::fs::Fs;
 use crate::fuse::{DataPath, SessionOptions};
 use crate::policy::Spec;
 use crate::source;
+use crate::text::shown;
 
 /// A mount as it was made.
 #[derive(Clone, Debug)]
@@ -50,8 +51,8 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
         data: data(made),
         acl: acl(made),
         permission: permission(options),
-        submounts: submounts(options, made.submounts),
-        owners: owners(&options.owners),
+        submounts: submounts(made),
+        owners: owners(made),
         mounted: mounted(options, made.way),
         namespace: namespace(options),
         confined: made.confined.clone(),
@@ -110,8 +111,10 @@ fn permission(options: &Options) -> Said {
     }
 }
 
-fn submounts(options: &Options, shown: Submounts) -> Said {
-    match (options.submounts, shown) {
+fn submounts(made: &Made<'_>) -> Said {
+    let options = made.options;
+    match (options.submounts, made.submounts) {
+        _ if made.source.immutable => Said::new("none", "an image has none"),
         _ if !options.owners.is_native() => Said::new("hide", "owners are kept of one file system"),
         (Submounts::Follow, Submounts::Follow) => Said::new("follow", "as they were at the mount"),
         (Submounts::Follow, Submounts::Hide) => {
@@ -121,8 +124,10 @@ fn submounts(options: &Options, shown: Submounts) -> Said {
     }
 }
 
-fn owners(owners: &Owners) -> Said {
+fn owners(made: &Made<'_>) -> Said {
+    let owners = &made.options.owners;
     let why = match owners {
+        Owners::Native if made.source.immutable => "those that are recorded in the image",
         Owners::Native => "those that files have in the source",
         Owners::Xattr => "in extended attributes of the files, which are all this user's",
         Owners::Db(_) => "in a database beside the files, which are all this user's",
@@ -143,6 +148,10 @@ fn mounted(options: &Options, way: Way) -> Said {
         }
     } else {
         format!("only user {uid} may enter")
+    };
+    let who = match &options.upper {
+        Some(upper) => format!("{who}; what is written goes to {}", shown(upper)),
+        None => who,
     };
     match way {
         Way::Own => Said::new("directly", who),

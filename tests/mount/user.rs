@@ -34,6 +34,25 @@ fn said(output: &Output) -> String {
 
 const LOOK: &str = "pwd; stat -c %u:%g . f; id -u; touch new; exit 7";
 
+/// A server of a private mount may do with files what that of any mount may.
+#[test]
+fn run_as_root_changes_files_of_any_owner() {
+    require!(Root, Fuse, AclTools, CapTools);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 16);
+        let file = image.root.join("f");
+        fs::write(&file, "x").unwrap();
+        raw::chown(&file, 33, 33, false).unwrap();
+        raw::chmod(&file, 0o600).unwrap();
+        let script = "setfattr -n trusted.t -v t f; setfacl -m u:101:r f; chown 107:108 f
+            setcap cap_net_raw+ep f; getfattr -m. f | sort | grep -c .; echo y >>f; cat f
+            stat -c %u:%g f";
+        let done = finish(&["run", str(&image.root), "--", "bash", "-euc", script]);
+        assert_eq!(said(&done), "4\nx\ny\n107:108\n".replace("x\ny", "xy"));
+        assert_eq!(fs::metadata(&file).unwrap().uid(), 107);
+    });
+}
+
 #[test]
 fn run_as_root_shows_its_own_mount_and_leaves_nothing() {
     require!(Root, Fuse);

@@ -150,6 +150,9 @@ fn kernel(mount: &Facts) -> Said {
     if let Some(why) = &mount.beyond_kernel {
         return Said::new("no", why);
     }
+    if mount::is_image(&mount.source) {
+        return Said::new("no", "it would have the kernel parse the image; root can ask for that");
+    }
     if is_covered(mount) {
         return Said::new("unknown", "the source is covered by this mount");
     }

@@ -11,9 +11,9 @@ use nix::sys::statvfs::statvfs;
 
 use crate::require;
 use crate::support::images::{self, Loop, image};
-use crate::support::ours::Ours;
+use crate::support::ours::{Ours, finish};
 use crate::support::rng::Rng;
-use crate::support::{Sandbox, raw, run, sandbox, sh_as, str, try_sh_as};
+use crate::support::{Sandbox, raw, run, sandbox, sh_as, str, text, try_sh_as, wait_for};
 
 /// One image of each format.
 const ONE_EACH: [&str; 3] = ["ext4-kernel", "squashfs-zstd", "erofs-lz4"];
@@ -68,6 +68,20 @@ fn two_mounts_of_one_image_have_a_shift_each() {
             }
         });
     }
+}
+
+#[test]
+fn explain_says_what_a_mount_of_an_image_is() {
+    require!(Root, Fuse, Erofs);
+    sandbox(|sandbox| {
+        let ours = Ours::new(&copied(sandbox, "erofs-lz4"), &sandbox.dir("mnt"), &[]);
+        let said = || text(&finish(&["explain", "--mount", str(&ours.point)]));
+        wait_for("a server that is known", || said().contains("server:"));
+        let said = said();
+        for line in ["recorded in the image", "none (an image has none)"] {
+            assert!(said.contains(line), "{line}: {said}");
+        }
+    });
 }
 
 #[test]
