@@ -26,7 +26,7 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-use super::{About, Contents, Device, Entry, Image, ImageError, Nid};
+use super::{About, Contents, Device, Entry, Format, Image, ImageError, Nid};
 use crate::attr::{Attr, FileKind};
 use crate::error::{Errno, Error, Result};
 use crate::id::Disk;
@@ -49,7 +49,7 @@ pub fn open(device: Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageErr
         path: path.clone(),
         format: "erofs",
         what,
-        check: "fsck.erofs",
+        check: Format::Erofs.check(),
     };
     let unreadable = |error: Error| {
         let why = std::io::Error::from(error);

@@ -27,6 +27,7 @@ mod tests;
 use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -94,6 +95,21 @@ pub fn device(path: &Path, options: &ImageOptions) -> std::result::Result<Device
 /// As [`open`].
 pub fn read(device: &Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageError> {
     let format = probe(device)?;
+    // A fault of a reader must not look as one of the mount.
+    catch_unwind(AssertUnwindSafe(|| read_as(format, device))).unwrap_or_else(|_fault| {
+        Err(ImageError::Damaged {
+            path: device.path().to_owned(),
+            format: format.word(),
+            what: "its reader fails".to_owned(),
+            check: format.check(),
+        })
+    })
+}
+
+fn read_as(
+    format: Format,
+    device: &Arc<Device>,
+) -> std::result::Result<Arc<dyn Image>, ImageError> {
     match format {
         #[cfg(feature = "squashfs")]
         Format::Squashfs => squashfs::open(Arc::clone(device)),

@@ -22,6 +22,15 @@ impl Format {
             Self::Erofs => "erofs",
         }
     }
+
+    /// Returns the program that looks an image of this format over.
+    pub const fn check(self) -> &'static str {
+        match self {
+            Self::Ext4 => "e2fsck -n",
+            Self::Squashfs => "unsquashfs -s",
+            Self::Erofs => "fsck.erofs",
+        }
+    }
 }
 
 /// Bytes at a place, and what they are the sign of.

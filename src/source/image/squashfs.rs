@@ -14,7 +14,7 @@ use fs_squashfs::table::{self, FragmentEntry};
 use fs_squashfs::{Compressor, FileType, Filesystem, Inode, XattrEntry};
 
 use super::cache::Cache;
-use super::{About, Contents, Device, Entry, Image, ImageError, Nid, eio};
+use super::{About, Contents, Device, Entry, Format, Image, ImageError, Nid, eio};
 use crate::attr::{Attr, FileKind, Mode, Time};
 use crate::error::Result;
 use crate::id::{Disk, Id, Owner};
@@ -75,7 +75,7 @@ pub fn open(device: Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageErr
         path: device.path().to_owned(),
         format: FORMAT,
         what: error.to_string(),
-        check: "unsquashfs -s",
+        check: Format::Squashfs.check(),
     };
     let blocks: Arc<dyn BlockRead> = Arc::new(Blocks(Arc::clone(&device)));
     // The host keeps what is on its disk; unpacked data is kept by us.

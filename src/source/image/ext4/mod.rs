@@ -22,7 +22,7 @@ use fs_ext4::inode::{Inode, InodeFlags};
 
 use self::contents::Bytes;
 use self::probe::Features;
-use super::{About, Contents, Device, Entry, Image, ImageError, Nid, eio};
+use super::{About, Contents, Device, Entry, Format, Image, ImageError, Nid, eio};
 use crate::attr::Attr;
 use crate::error::{Errno, Error, Result};
 use crate::id::Disk;
@@ -120,7 +120,7 @@ fn damaged(device: &Device, what: &str) -> ImageError {
         path: device.path().to_owned(),
         format: FORMAT,
         what: what.to_owned(),
-        check: "e2fsck -n",
+        check: Format::Ext4.check(),
     }
 }
 
