@@ -6,7 +6,6 @@ mod way;
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -18,12 +17,14 @@ use super::json;
 use super::parse::Explain;
 use super::policy::{asker, server, spec};
 use crate::acl::Acl;
+use crate::mount::{self, ImageOptions, MountError};
 use crate::policy::explain::{Asker, Decision, Reason, Shown};
 use crate::policy::rules::Subject;
 use crate::policy::{Pipeline, Spec};
+use crate::source::image;
 use crate::text::shown;
 use access::{Access, Judge, Place};
-use way::Step;
+use way::{Root, Step};
 
 pub use way::{open_root, subject};
 
@@ -68,28 +69,37 @@ struct Answer {
 pub fn explain(request: &Explain, out: &mut dyn Write) -> Result<(), Fault> {
     let spec = spec(&request.settings, &request.source)?;
     let asker = request.caller.as_deref().map(asker).transpose()?;
-    let answer = answer(&spec, &request.source, &request.paths, asker.as_ref())?;
+    let root = root(&request.source, &request.settings.image)?;
+    let answer = answer(&spec, (&request.source, &root), &request.paths, asker.as_ref())?;
     let asker = asker.as_ref();
     Fault::printing(if request.json { json(&answer, out) } else { text(&answer, asker, out) })
+}
+
+/// Opens a source.
+fn root(source: &Path, options: &ImageOptions) -> Result<Root, Fault> {
+    if mount::is_image(source) {
+        let image = image::open(source, options).map_err(MountError::from)?;
+        return Ok(Root::Image(Box::new(image)));
+    }
+    let failed = |errno| unreachable_file("source", source.as_os_str(), errno);
+    open_root(source).map(Root::Directory).map_err(failed)
 }
 
 /// Explains files of a source by a policy.
 fn answer(
     spec: &Spec,
-    source: &Path,
+    (source, root): (&Path, &Root),
     paths: &[PathBuf],
     asker: Option<&Asker>,
 ) -> Result<Answer, Fault> {
     let server = server()?;
     let pipeline = spec.build(&server)?;
-    let root =
-        open_root(source).map_err(|errno| unreachable_file("source", source.as_os_str(), errno))?;
     let judge = asker.map(|asker| Judge { pipeline: &pipeline, server, asker });
     Ok(Answer {
         policy: spec.describe(),
         files: paths
             .iter()
-            .map(|path| explained(&pipeline, judge.as_ref(), &root, source, path))
+            .map(|path| explained(&pipeline, judge.as_ref(), root, source, path))
             .collect::<Result<_, _>>()?,
         caller: asker.map(|asker| Caller {
             creates: pipeline.explain_create(asker.ids),
@@ -102,7 +112,7 @@ fn answer(
 fn explained(
     pipeline: &Pipeline,
     judge: Option<&Judge<'_>>,
-    root: &OwnedFd,
+    root: &Root,
     source: &Path,
     path: &Path,
 ) -> Result<Explained, Fault> {

@@ -79,15 +79,14 @@ pub fn is_image(source: &Path) -> bool {
 /// # Errors
 /// `OfImage`.
 pub(super) fn of_image(options: &Options) -> Result<(), MountError> {
-    let never = "nothing in it is ever changed; leave it out";
     if !options.owners.is_native() {
         return Err(MountError::OfImage("owners", "its owners are those recorded in it"));
     }
     if options.flags.read_only == Some(false) {
-        return Err(MountError::OfImage("rw", never));
+        return Err(MountError::OfImage("rw", "it is never changed; leave it out, or add upper"));
     }
     if options.cache == Cache::Exclusive {
-        return Err(MountError::OfImage("cache=exclusive", never));
+        return Err(MountError::OfImage("cache=exclusive", "it is never changed; leave it out"));
     }
     Ok(())
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Answer, answer};
+use super::{Answer, answer, root};
 use crate::cli::fault::Fault;
 use crate::cli::json;
 use crate::cli::parse::{Form, Live};
 use crate::cli::policy::{asker, spec};
 use crate::cli::settings::Settings;
 use crate::control::{self, ControlError, Facts, Said};
-use crate::mount::{self, IdMapped, Submounts};
+use crate::mount::{self, IdMapped, ImageOptions, Submounts};
 use crate::policy::Spec;
 use crate::sys::id_map::Line;
 use crate::sys::mountinfo;
@@ -42,7 +42,8 @@ pub fn explain(request: &Live, out: &mut dyn Write) -> Result<(), Fault> {
         None
     } else {
         let spec = policy(&mount)?;
-        Some(answer(&spec, &mount.source, &request.paths, asker.as_ref())?)
+        let root = root(&mount.source, &ImageOptions::default())?;
+        Some(answer(&spec, (&mount.source, &root), &request.paths, asker.as_ref())?)
     };
     let there = mountinfo::mount_at(&mount.target).ok().flatten();
     let flags = there.map(|there| there.flags).unwrap_or_default();

@@ -10,9 +10,12 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode as Bits;
 
 use crate::acl::{Acl, AclKind};
-use crate::attr::{FileKind, Mode};
+use crate::attr::{Attr, FileKind, Mode, Name};
+use crate::error::{Error, Result};
 use crate::id::{Disk, Id, Owner};
 use crate::policy::rules::Subject;
+use crate::source::image::ImageSource;
+use crate::source::{Found, Node, Source as _};
 use crate::sys::stat::{Stat, stat};
 use crate::sys::xattr;
 
@@ -36,17 +39,61 @@ pub fn open_root(source: &Path) -> nix::Result<OwnedFd> {
     openat(AT_FDCWD, source, flags, Bits::empty())
 }
 
+/// Where the files of a source are.
+#[derive(Debug)]
+pub enum Root {
+    /// Below a directory.
+    Directory(OwnedFd),
+    /// In an image.
+    Image(Box<ImageSource>),
+}
+
 /// Returns the files on the way to a path, from the root on. No step leads
-/// outside; symbolic links are followed, but the last one.
+/// outside; symbolic links are followed, but the last one, and none in an image.
 ///
 /// # Errors
 /// As open(2), `EXDEV` for a path that leads out of the source.
-pub fn way(root: &OwnedFd, source: &Path, path: &Path) -> nix::Result<Vec<Step>> {
+pub fn way(root: &Root, source: &Path, path: &Path) -> nix::Result<Vec<Step>> {
     let below: PathBuf = match path.strip_prefix(source) {
         Ok(below) if path.is_absolute() => below.components().collect(),
         _ => path.to_owned(),
     };
-    let below = if below.as_os_str().is_empty() { Path::new(".") } else { &below };
+    match root {
+        Root::Directory(root) => way_below(root, &below),
+        Root::Image(image) => {
+            way_in(image, &below).map_err(|error| Errno::from_raw(error.errno().0))
+        }
+    }
+}
+
+fn way_in(image: &ImageSource, below: &Path) -> Result<Vec<Step>> {
+    let step = |name: &OsStr, node: &Node, found: &Found| -> Result<Step> {
+        let acl = match image.acl(node, AclKind::Access) {
+            Err(Error::Unsupported) => None,
+            acl => acl?,
+        };
+        let Attr { kind, owner, mode, .. } = found.attr;
+        Ok(Step { name: name.to_owned(), subject: Subject { kind, owner, mode }, acl })
+    };
+    let (mut node, found) = image.root()?;
+    let mut steps = vec![step(OsStr::new(""), &node, &found)?];
+    for part in below.components() {
+        let name = match part {
+            Component::Normal(name) => name,
+            Component::CurDir => continue,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+                return Err(Errno::EXDEV.into());
+            }
+        };
+        let (next, found) = image.reach(&node, Name::new(name)?)?;
+        steps.push(step(name, &next, &found)?);
+        node = next;
+    }
+    Ok(steps)
+}
+
+fn way_below(root: &OwnedFd, below: &Path) -> nix::Result<Vec<Step>> {
+    let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
     let end = open_below(root, below, ResolveFlag::empty())?;
     let real = place(end.as_fd())?.strip_prefix(place(root.as_fd())?).map(Path::to_owned);
     let real = real.map_err(|_| Errno::EXDEV)?;

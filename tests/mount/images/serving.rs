@@ -74,7 +74,12 @@ fn two_mounts_of_one_image_have_a_shift_each() {
 fn explain_says_what_a_mount_of_an_image_is() {
     require!(Root, Fuse, Erofs);
     sandbox(|sandbox| {
-        let ours = Ours::new(&copied(sandbox, "erofs-lz4"), &sandbox.dir("mnt"), &[]);
+        let image = copied(sandbox, "erofs-lz4");
+        let before = finish(&["explain", "--map", "0:100000:65536", str(&image), "ids/daemon"]);
+        assert!(text(&before).contains("100033"), "{}", text(&before));
+        let missing = finish(&["explain", str(&image), "ids/no-such"]);
+        assert!(text(&missing).contains("No such file"), "{}", text(&missing));
+        let ours = Ours::new(&image, &sandbox.dir("mnt"), &[]);
         let said = || text(&finish(&["explain", "--mount", str(&ours.point)]));
         wait_for("a server that is known", || said().contains("server:"));
         let said = said();
