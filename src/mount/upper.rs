@@ -12,7 +12,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -34,6 +35,12 @@ const WORK: &str = ".work";
 
 /// How long the files of an image are looked at before it is mounted.
 const LOOKING: Duration = Duration::from_secs(2);
+
+/// How long a server may need to end after its mount has gone.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// How long is waited before that is looked at again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The attribute by which is tried whether a file system keeps what overlayfs needs.
 const TRIAL: &str = "user.overlay.trial";
@@ -74,7 +81,7 @@ impl Upper {
         let work = parent.join(work);
         make(&work).map_err(said)?;
         let alone = File::open(&work).map_err(said)?;
-        let alone = Flock::lock(alone, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        let alone = lock_soon(alone).map_err(|errno| {
             let used = "another mount uses it; name another directory, or umount that one";
             if errno == Errno::EWOULDBLOCK { failed(used) } else { said(errno.into()) }
         })?;
@@ -146,6 +153,24 @@ impl Upper {
         };
         let said = if kernel.is_empty() { String::new() } else { format!(" ({kernel})") };
         MountError::Upper { dir: self.dir.clone(), why: text + &said }
+    }
+}
+
+/// Locks a directory that the server of a mount that has just been unmounted may hold for
+/// a moment longer.
+fn lock_soon(mut dir: File) -> Result<Flock<File>, Errno> {
+    let until = Instant::now().checked_add(ENDING);
+    loop {
+        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            Ok(alone) => return Ok(alone),
+            Err((again, Errno::EWOULDBLOCK))
+                if until.is_some_and(|until| Instant::now() < until) =>
+            {
+                dir = again;
+                thread::sleep(PAUSE);
+            }
+            Err((_, errno)) => return Err(errno),
+        }
     }
 }
 
