@@ -2,16 +2,17 @@
 //! going over into the namespaces of another process.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2};
 
 use super::id_map::Line;
 
@@ -141,6 +142,8 @@ impl Waiting {
         args[0] = libc::CLONE_NEWUSER.cast_unsigned().into();
         let (pointer, size) = (args.as_ptr(), size_of_val(&args));
         let parent = Pid::this().as_raw();
+        let (ready, told) = pipe2(OFlag::O_CLOEXEC)?;
+        let tell = told.as_raw_fd();
         // SAFETY: as fork(2), with a structure of the size given.
         let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone3, pointer, size) })?;
         if pid == 0 {
@@ -151,13 +154,18 @@ impl Waiting {
                 // process is not dumpable.
                 libc::prctl(libc::PR_SET_DUMPABLE, 1);
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::write(tell, c"".as_ptr().cast(), 1);
                 while libc::getppid() == parent {
                     libc::pause();
                 }
                 libc::_exit(0)
             }
         }
-        Ok(Self(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?)))
+        let waiting = Self(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?));
+        // Nothing of it can be opened before.
+        drop(told);
+        File::from(ready).read_exact(&mut [0])?;
+        Ok(waiting)
     }
 }
 
