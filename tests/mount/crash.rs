@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::require;
 use crate::support::ours::{processes, program_for_users};
@@ -58,17 +59,25 @@ impl Kept {
 
     /// Kills the server.
     fn kill(&self) {
-        for pid in processes(&self.point) {
+        let all = processes(&self.point);
+        for pid in &all {
             // One may end because another one has.
-            let _gone = kill(pid, Signal::SIGKILL);
+            let _gone = kill(*pid, Signal::SIGKILL);
         }
-        wait_for("the server's end", || processes(&self.point).is_empty());
+        wait_for("the server's end", || all.iter().all(|pid| has_ended(*pid)));
     }
 
     /// Takes what a killed server leaves of the mount away.
     fn detach(&self) {
         let _gone = umount2(&self.point, MntFlags::MNT_DETACH);
     }
+}
+
+/// Whether the last thread of a process has gone, and with it what it held.
+fn has_ended(pid: Pid) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let state = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    threads.count() <= 1 && (state.is_empty() || state.contains("State:\tZ"))
 }
 
 fn number(error: std::io::Error) -> i32 {
