@@ -60,9 +60,12 @@ impl Kept {
     /// Kills the server.
     fn kill(&self) {
         let all = processes(&self.point);
-        for pid in &all {
-            // One may end because another one has.
-            let _gone = kill(*pid, Signal::SIGKILL);
+        // Stopped first: a supervisor would unmount, and callers go on in the directory below.
+        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+            for pid in &all {
+                // One may end because another one has.
+                let _gone = kill(*pid, signal);
+            }
         }
         wait_for("the server's end", || all.iter().all(|pid| has_ended(*pid)));
     }
