@@ -128,7 +128,7 @@ pub const OPTIONS: &[Opt] = &[
     value(Policy, "mirror", "LIST", ""),
     value(Policy, "mirror-only", "LIST", ""),
     flag(Mount, "ro", "Mount read-only"),
-    flag(Mount, "rw", "Mount read-write (the default)"),
+    flag(Mount, "rw", "Mount read-write (the default for a directory)"),
     flag(Mount, "suid", "Honour set-user-id and set-group-id bits").or(&["allow-suid"]),
     flag(Mount, "nosuid", "Ignore set-id bits (the default)"),
     flag(Mount, "dev", "Allow device nodes to be used").or(&["allow-dev"]),
