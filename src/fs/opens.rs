@@ -249,7 +249,12 @@ impl Opens {
 
     /// Reports whether an inode is open for writing.
     pub(super) fn is_written(&self, number: u64) -> bool {
-        self.find(number, |open| open.access.write).is_some()
+        self.written(number).is_some()
+    }
+
+    /// Returns some file of an inode that is open for writing.
+    pub(super) fn written(&self, number: u64) -> Option<Arc<Open>> {
+        self.find(number, |open| open.access.write)
     }
 
     /// Returns the node by which some open file of an inode was opened.

@@ -48,6 +48,9 @@ impl Fs {
     /// # Errors
     /// As getxattr(2): `ENODATA`.
     pub fn getxattr(&self, caller: &Caller, number: u64, name: &OsStr) -> Result<Vec<u8>> {
+        if let Some(found) = self.before_a_write(number, name)? {
+            return Ok(found);
+        }
         let node = self.node(number)?;
         self.may_read_xattr(caller, (number, &node), name)?;
         self.lets_reach(number, &node)?;
@@ -69,6 +72,25 @@ impl Fs {
                 Ok(found.present(policy).encode())
             }
             Kind::Plain => self.tree.with_room(|| self.source.xattr(&node, name)),
+        }
+    }
+
+    /// Returns the file capability of a file that is open for writing, if nobody is to
+    /// be kept out: the kernel asks for that before the first write to each new file, of
+    /// which there is no node yet.
+    fn before_a_write(&self, number: u64, name: &OsStr) -> Result<Option<Vec<u8>>> {
+        if name != CAPABILITY_XATTR || self.checks || self.has_rules() {
+            return Ok(None);
+        }
+        let policy = self.policy();
+        let policy = policy.as_ref();
+        if *Self::read_xattr(policy.changes(), name)? != *name {
+            return Ok(None);
+        }
+        let Some(open) = self.opens.written(number) else { return Ok(None) };
+        match open.file.capability() {
+            Err(Error::Unsupported) => Ok(None),
+            found => found?.map(|found| found.present(policy).encode()).ok_or(ABSENT).map(Some),
         }
     }
 

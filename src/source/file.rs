@@ -5,6 +5,7 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 
 use super::{InodeFlags, InodeFlagsKind, Locks, Rights};
+use crate::acl::Capability;
 use crate::attr::Attr;
 use crate::error::{Error, Result};
 use crate::id::Disk;
@@ -98,6 +99,15 @@ pub trait File: Send + Sync + fmt::Debug {
     /// # Errors
     /// `ENOTTY` where the source has none; `EPERM` without the privilege.
     fn set_inode_flags(&self, flags: &InodeFlags) -> Result<()>;
+
+    /// Returns the file capability, as [`Source::capability`](super::Source::capability),
+    /// where that takes less than by a node.
+    ///
+    /// # Errors
+    /// `Unsupported` where it does not; as getxattr(2).
+    fn capability(&self) -> Result<Option<Capability<Disk>>> {
+        Err(Error::Unsupported)
+    }
 
     /// Opens the same file once more, to hold range locks of one owner.
     ///

@@ -13,6 +13,10 @@ use super::id_map::IdMap;
 /// The nice value of threads that many wait for and that do little.
 const HURRY: i32 = -10;
 
+/// How many descriptors the kernel's table has room for from the start: 128 KiB of the
+/// kernel's memory.
+const RESERVED: RawFd = 16_384;
+
 /// Closes every descriptor above standard error that this program was started
 /// with: one could keep a file system busy for as long as the server lives.
 ///
@@ -89,6 +93,8 @@ pub fn leave_groups() {
 
 /// Takes as many descriptors as allowed; returns how many may be open.
 ///
+/// Belongs before there are threads.
+///
 /// # Errors
 /// As setrlimit(2).
 pub fn raise_descriptors() -> io::Result<u64> {
@@ -96,7 +102,23 @@ pub fn raise_descriptors() -> io::Result<u64> {
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
+    reserve_descriptors(hard);
     Ok(hard)
+}
+
+/// Has the kernel make room for so many descriptors, if it may.
+///
+/// It doubles its table as it fills, and where threads share the table each time waits
+/// until no processor uses the old one: `expand_fdtable` of fs/file.c. The first
+/// thousands of files that a server opens would take twice as long.
+fn reserve_descriptors(limit: u64) {
+    let last = RESERVED.min(RawFd::try_from(limit).unwrap_or(RESERVED)).saturating_sub(1);
+    // SAFETY: the call takes numbers only.
+    let far = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, last) };
+    if far >= 0 {
+        // SAFETY: it was just made, and nothing else knows of it.
+        drop(unsafe { OwnedFd::from_raw_fd(far) });
+    }
 }
 
 /// Lets threads [`hurry`] also when the capability for it is gone, where this
@@ -117,4 +139,17 @@ pub fn hurry() {
     let thread = 0;
     // SAFETY: takes and returns plain numbers; it fails without the privilege.
     let _asked = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, HURRY) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_has_room_for_descriptors_before_they_are_opened() {
+        let limit = raise_descriptors().unwrap();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let room = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+        assert!(room.trim().parse::<u64>().unwrap() >= limit.min(16_384), "{room}");
+    }
 }

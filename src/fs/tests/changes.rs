@@ -263,6 +263,19 @@ impl World {
 }
 
 #[test]
+fn a_capability_that_is_hidden_is_not_of_an_open_file() {
+    let world = World::of_file("[[changes.xattrs]]\nname = 'security.*'\naction = 'hide'\n");
+    let node = world.file("a", (1, 1), 0o755).node;
+    let root = world.disk.root(&caller(0, 0)).unwrap().node;
+    let on_disk = world.disk.lookup(&caller(0, 0), root, name("a")).unwrap().node;
+    let key = name("security.capability");
+    lock(&world.processes.0).capable.insert(0);
+    world.disk.setxattr(&caller(0, 0), on_disk, key, &caps(None), 0).unwrap();
+    world.open(node, libc::O_WRONLY).unwrap();
+    assert!(world.fs.getxattr(&caller(0, 0), node, key).unwrap_err().is(libc::ENODATA));
+}
+
+#[test]
 fn attributes_are_hidden_refused_and_renamed() {
     let world = World::of_file(XATTRS);
     let node = world.file("a", (1, 1), 0o644).node;

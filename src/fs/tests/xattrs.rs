@@ -201,6 +201,11 @@ fn capabilities_are_translated_both_ways() {
         assert!(removed.unwrap_err().is(libc::ENODATA));
         world.set(&caller(0, 0), "a", CAPS, &view).unwrap();
         assert_eq!(world.get_disk("a", CAPS).unwrap(), disk, "{options:?}");
+        // Asked of the file that is open, too.
+        let open = world.open(node, libc::O_WRONLY).unwrap();
+        assert_eq!(world.get("a", CAPS).unwrap(), view, "{options:?}");
+        world.fs.write(&caller(0, 0), open, 0, b"x", false).unwrap();
+        assert!(world.get("a", CAPS).unwrap_err().is(libc::ENODATA));
     }
 }
 

@@ -11,7 +11,9 @@ use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Whence, close, dup, fdatasync, fsync, lseek};
 
 use super::locks::HostLocks;
+use super::xattr::capability;
 use super::{Context, lend};
+use crate::acl::Capability;
 use crate::attr::Attr;
 use crate::error::{Error, Result};
 use crate::id::Disk;
@@ -20,6 +22,7 @@ use crate::sys::cred::SetId;
 use crate::sys::file::append;
 use crate::sys::inode_flags;
 use crate::sys::stat::stat;
+use crate::sys::xattr::Way;
 
 /// How a file is opened: what of a caller's flags the host is to know.
 ///
@@ -201,6 +204,11 @@ impl File for HostFile {
 
     fn getattr(&self) -> Result<Attr<Disk>> {
         self.context.attr(&stat(self.fd(), OsStr::new(""))?)
+    }
+
+    /// On a file system of this host alone it does not matter who asks.
+    fn capability(&self) -> Result<Option<Capability<Disk>>> {
+        if self.lends { capability(Way::Open(self.fd())) } else { Err(Error::Unsupported) }
     }
 
     fn inode_flags(&self, kind: InodeFlagsKind) -> Result<InodeFlags> {

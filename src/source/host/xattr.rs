@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::id::Disk;
 use crate::source::{Node, Rights, XattrSet};
 use crate::sys::cred::SetId;
-use crate::sys::xattr;
+use crate::sys::xattr::{self, Way};
 
 impl Host {
     /// Reads an ACL.
@@ -55,9 +55,8 @@ impl Host {
     /// Reads the file capability.
     pub(super) fn read_capability(&self, node: &Node) -> Result<Option<Capability<Disk>>> {
         let HostNode::Held(held) = inner(node)? else { return Ok(None) };
-        self.read_special(held, CAPABILITY_XATTR)?
-            .map(|value| Capability::decode(&value))
-            .transpose()
+        self.context.as_server(SetId::Unaffected)?;
+        capability(held.way())
     }
 
     /// Sets or removes the file capability.
@@ -77,11 +76,7 @@ impl Host {
     /// Reads an attribute that holds ids; `None` if it is not set.
     fn read_special(&self, held: &Held, name: &str) -> Result<Option<Vec<u8>>> {
         self.context.as_server(SetId::Unaffected)?;
-        match xattr::get(held.way(), OsStr::new(name)) {
-            Ok(value) => Ok(Some(value)),
-            Err(Errno::ENODATA) => Ok(None),
-            Err(errno) => Err(errno.into()),
-        }
+        if_set(held.way(), name)
     }
 
     /// Reads an attribute that holds no ids.
@@ -119,6 +114,20 @@ impl Host {
             Some(value) => xattr::set(node.way(), name, value, flags),
             None => xattr::remove(node.way(), name),
         })
+    }
+}
+
+/// Reads a file capability.
+pub(super) fn capability(way: Way<'_>) -> Result<Option<Capability<Disk>>> {
+    if_set(way, CAPABILITY_XATTR)?.map(|value| Capability::decode(&value)).transpose()
+}
+
+/// Reads an attribute; `None` if it is not set.
+fn if_set(way: Way<'_>, name: &str) -> Result<Option<Vec<u8>>> {
+    match xattr::get(way, OsStr::new(name)) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::ENODATA) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::Held;
 use super::data::end_of;
 use super::state::{IMMUTABLE, NOATIME, Serial, State, os};
+use crate::acl::Capability;
 use crate::attr::{Attr, FileKind};
 use crate::error::{Error, Result};
 use crate::id::Disk;
@@ -181,6 +182,10 @@ impl File for MemoryFile {
 
     fn getattr(&self) -> Result<Attr<Disk>> {
         self.held.with(|state| state.inode(self.serial()).map(|inode| inode.attr()))
+    }
+
+    fn capability(&self) -> Result<Option<Capability<Disk>>> {
+        self.held.with(|state| Ok(state.inode(self.serial())?.capability))
     }
 
     fn inode_flags(&self, kind: InodeFlagsKind) -> Result<InodeFlags> {
