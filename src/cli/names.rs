@@ -4,15 +4,16 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Group, User};
 
-use crate::mount::{ImageOptions, is_image};
+use crate::mount::{ImageOptions, aside, is_image};
 use crate::policy::{Names, Place, Unread, file, passwd};
-use crate::source::image;
+use crate::source::image::{self, Device, ImageError, Part};
 use crate::sys::accounts;
 use crate::sys::procfs::Procfs;
 use crate::text::plain;
@@ -24,6 +25,8 @@ pub struct HostNames {
     source: Vec<PathBuf>,
     /// Which part of its file the source is, where that is an image.
     image: ImageOptions,
+    /// That file, if it is open already.
+    device: Option<Arc<Device>>,
     /// Whether nothing but the text of `/etc/passwd` and `/etc/group` is asked.
     plain: bool,
 }
@@ -45,6 +48,11 @@ impl HostNames {
     /// Takes what is to be known of a source that is an image.
     pub fn image(self, image: ImageOptions) -> Self {
         Self { image, ..self }
+    }
+
+    /// Takes the file of a source that is an image: a server may open it no more.
+    pub fn device(self, device: Option<Arc<Device>>) -> Self {
+        Self { device, ..self }
     }
 
     /// Asks no NSS: its libraries are those of whose namespaces this process is in.
@@ -70,7 +78,8 @@ impl HostNames {
     /// Reads a list in the source.
     fn of_source(&self, below: &Path) -> Result<Vec<u8>, Unread> {
         let source = self.source.first().ok_or(Unread::NoSource)?;
-        if is_image(source) {
+        // A server may not find the path of an image any more.
+        if self.device.is_some() || is_image(source) {
             return self.of_image(source, below).map_err(Unread::Failed);
         }
         let open = || {
@@ -85,10 +94,19 @@ impl HostNames {
 impl HostNames {
     /// Reads a list in an image.
     fn of_image(&self, image: &Path, below: &Path) -> Result<Vec<u8>, String> {
-        let source = image::open(image, &self.image).map_err(|error| error.to_string())?;
+        let failed = |error: ImageError| error.to_string();
+        let device = match &self.device {
+            Some(device) => device.part(Part::default()),
+            None => Device::open(image, self.image.part),
+        };
+        let device = device.map_err(failed)?;
         let most = u64::try_from(file::MAX_BYTES).unwrap_or(u64::MAX);
-        let read = source.contents(below, most);
-        read.map_err(|error| plain(&io::Error::from_raw_os_error(error.errno().0)))
+        aside(|| {
+            let device = device.part(Part::default()).map_err(failed)?;
+            let source = image::open(device, &self.image).map_err(failed)?;
+            let read = source.contents(below, most);
+            read.map_err(|error| plain(&io::Error::from_raw_os_error(error.errno().0)))
+        })
     }
 }
 

@@ -4,15 +4,17 @@ use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::fault::Fault;
 use super::names::HostNames;
 use super::settings::Settings;
 use crate::id::{Ids, View};
-use crate::mount::Renew;
+use crate::mount::{Renew, is_image};
 use crate::policy::explain::Asker;
 use crate::policy::options::Options;
 use crate::policy::{Names, Origin, Server, Spec, file};
+use crate::source::image::Device;
 use crate::sys::cred::own_ids;
 use crate::text::{plain, shown};
 
@@ -24,7 +26,16 @@ use crate::text::{plain, shown};
 /// # Errors
 /// The options or a file are wrong, or exclude each other.
 pub fn spec(settings: &Settings, source: &Path) -> Result<Spec, Fault> {
-    let names = HostNames::new(source).image(settings.image).plain(settings.within.is_some());
+    spec_with(settings, source, None)
+}
+
+fn spec_with(
+    settings: &Settings,
+    source: &Path,
+    device: Option<Arc<Device>>,
+) -> Result<Spec, Fault> {
+    let names = HostNames::new(source).image(settings.image).device(device);
+    let names = names.plain(settings.within.is_some());
     let Some(path) = &settings.policy_file else {
         return Ok(Spec::from_options(&settings.policy, &names)?);
     };
@@ -48,7 +59,10 @@ pub fn renew(settings: &Settings, source: &Path) -> Result<Renew, Fault> {
         *path = absolute(path)?;
     }
     let from = directories(&settings);
-    let read = move || spec(&settings, &source).map_err(|fault| fault.to_string());
+    let device = is_image(&source).then(|| Device::open(&source, settings.image.part).ok());
+    let device = device.flatten().map(Arc::new);
+    let read =
+        move || spec_with(&settings, &source, device.clone()).map_err(|fault| fault.to_string());
     Ok(Renew::new(read, from))
 }
 

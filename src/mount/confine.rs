@@ -57,7 +57,7 @@ impl Needs {
 
 /// Gives up what this process does not need any more, and says what that was.
 /// What cannot be given up is no reason not to serve.
-pub(super) fn confine(needs: Needs) -> Said {
+pub(super) fn confine(needs: &Needs) -> Said {
     daemon::allow_hurry();
     let (mut given, mut kept) = (Vec::new(), Vec::new());
     let mut note = |done: Result<String, String>| match done {
@@ -76,7 +76,7 @@ pub(super) fn confine(needs: Needs) -> Said {
         ),
     );
     let hidden = processes_are_hidden();
-    let set = needed_capabilities(&needs, hidden);
+    let set = needed_capabilities(needs, hidden);
     note(capabilities(set).map_err(|errno| failed("capabilities", errno)));
     if set & caps::SYS_ADMIN != 0 {
         note(Err(ADMIN.to_owned()));
@@ -92,6 +92,17 @@ pub(super) fn confine(needs: Needs) -> Said {
     let why = if kept.is_empty() { String::new() } else { format!(" ({})", said.why) };
     log::info!("server: confined: {}{why}", said.what);
     said
+}
+
+/// Has this process, which has one thread, keep nothing but what is open: no capability,
+/// no other file, no program. That is for commands that read what somebody has made up.
+pub fn keep_nothing() {
+    let note = |what: &str, failed: Option<String>| {
+        failed.into_iter().for_each(|why| log::debug!("{what} is kept: {why}"));
+    };
+    note("new privilege", set_no_new_privs().err().map(|errno| errno.to_string()));
+    note("capabilities", caps::keep(0).err().map(|errno| errno.to_string()));
+    note("what Landlock takes", restrict(Some(Vec::new())).err());
 }
 
 /// Why the capability that can do most is kept.
@@ -133,14 +144,14 @@ fn capabilities(set: u64) -> nix::Result<String> {
 }
 
 /// Confines this process by Landlock; says to what, and what is left open why.
-fn landlock(needs: Needs, hidden: bool) -> Result<(String, Option<String>), String> {
+fn landlock(needs: &Needs, hidden: bool) -> Result<(String, Option<String>), String> {
     if !needs.supervised {
         return Err("nobody else could look for it who callers are".to_owned());
     }
     if hidden {
         return Err("/proc hides processes (hidepid), and would from it who callers are".to_owned());
     }
-    let allowed = allowed(&needs);
+    let allowed = allowed(needs);
     let missing = allowed.as_ref().err().copied();
     let Given { files, tcp, scopes } = restrict(allowed.ok())?;
     let mut what = Vec::new();

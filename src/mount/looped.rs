@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::engine::{self, Unfit};
 use super::options::Options;
-use crate::source::image;
+use crate::source::image::{self, Device};
 use crate::sys::loops::Loop;
 use crate::sys::mount::{self as kernel, Context};
 use crate::sys::namespace;
@@ -23,7 +23,7 @@ pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
         return Err(Unfit::Option("upper", "the kernel's mount has nothing above it"));
     }
     let (users, groups) = engine::of_policy(&options.spec)?;
-    let device = image::device(source, &options.image)?;
+    let device = image::locate(Device::open(source, options.image.part)?, &options.image)?;
     let format = image::probe(&device)?.word();
     let privilege = |what| {
         move |why: io::Error| match why.raw_os_error() {
@@ -31,9 +31,8 @@ pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
             _ => Unfit::System { what, why },
         }
     };
-    let part = device.part();
-    let size = part.size.unwrap_or(0);
-    let looped = Loop::new(device.as_fd(), part.offset, size).map_err(privilege("loop device"))?;
+    let looped = Loop::new(device.as_fd(), device.offset(), device.length());
+    let looped = looped.map_err(privilege("loop device"))?;
     let word = CString::new(format).unwrap_or_default();
     let context = Context::open(&word).map_err(privilege("file system of the kernel"))?;
     let set = options.flags.with_defaults().attributes().set | libc::MOUNT_ATTR_RDONLY;

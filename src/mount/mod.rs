@@ -1,6 +1,7 @@
 //! Mounting: what is checked before, how it is made, served in the background,
 //! and taken away again.
 
+mod aside;
 mod asking;
 mod attach;
 mod check;
@@ -28,7 +29,9 @@ mod tests;
 mod upper;
 mod watch;
 
+pub use aside::aside;
 pub use check::{callers, is_image, is_target, source};
+pub use confine::keep_nothing;
 pub use engine::check_engine;
 pub use error::MountError;
 pub use idmapped::{IdMapped, probe};

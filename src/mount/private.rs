@@ -14,13 +14,12 @@ use super::confine::{Needs, confine};
 use super::error::MountError;
 use super::options::Options;
 use super::processes::Proc;
-use super::serve::{Opened, file_system, fits, keep_tidy, open_source};
+use super::serve::{Begun, Files, Opened, begin, file_system, fits, keep_tidy};
 use super::upper::Upper;
 use super::watch::Watching;
 use crate::fuse::{Session, SessionOptions};
 use crate::id::{Ids, View};
 use crate::source::Source;
-use crate::source::image::Image;
 use crate::sys::daemon;
 use crate::sys::mount::Context;
 
@@ -82,29 +81,30 @@ pub fn put(parent: OwnedFd, target: &Path, upper: Option<&Upper>) -> Result<Owne
     }
 }
 
-/// The source of a private mount, opened.
+/// The source of a private mount, opened, but not what is in an image.
 #[derive(Debug)]
 pub struct Ready {
-    source: Arc<dyn Source>,
-    image: Option<Arc<dyn Image>>,
+    files: Files,
     needs: Needs,
 }
 
-/// Opens the source of a private mount, as this process sees it now.
+/// Opens the source of a private mount, as this process sees it now; of an image the
+/// file alone.
 ///
 /// # Errors
 /// If it cannot be opened, or the options do not fit the policy.
 pub fn source(options: &Options) -> Result<Ready, MountError> {
     callers(options)?;
-    let Opened { source, image, needs, .. } = open_source(options, &options.source)?;
-    Ok(Ready { source, image, needs })
+    let Begun { files, needs } = begin(options, &options.source)?;
+    Ok(Ready { files, needs })
 }
 
 /// Serves the device of a mount that was made in the namespaces of another
 /// process; the ids on disk are those of this one.
 ///
 /// # Errors
-/// If the policy does not fit the source, or the session cannot be started.
+/// If the image cannot be served, the policy does not fit the source, or the session
+/// cannot be started.
 pub fn serve(
     options: &Options,
     ready: Ready,
@@ -114,15 +114,17 @@ pub fn serve(
     daemon::leave_groups();
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
     let process = process.to_string();
-    let Ready { source, image, needs } = ready;
-    fits(options, image.as_deref(), &process)?;
+    let Ready { files, needs } = ready;
     let proc = Proc::open(&process);
+    // What a process under Landlock could not see is asked of nobody here.
+    let confined = files.are_of_an_image().then(|| confine(&needs));
+    let Opened { source, image, .. } = files.open(options)?;
+    fits(options, image.as_deref(), &process)?;
     let (fs, serving, _why) =
         file_system(options, Arc::clone(&source), descriptors, &process, proc)?;
     // A device of another user namespace cannot be cloned here.
     let serving = SessionOptions { clone_device: false, ..serving };
-    // What a process under Landlock could not see is asked of nobody here.
-    let _said = confine(needs);
+    let _said = confined.unwrap_or_else(|| confine(&needs));
     let fs = Arc::new(fs);
     keep_tidy(&fs)?;
     let session = Session::start(device, Arc::clone(&fs), serving).map_err(MountError::Session)?;

@@ -22,12 +22,12 @@ use super::reload::{Reloader, decide};
 use super::supervise::passing;
 use super::upper;
 use super::watch::{self, Believed, Watching};
-use crate::control::{self, Record};
+use crate::control::{self, Record, Said};
 use crate::fs::{Config, Fs};
 use crate::fuse::{Session, SessionOptions};
 use crate::policy::Policy as _;
 use crate::source::host::{Host, HostOptions};
-use crate::source::image::Image;
+use crate::source::image::{Device, Image};
 use crate::source::{Source, image, owners};
 use crate::sys::cred::may_mount;
 use crate::sys::signal::{Asked, Signals};
@@ -67,8 +67,12 @@ pub(super) fn serve(
     std::panic::set_hook(Box::new(|fault| log::error!("{fault}")));
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
     // Before the source is copied: copies are of the namespace that they were made in.
-    let left = passing().map(|_| mount_namespace::leave());
-    let Opened { source, submounts, needs, image } = open_source(options, &paths.source)?;
+    let mut left = passing().map(|_| mount_namespace::leave());
+    let Begun { files, needs } = begin(options, &paths.source)?;
+    let needs = Needs { supervised: true, ..needs };
+    let confined = files.are_of_an_image().then(|| withdraw(options, &needs, left.take()));
+    let confined = confined.transpose()?;
+    let Opened { source, submounts, image } = files.open(options)?;
     fits(options, image.as_deref(), "self")?;
     let can = source.facts();
     let served = Arc::clone(&source);
@@ -82,14 +86,7 @@ pub(super) fn serve(
     let (way, device) = link.expect(made)?;
     let anchored = way == Way::Own;
     let serving = SessionOptions { anchored, ..attach::with_clones(serving, device.as_fd()) };
-    let pruned = left.map(|left| left.and_then(|()| mount_namespace::prune(&needs.paths(), None)));
-    if let Some(Err(error)) = pruned {
-        log::info!("the mount stays when the rest of its container ends: {error}");
-    }
-    if !options.foreground {
-        daemon::silence().map_err(MountError::doing("/dev/null"))?;
-    }
-    let confined = confine(Needs { supervised: true, ..needs });
+    let confined = confined.map_or_else(|| withdraw(options, &needs, left.take()), Ok)?;
     // From here on there are threads.
     let fs = Arc::new(fs);
     keep_tidy(&fs)?;
@@ -130,13 +127,70 @@ fn tell(link: &Link, word: &Word) -> Result<(), MountError> {
     link.tell(word).map_err(MountError::doing("the supervisor"))
 }
 
-/// A source, and what a server of it goes on to use.
+/// Leaves what serving takes no more: mounts in the namespace that this process has
+/// `left`, the terminal, and all privilege that is not needed. Says what was given up.
+///
+/// # Errors
+/// If there is no `/dev/null`.
+fn withdraw(
+    options: &Options,
+    needs: &Needs,
+    left: Option<io::Result<()>>,
+) -> Result<Said, MountError> {
+    let pruned = left.map(|left| left.and_then(|()| mount_namespace::prune(&needs.paths(), None)));
+    if let Some(Err(error)) = pruned {
+        log::info!("the mount stays when the rest of its container ends: {error}");
+    }
+    if !options.foreground {
+        daemon::silence().map_err(MountError::doing("/dev/null"))?;
+    }
+    Ok(confine(needs))
+}
+
+/// A source, as far as it takes privilege to open it, and what a server of it goes on
+/// to use.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) files: Files,
+    pub(super) needs: Needs,
+}
+
+/// Where the files of a source are.
+#[derive(Debug)]
+pub(super) enum Files {
+    /// On this host; that is open.
+    Host(Opened),
+    /// In an image, of which nothing has been read: who made it chose what is.
+    Image(Device),
+}
+
+impl Files {
+    /// Reports whether to open them is to read what somebody has made up.
+    pub(super) const fn are_of_an_image(&self) -> bool {
+        matches!(self, Self::Image(_))
+    }
+
+    /// Opens what is left to be opened.
+    ///
+    /// # Errors
+    /// If the image cannot be served.
+    pub(super) fn open(self, options: &Options) -> Result<Opened, MountError> {
+        let device = match self {
+            Self::Host(opened) => return Ok(opened),
+            Self::Image(device) => device,
+        };
+        let source = image::open(device, &options.image)?;
+        let image = Some(source.image());
+        Ok(Opened { source: Arc::new(source), submounts: Submounts::Hide, image })
+    }
+}
+
+/// A source.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) source: Arc<dyn Source>,
     /// What is shown of mounts below it.
     pub(super) submounts: Submounts,
-    pub(super) needs: Needs,
     /// The image, if it is one.
     pub(super) image: Option<Arc<dyn Image>>,
 }
@@ -145,13 +199,18 @@ pub(super) struct Opened {
 const BY_HANDLE: &str = "it judges a file by the directories above it, and those that are opened \
                          again by handle have none";
 
-/// Opens the source, before anything is mounted over it or below it.
+/// Opens the source, before anything is mounted over it or below it; of an image the
+/// file alone.
 ///
 /// # Errors
-/// If it cannot be opened.
-pub(super) fn open_source(options: &Options, path: &Path) -> Result<Opened, MountError> {
+/// If it cannot be opened, or an option makes no sense for it.
+pub(super) fn begin(options: &Options, path: &Path) -> Result<Begun, MountError> {
     if is_image(path) {
-        return open_image(options, path);
+        of_image(options)?;
+        let files = Files::Image(Device::open(path, options.image.part)?);
+        let reads = options.renew.directories().to_vec();
+        let writes = control::directory().into_iter().collect();
+        return Ok(Begun { files, needs: Needs { reads, writes, ..Needs::default() } });
     }
     let submounts = options.submounts;
     let staging = !options.owners.is_native();
@@ -173,21 +232,7 @@ pub(super) fn open_source(options: &Options, path: &Path) -> Result<Opened, Moun
     let writes = control::directory().into_iter().chain(options.owners.directory()).collect();
     let needs = Needs { source: Some(root), unreachable, reads, writes, supervised: false };
     let source = owners::open(Arc::new(source), path, &options.owners)?;
-    Ok(Opened { source, submounts: shown, needs, image: None })
-}
-
-/// Opens an image: nothing but its file is used from then on.
-///
-/// # Errors
-/// If it cannot be served, or an option is about a directory.
-fn open_image(options: &Options, path: &Path) -> Result<Opened, MountError> {
-    of_image(options)?;
-    let source = image::open(path, &options.image)?;
-    let reads = options.renew.directories().to_vec();
-    let writes = control::directory().into_iter().collect();
-    let needs = Needs { source: None, unreachable: None, reads, writes, supervised: false };
-    let image = Some(source.image());
-    Ok(Opened { source: Arc::new(source), submounts: Submounts::Hide, needs, image })
+    Ok(Begun { files: Files::Host(Opened { source, submounts: shown, image: None }), needs })
 }
 
 /// Checks that what is above a source, if anything is, can hold its files.
@@ -257,6 +302,9 @@ pub(super) fn file_system(
         allow_idmap: options.allow_idmap,
         passthrough: match options.passthrough {
             Passthrough::Off => Err("passthrough is off"),
+            Passthrough::Auto if facts.immutable => {
+                Err("only a reader finds the pieces of a file in an image")
+            }
             Passthrough::Auto if !facts.any_file || !may_mount().unwrap_or(false) => {
                 Err("passthrough takes CAP_SYS_ADMIN on the host")
             }

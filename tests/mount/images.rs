@@ -8,4 +8,5 @@ mod container;
 mod damaged;
 mod document;
 mod serving;
+mod untrusted;
 mod upper;

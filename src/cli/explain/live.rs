@@ -37,6 +37,10 @@ struct Explained {
 /// not at hand, or a path does not lead to a file below the source.
 pub fn explain(request: &Live, out: &mut dyn Write) -> Result<(), Fault> {
     let mount = facts(&request.target)?;
+    // Before an image is opened, after which nothing else can be.
+    let there = mountinfo::mount_at(&mount.target).ok().flatten();
+    let flags = there.map(|there| there.flags).unwrap_or_default();
+    let kernel = kernel(&mount);
     let asker = request.caller.as_deref().map(asker).transpose()?;
     let files = if request.paths.is_empty() && asker.is_none() {
         None
@@ -45,9 +49,7 @@ pub fn explain(request: &Live, out: &mut dyn Write) -> Result<(), Fault> {
         let root = root(&mount.source, &ImageOptions::default())?;
         Some(answer(&spec, (&mount.source, &root), &request.paths, asker.as_ref())?)
     };
-    let there = mountinfo::mount_at(&mount.target).ok().flatten();
-    let flags = there.map(|there| there.flags).unwrap_or_default();
-    let explained = Explained { flags, kernel: kernel(&mount), mount, files };
+    let explained = Explained { flags, kernel, mount, files };
     Fault::printing(match request.form {
         Form::Json => json(&explained, out),
         Form::Text => text(&explained, out).and_then(|()| match &explained.files {

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use super::super::fault::Fault;
 use super::Build;
-use crate::mount::Owners;
-use crate::source::image::{Device, Part, read};
+use crate::mount::{Owners, aside};
+use crate::source::image::{Device, ImageError, Part, read};
 use crate::sys::id_map::IdMap;
 use crate::text::{plain, shown};
 
@@ -158,11 +158,19 @@ pub(super) fn build(build: &Build) -> Result<(), Fault> {
         return Err(Fault::usage("option owners: an archive has owners of its own"));
     }
     file.sync_all().map_err(|why| failed(&unfinished.0, &why))?;
-    let device = Device::open(&unfinished.0, Part::default());
-    device
-        .and_then(|device| read(&Arc::new(device)))
-        .map_err(|error| Fault::mount(format!("{}: {error}", format.program())))?;
+    look(&unfinished.0).map_err(|why| Fault::mount(format!("{}: {why}", format.program())))?;
     fs::rename(&unfinished.0, &to).map_err(|why| failed(&to, &why))
+}
+
+/// Checks that an image that was made can be read.
+fn look(image: &Path) -> Result<(), String> {
+    let failed = |error: ImageError| error.to_string();
+    let device = Device::open(image, Part::default()).map_err(failed)?;
+    aside(|| {
+        let device = device.part(Part::default()).map_err(failed)?;
+        read(&Arc::new(device)).map(|_| Vec::new()).map_err(failed)
+    })
+    .map(drop)
 }
 
 fn failed(path: &Path, why: &io::Error) -> Fault {

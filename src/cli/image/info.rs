@@ -11,8 +11,8 @@ use super::super::fault::{Exit, Fault};
 use super::super::json;
 use super::super::parse::Form;
 use crate::id::{Disk, Id, Kind};
-use crate::mount::ImageOptions;
-use crate::source::image::{About, Image, ImageError, Survey, device, read, survey};
+use crate::mount::{ImageOptions, keep_nothing};
+use crate::source::image::{About, Device, Image, ImageError, Survey, locate, read, survey};
 use crate::text::{coded, shown};
 
 /// How long the files of an image are looked at.
@@ -88,8 +88,11 @@ fn facts(file: &Path, options: &ImageOptions) -> Result<Facts, String> {
     if file.is_dir() {
         return Err(directory(file));
     }
-    let opened =
-        || -> Result<Arc<dyn Image>, ImageError> { read(&Arc::new(device(file, options)?)) };
+    let opened = || -> Result<Arc<dyn Image>, ImageError> {
+        let device = Device::open(file, options.part)?;
+        keep_nothing();
+        read(&Arc::new(locate(device, options)?))
+    };
     let image = opened().map_err(|error| error.to_string())?;
     let About { format, features, codecs, block, used, files, label, uuid, acl, notes } =
         image.about().clone();

@@ -20,6 +20,16 @@ pub struct Part {
     pub size: Option<u64>,
 }
 
+impl Part {
+    /// Returns how long it is in something of this length; `None` if it is not within, or
+    /// has no bytes.
+    fn within(self, whole: u64) -> Option<u64> {
+        let rest = whole.checked_sub(self.offset)?;
+        let length = self.size.unwrap_or(rest);
+        (length > 0 && length <= rest).then_some(length)
+    }
+}
+
 /// A part of a file, read and never mapped: one that is cut short must not end us.
 ///
 /// Offsets are those of the part. Once the file has changed, nothing of it is read any
@@ -49,7 +59,7 @@ impl State {
 }
 
 impl Device {
-    /// Opens a part of a file or of a block device.
+    /// Opens a part of a file or of a block device; reads nothing of it.
     ///
     /// # Errors
     /// If it cannot be opened, is neither, or has no such part.
@@ -62,17 +72,35 @@ impl Device {
             return Err(ImageError::Kind(path.to_owned()));
         }
         let end = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        let length = end.checked_sub(part.offset).filter(|rest| *rest > 0);
-        let length = length.filter(|rest| part.size.is_none_or(|size| size > 0 && size <= *rest));
-        let length = length.ok_or_else(|| ImageError::Part { path: path.to_owned(), end })?;
+        let length =
+            part.within(end).ok_or_else(|| ImageError::Part { path: path.to_owned(), end })?;
         Ok(Self {
             file,
             path: path.to_owned(),
             offset: part.offset,
-            length: part.size.unwrap_or(length),
+            length,
             state: State::of(&metadata),
             changed: AtomicBool::new(false),
         })
+    }
+
+    /// Returns a part of this one, with a descriptor of its own.
+    ///
+    /// # Errors
+    /// If there is no such part.
+    pub fn part(&self, part: Part) -> std::result::Result<Self, ImageError> {
+        let path = self.path.clone();
+        let length = part.within(self.length);
+        let place = length.zip(self.offset.checked_add(part.offset));
+        let Some((length, offset)) = place else {
+            return Err(ImageError::Part { path, end: self.length });
+        };
+        let file = match self.file.try_clone() {
+            Ok(file) => file,
+            Err(why) => return Err(ImageError::File { path, why }),
+        };
+        let changed = AtomicBool::new(self.changed.load(Ordering::Relaxed));
+        Ok(Self { file, path, offset, length, state: self.state, changed })
     }
 
     /// Returns the path that it was opened by.
@@ -80,9 +108,9 @@ impl Device {
         &self.path
     }
 
-    /// Returns which bytes of the file it is.
-    pub const fn part(&self) -> Part {
-        Part { offset: self.offset, size: Some(self.length) }
+    /// Returns where in the file it begins, in bytes.
+    pub const fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// Returns how long it is, in bytes.
@@ -164,6 +192,15 @@ mod tests {
         for wrong in [part(10, None), part(11, None), part(8, Some(3)), part(1, Some(0))] {
             let refused = Device::open(file.path(), wrong).unwrap_err();
             assert!(matches!(refused, ImageError::Part { end: 10, .. }), "{refused}");
+        }
+        let inner = device.part(part(1, None)).unwrap();
+        let mut rest = [0; 4];
+        inner.read(0, &mut rest).unwrap();
+        assert_eq!((&rest, inner.offset(), inner.length()), (b"3456", 3, 4));
+        assert!(inner.read(1, &mut rest).unwrap_err().is(libc::EIO));
+        for wrong in [part(5, None), part(0, Some(6)), part(u64::MAX, None)] {
+            let refused = device.part(wrong).unwrap_err();
+            assert!(matches!(refused, ImageError::Part { end: 5, .. }), "{refused}");
         }
     }
 

@@ -28,7 +28,6 @@ use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::attr::{Attr, FileKind};
@@ -65,12 +64,12 @@ impl Default for ImageOptions {
     }
 }
 
-/// Opens the image in a file, whatever its format.
+/// Opens the image in a part of a file, whatever its format.
 ///
 /// # Errors
 /// Names the file, what is wrong with it, and the way out.
-pub fn open(path: &Path, options: &ImageOptions) -> std::result::Result<ImageSource, ImageError> {
-    let device = Arc::new(device(path, options)?);
+pub fn open(whole: Device, options: &ImageOptions) -> std::result::Result<ImageSource, ImageError> {
+    let device = Arc::new(locate(whole, options)?);
     let image = read(&device)?;
     for note in &image.about().notes {
         log::info!("image: {note}");
@@ -78,15 +77,15 @@ pub fn open(path: &Path, options: &ImageOptions) -> std::result::Result<ImageSou
     Ok(ImageSource::new(image, device, options.cache))
 }
 
-/// Opens the bytes of a file that are the image.
+/// Returns the partition that is the image, where one is asked for; else all of a device.
 ///
 /// # Errors
 /// As [`open`].
-pub fn device(path: &Path, options: &ImageOptions) -> std::result::Result<Device, ImageError> {
-    let part = options.partition.map_or(Ok(options.part), |wanted| {
-        partition::find(path, options.part, wanted, options.verity_ignored)
-    })?;
-    Device::open(path, part)
+pub fn locate(whole: Device, options: &ImageOptions) -> std::result::Result<Device, ImageError> {
+    match options.partition {
+        None => Ok(whole),
+        Some(wanted) => whole.part(partition::find(&whole, wanted, options.verity_ignored)?),
+    }
 }
 
 /// Returns the reader of an image.

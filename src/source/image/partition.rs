@@ -1,7 +1,6 @@
 //! Partitions of a disk image with a GPT, by number or by what they are for.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
 
 use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
@@ -30,25 +29,18 @@ const ROOTS: [(&str, &str, &str); 5] = [
 /// The sizes of blocks that disks count in.
 const BLOCKS: [LogicalBlockSize; 2] = [LogicalBlockSize::Lb512, LogicalBlockSize::Lb4096];
 
-/// Finds a partition of the disk image in a part of a file.
+/// Finds a partition of a disk image; returns which part of that it is.
 ///
 /// # Errors
 /// `Unknown`: there is no GPT; `Partition`: it has no such partition; `Refused`: there
 /// is one with hashes for it, and those are not to be ignored.
-pub fn find(
-    path: &Path,
-    disk: Part,
-    wanted: Partition,
-    ignores_verity: bool,
-) -> Result<Part, ImageError> {
+pub fn find(device: &Device, wanted: Partition, ignores_verity: bool) -> Result<Part, ImageError> {
+    let path = device.path();
     let table = BLOCKS.into_iter().find_map(|block| {
-        let device = Device::open(path, disk).ok()?;
         let config = GptConfig::new().writable(false).logical_block_size(block);
         Some((config.open_from_device(Disk { device, at: 0 }).ok()?, block))
     });
     let Some((table, block)) = table else {
-        // Opened once more for what is wrong with the file itself.
-        let _device = Device::open(path, disk)?;
         return Err(ImageError::Unknown {
             path: path.to_owned(),
             looks: "no disk with a GPT".to_owned(),
@@ -91,21 +83,20 @@ pub fn find(
     });
     let (_, found) = found.ok_or_else(missing)?;
     let (start, length) = (found.bytes_start(block), found.bytes_len(block));
-    let offset = start.ok().and_then(|start| disk.offset.checked_add(start));
-    match (offset, length) {
-        (Some(offset), Ok(length)) => Ok(Part { offset, size: Some(length) }),
+    match (start, length) {
+        (Ok(offset), Ok(length)) => Ok(Part { offset, size: Some(length) }),
         _ => Err(missing()),
     }
 }
 
-/// A part of a file as the library reads disks.
+/// A device as the library reads disks.
 #[derive(Debug)]
-struct Disk {
-    device: Device,
+struct Disk<'a> {
+    device: &'a Device,
     at: u64,
 }
 
-impl Read for Disk {
+impl Read for Disk<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let rest = self.device.length().saturating_sub(self.at);
         let length = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
@@ -116,7 +107,7 @@ impl Read for Disk {
     }
 }
 
-impl Seek for Disk {
+impl Seek for Disk<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let at = match to {
             SeekFrom::Start(at) => Some(at),
@@ -128,7 +119,7 @@ impl Seek for Disk {
     }
 }
 
-impl Write for Disk {
+impl Write for Disk<'_> {
     fn write(&mut self, _data: &[u8]) -> io::Result<usize> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
@@ -143,6 +134,10 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    fn device(file: &tempfile::NamedTempFile) -> Device {
+        Device::open(file.path(), Part::default()).unwrap()
+    }
 
     /// Makes a disk by sgdisk(8); `None` where there is none.
     fn disk(words: &str) -> Option<tempfile::NamedTempFile> {
@@ -162,7 +157,7 @@ mod tests {
         let (_, root, verity) = *ROOTS.iter().find(|r| r.0 == std::env::consts::ARCH).unwrap();
         let words = format!("-n 1:2048:4095 -n 2:8192:12287 -t 2:{root}");
         let Some(file) = disk(&words) else { return };
-        let at = |wanted, ignored| find(file.path(), Part::default(), wanted, ignored);
+        let at = |wanted, ignored| find(&device(&file), wanted, ignored);
         let want = Part { offset: 8192 * 512, size: Some(4096 * 512) };
         assert_eq!(at(Partition::Root, false).unwrap(), want);
         assert_eq!(at(Partition::Number(2), false).unwrap(), want);
@@ -170,7 +165,7 @@ mod tests {
         let none = at(Partition::Number(3), false).unwrap_err().to_string();
         assert!(none.ends_with("no such partition; there are 1, 2"), "{none}");
         let Some(file) = disk(&format!("{words} -n 3:14336:15359 -t 3:{verity}")) else { return };
-        let at = |ignored| find(file.path(), Part::default(), Partition::Root, ignored);
+        let at = |ignored| find(&device(&file), Partition::Root, ignored);
         assert!(matches!(at(false), Err(ImageError::Refused { .. })));
         assert_eq!(at(true).unwrap(), want);
     }
@@ -179,7 +174,7 @@ mod tests {
     fn what_has_no_table_is_said() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(1 << 20).unwrap();
-        let refused = find(file.path(), Part::default(), Partition::Root, false).unwrap_err();
+        let refused = find(&device(&file), Partition::Root, false).unwrap_err();
         assert!(refused.to_string().contains("no disk with a GPT"), "{refused}");
     }
 }
