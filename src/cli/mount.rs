@@ -14,7 +14,7 @@ use crate::mount::{
     self, Cache, Engine, Flags, IdMapped, MountError, Options, Owners, Passthrough, Submounts,
 };
 use crate::policy::Spec;
-use crate::sys::mountinfo;
+use crate::sys::mountinfo::{self, Mount as MountLine};
 use crate::text::shown;
 
 /// What the kernel caches unless told otherwise.
@@ -209,23 +209,27 @@ fn idmapped_at(target: &Path) -> Result<Option<IdMapped>, Fault> {
 
 /// Returns the record of the live mount at a path.
 fn live_at(target: &Path) -> Result<Option<Record>, Fault> {
-    let Some(connection) = connection_at(target)? else { return Ok(None) };
+    let Some(there) = ours_at(target)? else { return Ok(None) };
     let records = control::live()?;
-    Ok(records.into_iter().find(|record| record.connection == connection))
+    // The number of an overlay is no connection's.
+    let is_its = |record: &Record| match there.is_above_ours() {
+        true => record.target == there.point,
+        false => record.connection == there.device.1,
+    };
+    Ok(records.into_iter().find(is_its))
 }
 
-/// Returns the FUSE connection of the mount of ours at a path, if there is one.
-fn connection_at(target: &Path) -> Result<Option<u32>, Fault> {
+/// Returns the mount of ours at a path, or the overlay above one, if one is there.
+fn ours_at(target: &Path) -> Result<Option<MountLine>, Fault> {
     let there = mountinfo::mount_behind(target)
-        .map_err(|error| Fault::mount(format!("mount table: {error}")))?
-        .filter(|mount| mountinfo::is_ours(&mount.fstype));
-    Ok(there.map(|mount| mount.device.1))
+        .map_err(|error| Fault::mount(format!("mount table: {error}")))?;
+    Ok(there.filter(MountLine::is_ours))
 }
 
 /// Does as [`live_at`], but waits for a server that has just started: its mount is
 /// there a moment before it is known.
 fn known_at(target: &Path) -> Result<Option<Record>, Fault> {
-    if connection_at(target)?.is_none() {
+    if ours_at(target)?.is_none() {
         return Ok(None);
     }
     let start = Instant::now();
@@ -267,7 +271,7 @@ fn remount(request: &Mount, target: &Path, spec: &Spec) -> Result<(), Fault> {
     let flags = if settings.from_table { lifted(settings.flags) } else { settings.flags };
     let lifts = [(flags.suid, "suid"), (flags.dev, "dev")];
     if let Some((_, name)) = lifts.into_iter().find(|(flag, _)| *flag == Some(true))
-        && connection_at(target)?.is_some()
+        && ours_at(target)?.is_some()
     {
         let Some(record) = known_at(target)? else {
             return Err(Fault::mount(format!(

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 #[cfg(test)]
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -29,7 +30,7 @@ use crate::fuse::Session;
 use crate::fuse::{SessionOptions, VIEW};
 use crate::sys::fuse;
 use crate::sys::mount::{self as kernel, Context};
-use crate::sys::mountinfo;
+use crate::sys::mountinfo::{self, Mount};
 use crate::sys::stat::{self, Mounted};
 use crate::text::shown;
 
@@ -365,12 +366,18 @@ pub(super) fn clear_dead(target: &Path) -> Result<(), MountError> {
     Ok(())
 }
 
-/// Holds a mount of ours that has lost its server.
+/// Holds a mount of ours that has lost its server, or the overlay above one.
 fn dead_and_ours(target: &Path) -> io::Result<Option<OwnedFd>> {
-    if !mountinfo::mount_at(target)?.is_some_and(|mount| mountinfo::is_ours(&mount.fstype)) {
-        return Ok(None);
-    }
+    let Some(mount) = mountinfo::mount_at(target)?.filter(Mount::is_ours) else { return Ok(None) };
     let held = kernel::hold(target)?;
     // Not stat(2), which the kernel may answer from its cache.
-    Ok(matches!(fstatfs(&held), Err(Errno::ENOTCONN)).then_some(held))
+    let answer = if mount.is_above_ours() {
+        // An overlay has totals of its own, and looks for names that nobody has had below.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!(".idmapfs-{}-{}", std::process::id(), now.as_nanos());
+        stat::stat(held.as_fd(), OsStr::new(&name)).map(drop)
+    } else {
+        fstatfs(&held).map(drop)
+    };
+    Ok(matches!(answer, Err(Errno::ENOTCONN)).then_some(held))
 }

@@ -8,8 +8,8 @@ use super::options::Flags;
 use crate::sys::mountinfo::{self, Mount};
 use crate::sys::{mount as kernel, statmount};
 
-/// Changes the flags that are given of the mount of ours at a path, or of the
-/// kernel's idmapped one with what was copied below it; the others stay as they are.
+/// Changes the flags that are given of the mount of ours at a path, of the overlay above
+/// one, or of the kernel's idmapped one with what was copied below it; the others stay as they are.
 ///
 /// What the source's own mount has read-only stays read-only: mount(8) says `rw` by
 /// itself.
@@ -27,7 +27,7 @@ pub fn remount(target: &Path, flags: Flags) -> Result<(), MountError> {
             .map_err(|why| MountError::Remount { path: target.to_owned(), why })
     };
     match table.iter().rfind(|mount| mount.point == point) {
-        Some(mount) if mountinfo::is_ours(&mount.fstype) => changed(&point, change.clear),
+        Some(mount) if mount.is_ours() => changed(&point, change.clear),
         Some(mount) if mount.is_idmapped() => copies(&table, &point).try_for_each(|mount| {
             let kept = if is_writable(&table, mount) { 0 } else { libc::MOUNT_ATTR_RDONLY };
             changed(&mount.point, change.clear & !kept)

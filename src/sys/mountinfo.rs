@@ -49,6 +49,23 @@ impl Mount {
         Some(self.point.join(below).components().collect())
     }
 
+    /// Reports whether this is an overlay that lies above a mount of ours: what is below it
+    /// was at its own mount point, and keeps its marks as ours does.
+    pub fn is_above_ours(&self) -> bool {
+        let mut options = self.options.split(',');
+        // Escaped by the kernel, and before that as overlayfs reads paths.
+        let plain = |path: &OsStr| path.to_string_lossy().replace('\\', "");
+        let lower = |value: &str| plain(&unescape(value.as_bytes())) == plain(self.point.as_os_str());
+        self.fstype == "overlay"
+            && options.clone().any(|option| option == "userxattr")
+            && options.any(|option| option.strip_prefix("lowerdir=").is_some_and(lower))
+    }
+
+    /// Reports whether this is a mount of ours, or what lies above one.
+    pub fn is_ours(&self) -> bool {
+        is_ours(&self.fstype) || self.is_above_ours()
+    }
+
     /// Returns who has mounted a FUSE file system, as its user namespace counts.
     pub fn user_id(&self) -> Option<u32> {
         self.options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
@@ -180,6 +197,19 @@ mod tests {
             (b"1 1 8:1 / /a rw - ext4 unbindable rw", false),
         ] {
             assert_eq!(parse(line).unwrap().unbindable, unbindable);
+        }
+        for (point, fstype, options, above) in [
+            ("/m", "overlay", "rw,lowerdir=/m,upperdir=/u,userxattr", true),
+            ("/m", "overlay", "rw,lowerdir=/m,upperdir=/u", false),
+            ("/m", "overlay", "rw,lowerdir=/m:/n,userxattr", false),
+            ("/m", "overlay", "rw,lowerdir=/l,upperdir=/m,userxattr", false),
+            ("/m", "fuse.other", "rw,lowerdir=/m,userxattr", false),
+            ("/a\\040b\\134c:d", "overlay", "rw,lowerdir=/a\\040b\\134\\134c\\134:d,userxattr", true),
+            ("/a,b", "overlay", "rw,lowerdir=/a\\134\\054b,userxattr", true),
+        ] {
+            let line = format!("9 1 0:60 / {point} rw - {fstype} /i {options}");
+            let mount = parse(line.as_bytes()).unwrap();
+            assert_eq!((mount.is_above_ours(), mount.is_ours()), (above, above), "{line}");
         }
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"1 1 8:1 / / rw - ext4"), None);

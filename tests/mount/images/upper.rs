@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use crate::require;
 use crate::support::images;
 use crate::support::rootless::{ANN, Rootless, SUBORDINATE};
-use crate::support::{Sandbox, sandbox, sh, str, text};
+use crate::support::{Sandbox, sandbox, sh, str, text, wait_for};
 
 /// Runs a script as root of a namespace with all her ids.
 fn inside(ann: &Rootless, script: &str) -> String {
@@ -136,7 +136,7 @@ fn one_command_has_the_image_as_its_root() {
         assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(7), b"made\n".as_slice()));
         // Nothing is left mounted, or running.
         assert!(!sh("cat /proc/self/mountinfo").contains("fuse.idmapfs"));
-        crate::support::wait_for("the server's end", || ann.processes().is_empty());
+        wait_for("the server's end", || ann.processes().is_empty());
     });
 }
 
@@ -156,6 +156,31 @@ fn podman_runs_on_an_image_with_an_upper_directory() {
         let plain = fs::metadata(ann.home.join("upper/files/plain")).unwrap();
         assert_eq!(plain.uid(), SUBORDINATE + 999);
         assert_eq!(fs::metadata(ann.home.join("upper")).unwrap().uid(), ANN);
+    });
+}
+
+/// Has an overlay lose its server and its supervisor.
+const KILL: &str = "kill -9 $(pgrep -f -- '--upper upper ./image .cache/view')
+    until stat .cache/view/no 2>&1 | grep -q 'not connected'; do sleep 0.1; done";
+
+#[test]
+fn a_dead_overlay_is_cleared_by_the_next_mount_and_by_umount() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        let script = format!(
+            "mount_it() {{ idmapfs --upper upper ./image .cache/view; }}
+             count() {{ grep -c $HOME/.cache/view /proc/self/mountinfo; }}
+             mount_it; echo more >>.cache/view/files/plain; {KILL}
+             idmapfs -o remount,ro ./image .cache/view; grep -o ' ro,[^ ]* - overlay' /proc/self/mountinfo
+             mount_it; count; tail -1 .cache/view/files/plain; cat .cache/view/files/d/e/deep
+             idmapfs -o remount,ro ./image .cache/view; touch .cache/view/x 2>&1 | grep -o 'Read-only'
+             idmapfs -o remount,rw ./image .cache/view; touch .cache/view/x
+             {KILL}; umount .cache/view; count || ls -A .cache/view"
+        );
+        let out = inside(&ann, &script);
+        assert_eq!(out, " ro,nosuid,nodev,relatime - overlay\n1\nmore\nfour\nRead-only\n0\n");
+        wait_for("the servers' end", || ann.processes().is_empty());
     });
 }
 
