@@ -22,7 +22,7 @@ _idmapfs() {
     case $first in
         run) words="$policy $flags $server --as" ;;
         explain) words="$policy --as --json --mount" ;;
-        check) words="--source --suid" ;;
+        check) words="--source --suid --offset= --size= --partition= --verity= --image-cache=" ;;
         stats) words="--json" ;;
         owners) words="--owners= --owners-dir= --from= --tar= --fix" ;;
         image) words="--json --offset= --size= --partition= --verity= --owners= --owners-dir=" ;;

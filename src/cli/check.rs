@@ -1,15 +1,17 @@
 //! `idmapfs check`: what is wrong or doubtful in policy files.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use super::fault::Fault;
 use super::names::HostNames;
 use super::parse::Check;
 use super::policy::{read_file, server};
-use super::walk::{self, Walked, walk};
+use super::walk::{self, Walked, walk, walk_in};
+use crate::mount::{ImageOptions, is_image, keep_nothing};
 use crate::policy::check::{Finding, Matches, Reach, Severity, Situation, check_for};
-use crate::policy::{Code, Origin, Spec, file};
+use crate::policy::{Code, Origin, PolicyError, Spec, file};
+use crate::source::image::{self, Device, ImageError, ImageSource};
 use crate::sys::id_map::IdMap;
 use crate::text::{plain, shown};
 
@@ -19,10 +21,14 @@ use crate::text::{plain, shown};
 /// The findings cannot be printed.
 pub fn check(request: &Check, out: &mut dyn Write) -> Result<bool, Fault> {
     let names = request.source.as_deref().map_or_else(HostNames::default, HostNames::new);
+    let names = names.image(request.image);
     let situation = Situation { suid: request.suid, reach: reach() };
+    let policies: Vec<_> = request.files.iter().map(|path| (path, read(path, &names))).collect();
+    // Of an image this is the last file that is opened.
+    let files = request.source.as_deref().map(|source| files(source, request.image));
     let mut good = true;
-    for path in &request.files {
-        let (lines, fine) = findings(path, request.source.as_deref(), &names, &situation);
+    for (path, policy) in policies {
+        let (lines, fine) = findings(path, policy, files.as_ref(), &situation);
         good &= fine;
         for line in lines {
             Fault::printing(writeln!(out, "{line}"))?;
@@ -47,25 +53,51 @@ fn reach() -> Option<Reach> {
     Some(Reach { who, users: ranges("uid")?, groups: ranges("gid")? })
 }
 
+/// What a policy file says, or what is wrong with that, or with the file.
+type Policy = Result<Result<Spec, PolicyError>, String>;
+
+fn read(path: &Path, names: &HostNames) -> Policy {
+    let text = read_file(path).map_err(|fault| fault.text)?;
+    Ok(file::parse(&shown(path), &text, names))
+}
+
+/// The files of a source.
+#[derive(Debug)]
+struct Files<'a> {
+    source: &'a Path,
+    /// Those of an image, or what is wrong with it; none: the source is a directory.
+    image: Option<Result<ImageSource, String>>,
+}
+
+/// Opens a source, if it is an image.
+fn files(source: &Path, options: ImageOptions) -> Files<'_> {
+    let open = || -> Result<ImageSource, ImageError> {
+        let device = Device::open(source, options.part)?;
+        keep_nothing();
+        image::open(device, &options)
+    };
+    let image = is_image(source).then(|| open().map_err(|error| format!("image {error}")));
+    Files { source, image }
+}
+
 /// Returns what there is to say of a file, and whether it can be used.
 fn findings(
     path: &Path,
-    source: Option<&Path>,
-    names: &HostNames,
+    policy: Policy,
+    files: Option<&Files<'_>>,
     situation: &Situation,
 ) -> (Vec<String>, bool) {
     let name = shown(path);
-    // The form of a finding, for scripts.
-    let failed = |what: String| (vec![format!("{name}: error[file]: {what}")], false);
-    let text = match read_file(path) {
-        Ok(text) => text,
-        Err(fault) => return failed(fault.text),
+    let policy = match policy {
+        Ok(policy) => policy,
+        // The form of a finding, for scripts.
+        Err(what) => return (vec![format!("{name}: error[file]: {what}")], false),
     };
-    let found = match file::parse(&name, &text, names) {
+    let found = match policy {
         Err(error) => vec![error.into()],
         Ok(spec) => {
             let mut found = check_for(&spec, situation);
-            match source.map(|source| in_source(&spec, source)).transpose() {
+            match files.map(|files| in_source(&spec, files)).transpose() {
                 Ok(more) => found.extend(more.into_iter().flatten()),
                 Err(what) => found.push(Finding {
                     severity: Severity::Error,
@@ -83,12 +115,17 @@ fn findings(
 }
 
 /// Looks for files that the rules decide about.
-fn in_source(spec: &Spec, source: &Path) -> Result<Vec<Finding>, String> {
+fn in_source(spec: &Spec, files: &Files<'_>) -> Result<Vec<Finding>, String> {
+    let image = files.image.as_ref().map(|image| image.as_ref().map_err(Clone::clone));
+    let image = image.transpose()?;
     let Some(first) = spec.rules().first() else { return Ok(Vec::new()) };
-    let name = shown(source);
+    let name = shown(files.source);
     let mut matches = Matches::new(spec);
-    let walked = walk(source, &mut matches, walk::MOST)
-        .map_err(|errno| format!("source {name}: {}", plain(&errno.into())))?;
+    let walked = match image {
+        None => walk(files.source, &mut matches, walk::MOST).map_err(io::Error::from),
+        Some(image) => walk_in(image, &mut matches, walk::MOST).map_err(io::Error::from),
+    };
+    let walked = walked.map_err(|error| format!("source {name}: {}", plain(&error)))?;
     let mut found = matches.findings(spec, &name);
     let left = limits(&walked).filter(|_| !found.is_empty());
     found.extend(left.map(|what| Finding {
@@ -105,7 +142,8 @@ fn in_source(spec: &Spec, source: &Path) -> Result<Vec<Finding>, String> {
 fn limits(walked: &Walked) -> Option<String> {
     let cut = walked.cut.then(|| format!("only its first {} names", walked.names));
     let shut = (walked.shut > 0).then(|| {
-        format!("not what is in {} directories, other mounts or without permission", walked.shut)
+        let shut = walked.shut;
+        format!("not what is in {shut} directories, other mounts, damaged or without permission")
     });
     let all: Vec<String> = cut.into_iter().chain(shut).collect();
     (!all.is_empty()).then(|| all.join("; "))
@@ -115,6 +153,11 @@ fn limits(walked: &Walked) -> Option<String> {
 mod tests {
     use super::*;
     use std::path::PathBuf;
+
+    fn of(path: &Path, source: Option<PathBuf>, suid: bool) -> Check {
+        let image = ImageOptions::default();
+        Check { files: vec![path.to_owned()], source, image, suid }
+    }
 
     #[test]
     fn findings_have_a_place_and_a_code() {
@@ -132,6 +175,7 @@ mod tests {
             files: files.iter().map(|path| (*path).clone()).collect(),
             source: None,
             suid: false,
+            image: ImageOptions::default(),
         };
         assert_eq!(check(&of(&[&good]), &mut out), Ok(true));
         assert_eq!(String::from_utf8_lossy(&out), "");
@@ -160,6 +204,7 @@ mod tests {
                 files: vec![path.clone()],
                 source: source.map(Path::to_path_buf),
                 suid: false,
+                image: ImageOptions::default(),
             };
             let mut out = Vec::new();
             assert_eq!(check(&request, &mut out), Ok(true));
@@ -204,8 +249,7 @@ type = 'fifo'
 read-only = true
 ";
         std::fs::write(&path, text).unwrap();
-        let request =
-            Check { files: vec![path.clone()], source: Some(source.clone()), suid: false };
+        let request = of(&path, Some(source.clone()), false);
         let mut out = Vec::new();
         assert_eq!(check(&request, &mut out), Ok(true));
         let text = String::from_utf8(out).unwrap();
@@ -242,7 +286,7 @@ read-only = true
         let path = dir.path().join("p.toml");
         std::fs::write(&path, "version = 1\n[ids]\nmap = ['1000:0:1']\n").unwrap();
         for suid in [false, true] {
-            let request = Check { files: vec![path.clone()], source: None, suid };
+            let request = of(&path, None, suid);
             let mut out = Vec::new();
             assert_eq!(check(&request, &mut out), Ok(!suid));
             let text = String::from_utf8(out).unwrap();

@@ -160,13 +160,13 @@ fn json() -> Arg {
 
 /// Returns the command that checks policy files.
 pub fn check_command() -> Command {
-    subcommand("check", "idmapfs check")
+    let command = subcommand("check", "idmapfs check")
         .arg(path("file", "POLICY", "Policy files").num_args(1..))
         .arg(
             Arg::new("source")
                 .long("source")
                 .value_name("SOURCE")
-                .help("The directory that they are for: lists in it are read, rules tried on it")
+                .help("What they are for: lists in it are read, rules tried on it")
                 .value_parser(value_parser!(PathBuf)),
         )
         .arg(
@@ -174,7 +174,8 @@ pub fn check_command() -> Command {
                 .long("suid")
                 .action(ArgAction::SetTrue)
                 .help("They are for a mount on which set-id bits count"),
-        )
+        );
+    with_options(command, &[Area::Image])
 }
 
 /// Returns the command that reloads a policy.

@@ -12,8 +12,10 @@ use super::commands::{
 use super::dash_o::{self, Unknown};
 use super::fault::Fault;
 use super::image::Image;
+use super::options::Area;
 use super::owners::Owners;
 use super::settings::Settings;
+use crate::mount::ImageOptions;
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -125,8 +127,10 @@ pub struct Live {
 pub struct Check {
     /// The files.
     pub files: Vec<PathBuf>,
-    /// The directory that they are for.
+    /// The directory or image that they are for.
     pub source: Option<PathBuf>,
+    /// Which part of a file the image is.
+    pub image: ImageOptions,
     /// Whether they are for a mount on which set-id bits count.
     pub suid: bool,
 }
@@ -261,9 +265,14 @@ fn check(args: Vec<OsString>) -> Result<Request, Fault> {
     Ok(match matched(check_command(), args)? {
         Ok(matches) => {
             let files = matches.get_many::<PathBuf>("file");
+            let settings = Settings::of(&matches, &[Area::Image])?;
+            if settings.upper.is_some() {
+                return Err(Fault::usage("option upper does not go with check"));
+            }
             Request::Check(Check {
                 files: files.into_iter().flatten().cloned().collect(),
                 source: matches.get_one::<PathBuf>("source").cloned(),
+                image: settings.image,
                 suid: matches.get_flag("suid"),
             })
         }
@@ -415,13 +424,22 @@ mod tests {
 
     #[test]
     fn a_first_word_is_a_command_and_a_path_is_not() {
-        for (words, source, suid) in [
-            (&["idmapfs", "check", "a", "b"][..], None, false),
-            (&["idmapfs", "check", "--suid", "--source", "s", "a", "b"], Some("s".into()), true),
+        for (words, source, suid, offset) in [
+            (&["idmapfs", "check", "a", "b"][..], None, false, 0),
+            (&["idmapfs", "check", "--suid", "--source", "s", "a", "b"], Some("s".into()), true, 0),
+            (
+                &["idmapfs", "check", "--source=s", "--offset=9", "a", "b"],
+                Some("s".into()),
+                false,
+                9,
+            ),
         ] {
             let files = vec!["a".into(), "b".into()];
-            assert_eq!(of(words), Ok(Request::Check(Check { files, source, suid })));
+            let mut image = ImageOptions::default();
+            image.part.offset = offset;
+            assert_eq!(of(words), Ok(Request::Check(Check { files, source, image, suid })));
         }
+        assert!(refused(&["idmapfs", "check", "--upper", "u", "a"]).contains("upper"));
         assert_eq!(of(&["idmapfs", "abort", "m"]), Ok(Request::Abort("m".into())));
         assert_eq!(mounted(&["idmapfs", "./run", "T"]).source, "./run");
         let line = refused(&["idmapfs", "--ro", "run", "T"]);

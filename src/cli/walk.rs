@@ -1,7 +1,9 @@
 //! A look through a source for what rules decide about: bounded, beneath the
 //! source, and without following a link.
 
-use std::ffi::OsStr;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +11,12 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use super::explain::{open_root, subject};
+use crate::attr::{Attr, Name};
+use crate::error::Result;
+use crate::id::Disk;
 use crate::policy::check::Matches;
+use crate::policy::rules::Subject;
+use crate::source::{Node, Source};
 use crate::sys::dirent;
 use crate::sys::stat::stat;
 
@@ -23,15 +30,15 @@ pub struct Walked {
     pub names: usize,
     /// Whether there may be more than are looked at.
     pub cut: bool,
-    /// How many directories could not be entered: other mounts, or not ours.
+    /// How many directories could not be entered: other mounts, not ours, or damaged.
     pub shut: usize,
 }
 
-/// Looks at up to `most` names below a source, until all patterns are found.
+/// Looks at up to `most` names below a directory, until all patterns are found.
 /// What is hidden is not entered, nor are other mounts.
 ///
 /// # Errors
-/// As open(2) of the source.
+/// As open(2) of the directory.
 pub fn walk(source: &Path, matches: &mut Matches, most: usize) -> nix::Result<Walked> {
     let root = open_root(source)?;
     let state = matches.rules().root();
@@ -74,6 +81,68 @@ pub fn walk(source: &Path, matches: &mut Matches, most: usize) -> nix::Result<Wa
         }
     }
     Ok(walked)
+}
+
+/// Does the same in an image.
+///
+/// # Errors
+/// If its root cannot be read.
+pub fn walk_in(source: &dyn Source, matches: &mut Matches, most: usize) -> Result<Walked> {
+    let (root, found) = source.root()?;
+    let state = matches.rules().root();
+    matches.see(&state, &of(&found.attr));
+    // In one that is damaged a directory may be below itself.
+    let mut known = HashSet::from([found.key]);
+    let mut walked = Walked::default();
+    let mut todo = vec![(root, state)];
+    while let Some((dir, state)) = todo.pop() {
+        if matches.is_done() {
+            break;
+        }
+        let Ok(names) = listed(source, &dir) else {
+            walked.shut = walked.shut.saturating_add(1);
+            continue;
+        };
+        for name in names {
+            if walked.names >= most {
+                walked.cut = true;
+                return Ok(walked);
+            }
+            walked.names = walked.names.saturating_add(1);
+            let reached = Name::new(&name).and_then(|name| source.reach(&dir, name));
+            let Ok((node, found)) = reached else {
+                walked.shut = walked.shut.saturating_add(1);
+                continue;
+            };
+            let subject = of(&found.attr);
+            let is_dir = subject.kind.is_dir();
+            let below = matches.rules().step(&state, name.as_bytes(), is_dir);
+            if !matches.see(&below, &subject) && is_dir {
+                if known.insert(found.key) {
+                    todo.push((node, below));
+                } else {
+                    walked.shut = walked.shut.saturating_add(1);
+                }
+            }
+        }
+    }
+    Ok(walked)
+}
+
+fn listed(source: &dyn Source, dir: &Node) -> Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    source.opendir(dir)?.read(0, &mut |entry| {
+        if entry.name != "." && entry.name != ".." {
+            names.push(entry.name.to_owned());
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(names)
+}
+
+/// Returns what rules ask of a file of an image.
+pub fn of(attr: &Attr<Disk>) -> Subject {
+    Subject { kind: attr.kind, owner: attr.owner, mode: attr.mode }
 }
 
 fn open_dir(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {

@@ -55,7 +55,8 @@ impl Mount {
         let mut options = self.options.split(',');
         // Escaped by the kernel, and before that as overlayfs reads paths.
         let plain = |path: &OsStr| path.to_string_lossy().replace('\\', "");
-        let lower = |value: &str| plain(&unescape(value.as_bytes())) == plain(self.point.as_os_str());
+        let lower =
+            |value: &str| plain(&unescape(value.as_bytes())) == plain(self.point.as_os_str());
         self.fstype == "overlay"
             && options.clone().any(|option| option == "userxattr")
             && options.any(|option| option.strip_prefix("lowerdir=").is_some_and(lower))
@@ -204,7 +205,12 @@ mod tests {
             ("/m", "overlay", "rw,lowerdir=/m:/n,userxattr", false),
             ("/m", "overlay", "rw,lowerdir=/l,upperdir=/m,userxattr", false),
             ("/m", "fuse.other", "rw,lowerdir=/m,userxattr", false),
-            ("/a\\040b\\134c:d", "overlay", "rw,lowerdir=/a\\040b\\134\\134c\\134:d,userxattr", true),
+            (
+                "/a\\040b\\134c:d",
+                "overlay",
+                "rw,lowerdir=/a\\040b\\134\\134c\\134:d,userxattr",
+                true,
+            ),
             ("/a,b", "overlay", "rw,lowerdir=/a\\134\\054b,userxattr", true),
         ] {
             let line = format!("9 1 0:60 / {point} rw - {fstype} /i {options}");

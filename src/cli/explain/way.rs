@@ -9,8 +9,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode as Bits;
 
+use super::super::walk::of;
 use crate::acl::{Acl, AclKind};
-use crate::attr::{Attr, FileKind, Mode, Name};
+use crate::attr::{FileKind, Mode, Name};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Id, Owner};
 use crate::policy::rules::Subject;
@@ -72,8 +73,7 @@ fn way_in(image: &ImageSource, below: &Path) -> Result<Vec<Step>> {
             Err(Error::Unsupported) => None,
             acl => acl?,
         };
-        let Attr { kind, owner, mode, .. } = found.attr;
-        Ok(Step { name: name.to_owned(), subject: Subject { kind, owner, mode }, acl })
+        Ok(Step { name: name.to_owned(), subject: of(&found.attr), acl })
     };
     let (mut node, found) = image.root()?;
     let mut steps = vec![step(OsStr::new(""), &node, &found)?];

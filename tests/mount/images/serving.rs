@@ -13,7 +13,7 @@ use crate::require;
 use crate::support::images::{self, Loop, image};
 use crate::support::ours::{Ours, finish};
 use crate::support::rng::Rng;
-use crate::support::{Sandbox, raw, run, sandbox, sh_as, str, text, try_sh_as, wait_for};
+use crate::support::{Sandbox, raw, run, sandbox, sh, sh_as, str, text, try_sh_as, wait_for};
 
 /// One image of each format.
 const ONE_EACH: [&str; 3] = ["ext4-kernel", "squashfs-zstd", "erofs-lz4"];
@@ -86,6 +86,48 @@ fn explain_says_what_a_mount_of_an_image_is() {
         for line in ["recorded in the image", "none (an image has none)"] {
             assert!(said.contains(line), "{line}: {said}");
         }
+    });
+}
+
+#[test]
+fn check_tries_rules_on_an_image() {
+    require!(Root, Squashfs, Erofs, Ext4Loop);
+    sandbox(|sandbox| {
+        let policy = sandbox.path("p.toml");
+        let said = |words: &[&str]| {
+            let done = finish(words);
+            assert!(done.status.success(), "{words:?}: {}", text(&done));
+            String::from_utf8(done.stdout).unwrap()
+        };
+        let rules = "[[rules]]\npath = ['ids/**', 'none/**']\nread-only = true\n[[rules]]\n\
+                     name = ['daemon', '*.nobody']\nhide = true\n";
+        fs::write(&policy, format!("version = 1\n{rules}")).unwrap();
+        for name in ONE_EACH {
+            let (image, _) = image(name).expect("tools of Debian 12 make it");
+            let told = said(&["check", "--source", str(&image), str(&policy)]);
+            for unmatched in ["`none/**` decides about nothing", "`*.nobody` decides about nothing"]
+            {
+                assert!(told.contains(unmatched), "{name}: {told}");
+            }
+            assert_eq!(told.lines().count(), 2, "{name}: {told}");
+        }
+        // One that is somewhere in a file, and what is none.
+        let (image, _) = image("erofs").expect("tools of Debian 12 make it");
+        let (part, other) = (sandbox.path("part"), sandbox.file("other", "no image"));
+        sh(&format!("(head -c 8192 /dev/zero; cat {}) >{}", str(&image), str(&part)));
+        let told = said(&["check", "--offset=8192", "--source", str(&part), str(&policy)]);
+        assert_eq!(told.lines().count(), 2, "{told}");
+        let done = finish(&["check", "--source", str(&other), str(&policy)]);
+        assert!(
+            !done.status.success() && text(&done).contains("other: a text;"),
+            "{}",
+            text(&done)
+        );
+        // Lists of names in one are looked at too.
+        let names = "[ids.names]\ndisk = 'source'\nview = 'host'\n";
+        fs::write(&policy, format!("version = 1\n{names}{rules}")).unwrap();
+        let done = finish(&["check", "--source", str(&image), str(&policy)]);
+        assert!(text(&done).contains("source:etc/passwd: No such file"), "{}", text(&done));
     });
 }
 

@@ -128,11 +128,13 @@ fn commands_read_an_image_when_they_have_given_up_everything() {
     require!(Root, Fuse, Erofs);
     sandbox(|sandbox| {
         let (image, disk) = images(sandbox);
-        let none = sandbox.path("none");
+        let (none, policy) = (sandbox.path("none"), sandbox.path("p.toml"));
+        fs::write(&policy, "version = 1\n[[rules]]\npath = 'etc/**'\nhide = true\n").unwrap();
         for words in [
             &["image", "info", str(&image)][..],
             &["image", "info", "--json", "--partition=1", str(&disk)],
             &["explain", "--names", "disk=source", "--names", "view=host", str(&image), "f"],
+            &["check", "--source", str(&image), str(&policy)],
             &["run", str(&image), "--", "cat", "f"],
         ] {
             let file = if words.contains(&str(&disk)) { &disk } else { &image };
