@@ -64,6 +64,23 @@ pub enum Unfit {
     /// The image cannot be used.
     #[error("image {0}")]
     Image(#[from] ImageError),
+    /// The image was not unmounted, and the kernel would have to write to it.
+    #[error(
+        "ext4 with a journal to replay: the kernel would write to the image, which is opened \
+             for reading; have e2fsck replay it"
+    )]
+    Journal,
+    /// The image does not end with a sector, and that is as far as a loop device goes.
+    #[error("{kind}: {}; its last {rest} bytes are no whole sector of a loop device: \
+             truncate -s %4096 adds zeros", plain(.why))]
+    Sector {
+        /// Its type.
+        kind: &'static str,
+        /// How many bytes are left over.
+        rest: u64,
+        /// The error.
+        why: io::Error,
+    },
     /// The system refuses it for another reason.
     #[error("{what}: {}", plain(.why))]
     System {
@@ -86,6 +103,8 @@ impl Unfit {
             | Self::FileSystem { .. }
             | Self::Privilege
             | Self::Ids
+            | Self::Journal
+            | Self::Sector { .. }
             | Self::System { .. } => false,
         }
     }

@@ -13,6 +13,9 @@ use crate::sys::loops::Loop;
 use crate::sys::mount::{self as kernel, Context};
 use crate::sys::namespace;
 
+/// What loop devices count in, in bytes.
+const SECTOR: u64 = 512;
+
 /// Makes the mount of an image that the options ask for, attached nowhere, and read-only.
 ///
 /// # Errors
@@ -41,9 +44,18 @@ pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
         .and_then(|()| context.flag(c"ro"))
         .and_then(|()| context.create())
         .and_then(|()| context.mount(set));
-    let made = made.map_err(|why| match context.messages() {
-        said if said.is_empty() => Unfit::System { what: format, why },
-        said => Unfit::System { what: format, why: io::Error::other(said) },
+    let made = made.map_err(|why| {
+        if why.raw_os_error() == Some(libc::EROFS) && format == "ext4" {
+            return Unfit::Journal;
+        }
+        let why = match context.messages() {
+            said if said.is_empty() => why,
+            said => io::Error::other(said),
+        };
+        match device.length() % SECTOR {
+            0 => Unfit::System { what: format, why },
+            rest => Unfit::Sector { kind: format, rest, why },
+        }
     })?;
     if !options.spec.is_identity() {
         let namespace = namespace::make(&users, &groups).map_err(privilege("user namespace"))?;

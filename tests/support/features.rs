@@ -20,6 +20,8 @@ pub enum Feature {
     Squashfs,
     /// mkfs.erofs, and a kernel that mounts what it makes.
     Erofs,
+    /// sgdisk, which makes partitions.
+    Partitions,
     /// Ordinary users can make user namespaces, and newuidmap is there.
     UserNamespaces,
     /// fusermount3 is installed set-uid root.
@@ -107,6 +109,7 @@ fn probe(feature: Feature) -> Answer {
         }),
         Feature::Squashfs => tool("mksquashfs").and_then(|()| kernel_mounts("squashfs")),
         Feature::Erofs => tool("mkfs.erofs").and_then(|()| kernel_mounts("erofs")),
+        Feature::Partitions => tool("sgdisk"),
         Feature::UserNamespaces => {
             tool("newuidmap")?;
             let probe =

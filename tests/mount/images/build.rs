@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use crate::require;
 use crate::support::rootless::Rootless;
-use crate::support::{Sandbox, mount_at, ours, raw, sandbox, str, text, wait_for};
+use crate::support::{Sandbox, images, mount_at, ours, raw, sandbox, sh, str, text, wait_for};
 
 #[test]
 fn images_are_built_with_the_owners_that_are_kept() {
@@ -70,6 +70,57 @@ fn the_kernel_mounts_an_image_when_asked() {
         };
         assert_eq!(mount("--engine=kernel").kind, "erofs");
         assert_eq!(mount("--engine=auto").kind, "fuse.idmapfs");
+    });
+}
+
+#[test]
+fn the_kernel_mounts_a_part_of_a_file_and_replays_no_journal() {
+    require!(Root, Fuse, Erofs, Squashfs, Ext4Loop, Partitions);
+    sandbox(|sandbox| {
+        let (image, point) = (erofs(sandbox), sandbox.dir("mnt"));
+        let (part, disk) = (sandbox.path("part"), sandbox.path("disk"));
+        // At the middle of a sector, and with something behind.
+        sh(&format!(
+            "(head -c 777 /dev/zero; cat {image}; echo behind) >{part}
+             truncate -s 8M {disk}; PATH=$PATH:/usr/sbin; sgdisk -n 1:4096:8191 {disk} >/dev/null
+             dd if={image} of={disk} bs=2M seek=1 conv=notrunc status=none",
+            image = str(&image),
+            part = str(&part),
+            disk = str(&disk)
+        ));
+        let size = format!("--size={}", std::fs::metadata(&image).unwrap().len());
+        for (words, file) in [
+            (&["--offset=777", &size][..], &part),
+            (&["--offset=777"], &part),
+            (&["--partition=1"], &disk),
+        ] {
+            let words = [&["--engine=kernel"][..], words, &[str(file), str(&point)]].concat();
+            let done = ours::finish(&words);
+            assert!(done.status.success(), "{words:?}: {}", text(&done));
+            assert_eq!(mount_at(&point).unwrap().kind, "erofs");
+            assert_eq!(std::fs::metadata(point.join("f")).unwrap().uid(), 33, "{words:?}");
+            crate::support::run("umount", &[str(&point)]);
+        }
+        // What ends within a sector is not all on a loop device.
+        let packed = sandbox.path("packed");
+        sh(&format!("mksquashfs {} {} -nopad -quiet -no-progress", str(&image), str(&packed)));
+        let done = ours::finish(&["--engine=kernel", str(&packed), str(&point)]);
+        let said = text(&done);
+        assert!(!done.status.success() && said.contains("no whole sector"), "{said}");
+        sh(&format!("truncate -s %4096 {}", str(&packed)));
+        let done = ours::finish(&["--engine=kernel", str(&packed), str(&point)]);
+        assert!(done.status.success(), "{}", text(&done));
+        crate::support::run("umount", &[str(&point)]);
+        let (torn, _) = images::image("ext4-torn").expect("tools of Debian 12 make it");
+        let before = images::state(&torn);
+        let done = ours::finish(&["--engine=kernel", str(&torn), str(&point)]);
+        let said = text(&done);
+        assert!(!done.status.success() && said.contains("journal to replay"), "{said}");
+        assert!(said.contains("engine=fuse"), "{said}");
+        assert!(mount_at(&point).is_none() && images::state(&torn) == before);
+        let done = ours::finish(&[str(&torn), str(&point)]);
+        assert!(done.status.success(), "{}", text(&done));
+        crate::support::run("umount", &[str(&point)]);
     });
 }
 

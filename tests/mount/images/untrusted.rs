@@ -89,7 +89,7 @@ const RUN: u64 = 1 << 5 | 1 << 19;
 
 #[test]
 fn a_server_reads_an_image_when_it_has_given_up_everything() {
-    require!(Root, Fuse, Erofs);
+    require!(Root, Fuse, Erofs, Partitions);
     sandbox(|sandbox| {
         let (image, disk) = images(sandbox);
         let (point, log) = (sandbox.dir("mnt"), sandbox.path("log"));
@@ -125,7 +125,7 @@ fn a_server_reads_an_image_when_it_has_given_up_everything() {
 
 #[test]
 fn commands_read_an_image_when_they_have_given_up_everything() {
-    require!(Root, Fuse, Erofs);
+    require!(Root, Fuse, Erofs, Partitions);
     sandbox(|sandbox| {
         let (image, disk) = images(sandbox);
         let (none, policy) = (sandbox.path("none"), sandbox.path("p.toml"));
@@ -154,7 +154,7 @@ fn commands_read_an_image_when_they_have_given_up_everything() {
 
 #[test]
 fn root_of_a_namespace_looks_at_owners_when_it_has_given_up_everything() {
-    require!(Root, Fuse, UserNamespaces, Overlay, Erofs);
+    require!(Root, Fuse, UserNamespaces, Overlay, Erofs, Partitions);
     sandbox(|sandbox| {
         let (image, _) = images(sandbox);
         let ann = Rootless::new(sandbox);
