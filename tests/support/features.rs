@@ -40,6 +40,8 @@ pub enum Feature {
     Quota,
     /// systemd, which need not run here, and cgroup2 for it.
     Systemd,
+    /// systemd-nspawn, and cgroup2 for it.
+    Nspawn,
     /// bindfs, which ours is compared with.
     Bindfs,
     /// Rootless podman can run a container.
@@ -152,10 +154,9 @@ fn probe(feature: Feature) -> Answer {
             if !Path::new("/lib/systemd/systemd").exists() {
                 return Err("no /lib/systemd/systemd".into());
             }
-            let command = ["-mC", "mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"];
-            let probe = output("unshare", &command);
-            probe.status.success().then_some(()).ok_or_else(|| super::text(&probe))
+            cgroup2()
         }
+        Feature::Nspawn => tool("systemd-nspawn").and_then(|()| cgroup2()),
         Feature::Bindfs => tool("bindfs"),
         Feature::Podman => tool("podman").and_then(|()| tool("newuidmap")).and_then(|()| {
             in_sandbox(|sandbox| {
@@ -180,6 +181,13 @@ fn errno(what: &str, errno: i32) -> String {
 fn tool(name: &str) -> Result<(), String> {
     let found = output("bash", &["-c", &format!("PATH=$PATH:/usr/sbin:/sbin type -P {name}")]);
     found.status.success().then_some(()).ok_or(format!("{name} is not installed"))
+}
+
+/// Whether control groups can be had in a namespace.
+fn cgroup2() -> Answer {
+    let command = ["-mC", "mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"];
+    let probe = output("unshare", &command);
+    probe.status.success().then_some(()).ok_or_else(|| super::text(&probe))
 }
 
 /// Whether the kernel has a file system, or a module of it.

@@ -69,3 +69,42 @@ fn others_do_not_see_a_users_image() {
         ann.does("fusermount3 -u ~/.cache/view");
     });
 }
+
+/// systemd-nspawn in a control group of its own, where no systemd runs; what it keeps of
+/// machines in `/run` is the test's.
+const NSPAWN: &str = "
+mkdir -p /run/systemd; mount -t tmpfs none /run/systemd
+[ $(stat -fc %T /sys/fs/cgroup) = cgroup2fs ] || mount -t cgroup2 none /sys/fs/cgroup
+group=/sys/fs/cgroup/idmapfs-$$; mkdir $group; trap 'rmdir $group/*/ $group || :' EXIT
+# Else it makes one in the hierarchy of old, too.
+export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+machine() {
+    (echo $BASHPID >$group/cgroup.procs
+     exec systemd-nspawn --quiet --register=no --keep-unit --timezone=off --resolv-conf=off --console=pipe \\
+         --private-users=524288:65536 --private-users-ownership=off -D machine \"$@\" </dev/null)
+}
+";
+
+#[test]
+fn systemd_nspawn_runs_on_an_image_with_a_shift() {
+    require!(Root, Fuse, Nspawn, Overlay, Erofs);
+    sandbox(|sandbox| {
+        let ann = Rootless::new(sandbox);
+        let script = format!(
+            "{NSPAWN} cd {here}; chown -R 0:0 rootfs; chown 33:33 rootfs/home; mkfs.erofs rootfs.erofs rootfs >/dev/null
+             mkdir machine; idmapfs() {{ {program} \"$@\"; }}
+             idmapfs --map 0:524288:65536 rootfs.erofs machine
+             machine --read-only sh -euc 'id -u; stat -c %u:%g /etc/passwd /home; touch /x 2>&1 | grep -o Read-only
+                 grep -o 524288 /proc/self/uid_map'
+             umount machine; idmapfs --upper upper --map 0:524288:65536 rootfs.erofs machine
+             machine sh -euc 'echo hello >/made; chown 33:33 /made; stat -c %u /made'
+             umount machine; stat -c %u:%g upper/made",
+            here = str(ann.home.parent().unwrap().parent().unwrap()),
+            program = crate::support::ours::PROGRAM,
+        );
+        let file = sandbox.file("nspawn", &script);
+        let out = sh(&format!("unshare -m bash -eu {} 2>&1", str(&file)));
+        let want = "0\n0:0\n33:33\nRead-only\n524288\n33\n524321:524321\n";
+        assert_eq!(out, want);
+    });
+}
