@@ -70,6 +70,12 @@ pub enum Unfit {
              for reading; have e2fsck replay it"
     )]
     Journal,
+    /// The image has data elsewhere, which the kernel would take from the image itself.
+    #[error(
+        "erofs with data on further devices: that kernel mount would show other bytes for \
+             them; mount it by hand: mount -t erofs -o ro,loop,device=DEVICE"
+    )]
+    Devices,
     /// The image does not end with a sector, and that is as far as a loop device goes.
     #[error("{kind}: {}; its last {rest} bytes are no whole sector of a loop device: \
              truncate -s %4096 adds zeros", plain(.why))]
@@ -104,6 +110,7 @@ impl Unfit {
             | Self::Privilege
             | Self::Ids
             | Self::Journal
+            | Self::Devices
             | Self::Sector { .. }
             | Self::System { .. } => false,
         }

@@ -8,13 +8,29 @@ use std::path::Path;
 
 use super::engine::{self, Unfit};
 use super::options::Options;
-use crate::source::image::{self, Device};
+use crate::source::image::{self, Device, Format};
 use crate::sys::loops::Loop;
 use crate::sys::mount::{self as kernel, Context};
 use crate::sys::namespace;
 
 /// What loop devices count in, in bytes.
 const SECTOR: u64 = 512;
+
+/// Where the superblock of erofs says what it takes to be read, 4 bytes, and how many
+/// further devices it has data on, 2 bytes; and the bit of the former for the latter.
+const TAKES: u64 = 1024 + 80;
+const DEVICES: u64 = 1024 + 86;
+const HAS_DEVICES: u8 = 8;
+
+/// Reports whether an erofs has data elsewhere. Without those devices the kernel takes it
+/// from behind its own blocks, whatever is there.
+fn has_further_devices(device: &Device) -> Result<bool, Unfit> {
+    let (mut takes, mut devices) = ([0; 4], [0; 2]);
+    let read = device.read(TAKES, &mut takes).and_then(|()| device.read(DEVICES, &mut devices));
+    let failed = |error| Unfit::System { what: "erofs", why: io::Error::from(error) };
+    read.map_err(failed)?;
+    Ok(takes[0] & HAS_DEVICES != 0 && devices != [0; 2])
+}
 
 /// Makes the mount of an image that the options ask for, attached nowhere, and read-only.
 ///
@@ -27,7 +43,11 @@ pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
     }
     let (users, groups) = engine::of_policy(&options.spec)?;
     let device = image::locate(Device::open(source, options.image.part)?, &options.image)?;
-    let format = image::probe(&device)?.word();
+    let format = image::probe(&device)?;
+    if format == Format::Erofs && has_further_devices(&device)? {
+        return Err(Unfit::Devices);
+    }
+    let format = format.word();
     let privilege = |what| {
         move |why: io::Error| match why.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Unfit::Privilege,

@@ -65,8 +65,14 @@ pub fn open(device: Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageErr
         Bad::Refused(feature) => ImageError::Refused {
             path: path.clone(),
             format: "erofs",
+            way: if feature.contains("--blobdev") {
+                "make the image anew without it, or mount it as root: \
+                 mount -t erofs -o ro,loop,device=DEVICE"
+            } else {
+                "make the image anew without it, or mount it as root: mount -t erofs -o ro,loop"
+            }
+            .to_owned(),
             feature,
-            way: "make the image anew without it, or mount it with the kernel".to_owned(),
         },
     })?;
     let end = sup.blocks.checked_mul(sup.block());

@@ -111,6 +111,19 @@ fn the_kernel_mounts_a_part_of_a_file_and_replays_no_journal() {
         let done = ours::finish(&["--engine=kernel", str(&packed), str(&point)]);
         assert!(done.status.success(), "{}", text(&done));
         crate::support::run("umount", &[str(&point)]);
+        // What is elsewhere the kernel would make up.
+        sh(&format!(
+            "cd {}; head -c 100000 /dev/urandom >tree/big
+             mkfs.erofs --chunksize=4096 --blobdev=blob split tree >/dev/null 2>&1",
+            str(image.parent().unwrap())
+        ));
+        let split = sandbox.path("split");
+        for engine in ["kernel", "fuse"] {
+            let done = ours::finish(&["--engine", engine, str(&split), str(&point)]);
+            let said = text(&done);
+            assert!(!done.status.success() && said.contains("further device"), "{said}");
+            assert!(said.contains("device=DEVICE"), "{said}");
+        }
         let (torn, _) = images::image("ext4-torn").expect("tools of Debian 12 make it");
         let before = images::state(&torn);
         let done = ours::finish(&["--engine=kernel", str(&torn), str(&point)]);
