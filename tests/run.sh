@@ -10,8 +10,9 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-packages=(acl attr bindfs buildah catatonit crun e2fsprogs erofs-utils fuse-overlayfs fuse3 gcc gdisk libc6-dev
-          libcap2-bin mount podman quota rsync squashfs-tools systemd systemd-container uidmap util-linux xfsprogs)
+packages=(acl attr bindfs buildah catatonit crun distrobox e2fsprogs erofs-utils fuse-overlayfs fuse3 gcc gdisk
+          libc6-dev libcap2-bin mount podman quota rsync squashfs-tools systemd systemd-container uidmap util-linux
+          xfsprogs)
 pjdfstest_version=0.2.2
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export IDMAPFS_PJDFSTEST=$target/pjdfstest/bin/pjdfstest

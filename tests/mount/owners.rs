@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::require;
 use crate::support::ours::program_for_users;
-use crate::support::{Sandbox, raw, run, sandbox, sh, str, text, try_sh_as};
+use crate::support::{Sandbox, ours, raw, run, sandbox, sh, str, text, try_sh_as};
 
 const USER: u32 = 4242;
 
@@ -131,5 +131,27 @@ fn a_record_that_another_user_planted_does_not_count() {
         let out = keeper.inside("stat -c '%n %u %a' group own; stat -c '%n %a' foreign");
         assert_eq!(out, "group 0 664\nown 1000 4755\nforeign 644\n");
         assert_eq!(fs::metadata(keeper.source.join("foreign")).unwrap().uid(), 0);
+    });
+}
+
+#[test]
+fn a_database_is_refused_where_nothing_tells_files_apart() {
+    require!(Root, Fuse, Overlay);
+    sandbox(|sandbox| {
+        let [lower, upper, work, at] = ["l", "u", "w", "o"].map(|name| sandbox.dir(name));
+        let layers =
+            format!("lowerdir={},upperdir={},workdir={}", str(&lower), str(&upper), str(&work));
+        run("mount", &["-t", "overlay", "-o", &layers, "overlay", str(&at)]);
+        // Ours tells no birth time.
+        let (_, below) = ours::Ours::of_new(sandbox, &[]);
+        let point = sandbox.dir("point");
+        let state = format!("--owners-dir={}", str(&sandbox.path("state")));
+        for source in [&at, &below.point] {
+            let done = ours::finish(&["--owners=db", &state, str(source), str(&point)]);
+            assert!(!done.status.success());
+            let why = "its file system does not tell a file from an earlier one of its number";
+            assert!(text(&done).contains(why), "{}", text(&done));
+            assert!(text(&done).contains("use owners=xattr"), "{}", text(&done));
+        }
     });
 }

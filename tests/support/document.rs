@@ -40,14 +40,15 @@ fn scripts(name: &str) -> Vec<Script> {
 
 /// Runs all scripts of a document as a user; there are to be more than so many.
 ///
-/// One that says `#no test` is left out, and one that says `#needs buildah` or
-/// `#needs fuse-overlayfs` where that is not installed.
+/// One that says `#no test` is left out, and one that says `#needs buildah` or the
+/// like where that is not installed.
 pub fn run_all(ann: &Rootless, document: &str, least: usize) {
     let mut run = 0;
     for Script { heading, commands, want } in scripts(document) {
         let untested = commands.contains("#no test");
         let needs = [
             ("#needs buildah", Feature::Buildah),
+            ("#needs distrobox", Feature::Distrobox),
             ("#needs fuse-overlayfs", Feature::FuseOverlayfs),
         ];
         let lacks = |&(line, feature): &(&str, _)| commands.contains(line) && !has(feature);

@@ -48,6 +48,8 @@ pub enum Feature {
     Podman,
     /// buildah.
     Buildah,
+    /// distrobox.
+    Distrobox,
     /// fuse-overlayfs.
     FuseOverlayfs,
     /// pjdfstest, built by `tests/run.sh`.
@@ -166,6 +168,7 @@ fn probe(feature: Feature) -> Answer {
             })
         }),
         Feature::Buildah => tool("buildah"),
+        Feature::Distrobox => tool("distrobox"),
         Feature::FuseOverlayfs => tool("fuse-overlayfs"),
         Feature::Pjdfstest => {
             let program = pjdfstest();
