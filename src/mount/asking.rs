@@ -1,5 +1,5 @@
 //! In which user namespace callers are: a confined server may not look, and
-//! asks its supervisor.
+//! asks its supervisor, or where it has none a process made for that.
 //!
 //! The kernel shows it to those who might trace the process, which a process
 //! under Landlock may not for any outside (`domain_ptrace` of
@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::readlink;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::getpid;
 
 use crate::sync::lock;
-use crate::sys::process::{receive_message, send_message};
+use crate::sys::process::{Fork, fork, receive_message, send_message};
 
 /// How long an answer may take; a supervisor has little to do.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -33,6 +34,26 @@ pub(super) fn pair() -> io::Result<(Asking, OwnedFd)> {
     let (asks, answers) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
     let supervisor = getpid().as_raw().unsigned_abs();
     Ok((Asking { socket: Mutex::new(asks), supervisor }, answers))
+}
+
+/// Starts a process that answers until nobody asks any more.
+///
+/// This belongs before anything is opened: it holds all that was open by then.
+///
+/// # Errors
+/// As socketpair(2), fork(2).
+pub(super) fn start() -> io::Result<Asking> {
+    let (asking, answers) = pair()?;
+    match fork()? {
+        Fork::Parent(_) => Ok(asking),
+        Fork::Child => {
+            drop(asking);
+            // A terminal sends them to the whole process group. Its end is the server's.
+            let _blocked = SigSet::all().thread_block();
+            while answer(answers.as_fd()).is_ok() {}
+            std::process::exit(0)
+        }
+    }
 }
 
 /// The server's end.

@@ -42,8 +42,8 @@ pub(super) struct Needs {
     pub(super) reads: Vec<PathBuf>,
     /// Directories in which it makes files.
     pub(super) writes: Vec<PathBuf>,
-    /// Whether a supervisor looks at other processes for it.
-    pub(super) supervised: bool,
+    /// Whether it passes signals on to a program that it has started.
+    pub(super) signals: bool,
 }
 
 impl Needs {
@@ -102,7 +102,7 @@ pub fn keep_nothing() {
     };
     note("new privilege", set_no_new_privs().err().map(|errno| errno.to_string()));
     note("capabilities", caps::keep(0).err().map(|errno| errno.to_string()));
-    note("what Landlock takes", restrict(Some(Vec::new())).err());
+    note("what Landlock takes", restrict(Some(Vec::new()), false).err());
 }
 
 /// Why the capability that can do most is kept.
@@ -112,7 +112,6 @@ const ADMIN: &str = "SYS_ADMIN is for passthrough, trusted.* attributes, watchin
 /// Returns which capabilities are kept, of those that there are.
 fn needed_capabilities(needs: &Needs, hidden: bool) -> u64 {
     let permitted = Caps::get().map_or(0, |caps| caps.permitted);
-    let supervised = needs.supervised;
     // An image is a file that is open.
     let host = needs.source.is_some();
     let mut set = if host { FILES } else { 0 };
@@ -120,11 +119,10 @@ fn needed_capabilities(needs: &Needs, hidden: bool) -> u64 {
     if host && is_in_initial_namespace() {
         set |= caps::SYS_ADMIN;
     }
-    if !supervised {
-        // It passes signals on to whom it has started.
+    if needs.signals {
         set |= caps::KILL;
     }
-    if !supervised || hidden {
+    if hidden {
         // It looks itself who callers are.
         set |= caps::SYS_PTRACE;
     }
@@ -145,21 +143,21 @@ fn capabilities(set: u64) -> nix::Result<String> {
 
 /// Confines this process by Landlock; says to what, and what is left open why.
 fn landlock(needs: &Needs, hidden: bool) -> Result<(String, Option<String>), String> {
-    if !needs.supervised {
-        return Err("nobody else could look for it who callers are".to_owned());
-    }
     if hidden {
         return Err("/proc hides processes (hidepid), and would from it who callers are".to_owned());
     }
     let allowed = allowed(needs);
     let missing = allowed.as_ref().err().copied();
-    let Given { files, tcp, scopes } = restrict(allowed.ok())?;
+    let Given { files, tcp, scopes } = restrict(allowed.ok(), needs.signals)?;
     let mut what = Vec::new();
     let mut lacks = Vec::new();
     let parts = [
         (files, "files of the source alone, no program"),
         (tcp, "no TCP"),
-        (scopes, "no signals and abstract sockets"),
+        (
+            scopes,
+            if needs.signals { "no abstract sockets" } else { "no signals and abstract sockets" },
+        ),
     ];
     for (done, part) in parts {
         if done { what.push(part) } else { lacks.push(part) }

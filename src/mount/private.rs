@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use nix::unistd::{Gid, Uid};
 
+use super::asking::{self, Asking};
 use super::attach;
 use super::check::callers;
 use super::confine::{Needs, confine};
@@ -86,6 +87,7 @@ pub fn put(parent: OwnedFd, target: &Path, upper: Option<&Upper>) -> Result<Owne
 pub struct Ready {
     files: Files,
     needs: Needs,
+    asking: Asking,
 }
 
 /// Opens the source of a private mount, as this process sees it now; of an image the
@@ -95,8 +97,10 @@ pub struct Ready {
 /// If it cannot be opened, or the options do not fit the policy.
 pub fn source(options: &Options) -> Result<Ready, MountError> {
     callers(options)?;
+    let asking = asking::start().map_err(MountError::doing("fork"))?;
     let Begun { files, needs } = begin(options, &options.source)?;
-    Ok(Ready { files, needs })
+    // It passes signals on to the command.
+    Ok(Ready { files, needs: Needs { signals: true, ..needs }, asking })
 }
 
 /// Serves the device of a mount that was made in the namespaces of another
@@ -114,9 +118,8 @@ pub fn serve(
     daemon::leave_groups();
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
     let process = process.to_string();
-    let Ready { files, needs } = ready;
-    let proc = Proc::open(&process);
-    // What a process under Landlock could not see is asked of nobody here.
+    let Ready { files, needs, asking } = ready;
+    let proc = Proc::open(&process).asking(asking);
     let confined = files.are_of_an_image().then(|| confine(&needs));
     let Opened { source, image, .. } = files.open(options)?;
     fits(options, image.as_deref(), &process)?;

@@ -69,7 +69,6 @@ pub(super) fn serve(
     // Before the source is copied: copies are of the namespace that they were made in.
     let mut left = passing().map(|_| mount_namespace::leave());
     let Begun { files, needs } = begin(options, &paths.source)?;
-    let needs = Needs { supervised: true, ..needs };
     let confined = files.are_of_an_image().then(|| withdraw(options, &needs, left.take()));
     let confined = confined.transpose()?;
     let Opened { source, submounts, image } = files.open(options)?;
@@ -230,7 +229,7 @@ pub(super) fn begin(options: &Options, path: &Path) -> Result<Begun, MountError>
     reads.push(path.to_owned());
     // Where it cannot be, publishing says why.
     let writes = control::directory().into_iter().chain(options.owners.directory()).collect();
-    let needs = Needs { source: Some(root), unreachable, reads, writes, supervised: false };
+    let needs = Needs { source: Some(root), unreachable, reads, writes, signals: false };
     let source = owners::open(Arc::new(source), path, &options.owners)?;
     Ok(Begun { files: Files::Host(Opened { source, submounts: shown, image: None }), needs })
 }

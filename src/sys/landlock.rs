@@ -70,12 +70,14 @@ fn right(right: Right) -> BitFlags<AccessFs> {
 /// Confines this thread, and those that it makes from now on, to what is
 /// allowed; `None`: files are left as they are.
 ///
+/// With `signals` those to other processes are not given up.
+///
 /// What the kernel does not know is not given up. Of files nothing is before
 /// Linux 5.19, where a file could not be moved to another directory any more.
 ///
 /// # Errors
 /// In one line, why nothing was given up.
-pub fn restrict(allowed: Option<Vec<Allowed>>) -> Result<Given, String> {
+pub fn restrict(allowed: Option<Vec<Allowed>>, signals: bool) -> Result<Given, String> {
     let failed = |error: RulesetError| error.to_string();
     let can_move = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -83,7 +85,7 @@ pub fn restrict(allowed: Option<Vec<Allowed>>) -> Result<Given, String> {
         .is_ok();
     let allowed = allowed.filter(|_| can_move);
     let files = allowed.is_some();
-    let status = apply(allowed).map_err(failed)?;
+    let status = apply(allowed, signals).map_err(failed)?;
     match status.landlock {
         LandlockStatus::Available { .. } if status.ruleset == RulesetStatus::NotEnforced => {
             Err("the kernel knows nothing of what is to be given up".to_owned())
@@ -98,11 +100,15 @@ pub fn restrict(allowed: Option<Vec<Allowed>>) -> Result<Given, String> {
     }
 }
 
-fn apply(allowed: Option<Vec<Allowed>>) -> Result<RestrictionStatus, RulesetError> {
+fn apply(allowed: Option<Vec<Allowed>>, signals: bool) -> Result<RestrictionStatus, RulesetError> {
+    let mut scopes = Scope::from_all(NEWEST);
+    if signals {
+        scopes.remove(Scope::Signal);
+    }
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessNet::from_all(NEWEST))?
-        .scope(Scope::from_all(NEWEST))?;
+        .scope(scopes)?;
     if allowed.is_some() {
         rules = rules.handle_access(AccessFs::from_all(NEWEST))?;
     }
@@ -133,7 +139,7 @@ mod tests {
 
     /// What this kernel lets a thread give up; says what is skipped.
     fn given(allowed: Option<Vec<Allowed>>) -> Option<Given> {
-        restrict(allowed).map_err(|why| eprintln!("SKIP: landlock: {why}")).ok()
+        restrict(allowed, false).map_err(|why| eprintln!("SKIP: landlock: {why}")).ok()
     }
 
     #[test]

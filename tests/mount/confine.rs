@@ -382,3 +382,55 @@ fn a_confined_server_reaches_the_source_alone() {
         assert!(why.contains("Permission denied"), "{why}");
     });
 }
+
+#[test]
+fn the_server_of_a_run_is_confined() {
+    require!(Root, Fuse, UserNamespaces);
+    const USER: u32 = 34;
+    sandbox(|sandbox| {
+        let (source, log) = (sandbox.dir("src"), sandbox.dir("log"));
+        raw::chmod(&log, 0o777).unwrap();
+        for dir in ["a", "b"] {
+            fs::create_dir(source.join(dir)).unwrap();
+        }
+        fs::write(source.join("a/f"), "contents").unwrap();
+        for path in ["", "a", "b", "a/f"] {
+            raw::chown(&source.join(path), USER, USER, false).unwrap();
+        }
+        let program = crate::support::ours::program_for_users(sandbox);
+        let said = |name: &str| fs::read_to_string(log.join(name)).unwrap();
+
+        // A signal is passed on all the same.
+        let line = format!(
+            "{} run --log info,file={}/user --present-as 1000:1000 {} -- sh -c \
+             'cat a/f; mv a/f b/f; echo x >b/new; stat -c %u b/new; trap \"echo; exit 3\" TERM; \
+              kill -TERM $PPID; while :; do sleep 0.01; done' || [ $? = 3 ]",
+            str(&program),
+            str(&log),
+            str(&source)
+        );
+        let done = try_sh_as(USER, USER, &[], &line);
+        assert!(done.status.success(), "{}", text(&done));
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "contents1000\n\n", "{}", text(&done));
+        let user = said("user");
+        if user.contains("no Landlock") {
+            eprintln!("SKIP: {user}");
+            return;
+        }
+        assert!(user.contains("files of the source alone"), "{user}");
+        assert!(user.contains("confined: ") && !user.contains("PTRACE"), "{user}");
+
+        // Root's keeps what it passes signals on with, to a command of another user.
+        let line = format!(
+            "{} run --log info,file={}/root {} -- sh -c 'chmod 2755 b/f; stat -c %a b/f'",
+            str(&program),
+            str(&log),
+            str(&source)
+        );
+        let done = crate::support::try_sh_as(0, 0, &[], &line);
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "2755\n", "{}", text(&done));
+        let root = said("root");
+        assert!(root.contains("Landlock: ") && root.contains("KILL"), "{root}");
+        assert!(!root.contains("PTRACE"), "{root}");
+    });
+}
