@@ -6,6 +6,8 @@
 
 mod ahead;
 mod cache;
+#[cfg(any(feature = "erofs", feature = "squashfs"))]
+mod codec;
 mod device;
 mod dir;
 #[cfg(feature = "erofs")]

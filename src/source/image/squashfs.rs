@@ -14,6 +14,7 @@ use fs_squashfs::table::{self, FragmentEntry};
 use fs_squashfs::{Compressor, FileType, Filesystem, Inode, XattrEntry};
 
 use super::cache::Cache;
+use super::codec;
 use super::{About, Contents, Device, Entry, Format, Image, ImageError, Nid, eio};
 use crate::attr::{Attr, FileKind, Mode, Time};
 use crate::error::Result;
@@ -301,8 +302,16 @@ impl Data {
             return Ok(raw);
         }
         let most = usize::try_from(most).map_err(|_| eio())?;
-        decompress(self.codec, &raw, most).map_err(|error| {
-            log::error!("{}: block at {start}: {error}", shown(self.device.path()));
+        let unpacked = match self.codec {
+            Compressor::Zstd => by(codec::zstd, &raw, most),
+            Compressor::Xz => by(codec::xz, &raw, most),
+            Compressor::Gzip | Compressor::Lzma | Compressor::Lzo | Compressor::Lz4 => {
+                decompress(self.codec, &raw, most).ok()
+            }
+        };
+        unpacked.ok_or_else(|| {
+            let (path, codec) = (shown(self.device.path()), self.codec.name());
+            log::error!("{path}: block at {start}: damaged {codec} data");
             eio()
         })
     }
@@ -314,6 +323,14 @@ impl Data {
         let length = |block: &Vec<u8>| u64::try_from(block.capacity()).unwrap_or(u64::MAX);
         self.unpacked.get(index, length, || self.unpack(start, size, self.block))
     }
+}
+
+/// Unpacks a block into a buffer of the length that it has at most.
+fn by(codec: fn(&[u8], &mut [u8]) -> Option<usize>, raw: &[u8], most: usize) -> Option<Vec<u8>> {
+    let mut to = vec![0; most];
+    let length = codec(raw, &mut to)?;
+    to.truncate(length);
+    Some(to)
 }
 
 /// The contents of a file: blocks of one size, and an end in a block with others.

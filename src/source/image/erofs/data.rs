@@ -11,7 +11,7 @@ use super::inode::{self, Inode, Layout, Space};
 use super::pages::{PAGE, Pages};
 use super::place::{Piece, Place};
 use super::superblock::Super;
-use super::unpack::Unpacker;
+use super::unpack::unpack;
 use crate::error::Result;
 use crate::sync::lock;
 
@@ -45,14 +45,12 @@ pub struct Volume {
     pub sup: Super,
     packed: Option<Inner>,
     metabox: Option<Inner>,
-    unpacker: Unpacker,
 }
 
 impl Volume {
     /// Finds the files of the image that others are in.
     pub fn open(device: Arc<Device>, sup: Super) -> Result<Self> {
-        let mut volume =
-            Self { device, sup, packed: None, metabox: None, unpacker: Unpacker::default() };
+        let mut volume = Self { device, sup, packed: None, metabox: None };
         // The metabox may have its end in the file of fragments; that one has no such end.
         volume.packed = volume.sup.packed.map(|nid| volume.inner(nid)).transpose()?;
         volume.metabox = volume.sup.metabox.map(|nid| volume.inner(nid)).transpose()?;
@@ -339,7 +337,7 @@ impl Data {
                 let space = if inline { self.space } else { Space::Device };
                 volume.metadata(space, at, &mut bytes)?;
                 let padded = volume.sup.is_padded();
-                volume.unpacker.unpack(algorithm, &bytes, padded, wanted)
+                unpack(algorithm, &bytes, padded, wanted)
             }
             Place::Fragment(at) if !self.is_packed && wanted <= FRAGMENTS => {
                 let inner = volume.packed.as_ref().ok_or_else(eio)?;
