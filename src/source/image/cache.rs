@@ -72,6 +72,17 @@ impl<K: Eq + Hash + Copy, V> Cache<K, V> {
         lock(&self.kept).slots.contains(key)
     }
 
+    /// Gives up a value, which lives on for those who use it.
+    pub fn forget(&self, key: &K) {
+        let mut kept = lock(&self.kept);
+        if let Some((slot, bytes)) = kept.slots.pop(key) {
+            kept.bytes = kept.bytes.saturating_sub(bytes);
+            drop(kept);
+            // Without the lock: to free much takes a while.
+            drop(slot);
+        }
+    }
+
     /// Returns how many bytes are kept.
     #[cfg(test)]
     fn bytes(&self) -> u64 {
@@ -132,6 +143,17 @@ mod tests {
         // What is larger than all that may be kept is returned all the same.
         assert_eq!(get(&cache, 1000, 20_000).len(), 20_000);
         assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_given_up_is_made_again() {
+        let cache = Cache::new(10_000);
+        let used = get(&cache, 1, 1000);
+        cache.forget(&1);
+        cache.forget(&2);
+        assert!(!cache.has(&1) && cache.bytes() == 0);
+        assert_eq!(used.len(), 1000);
+        assert_eq!(get(&cache, 1, 2000).len(), 2000);
     }
 
     #[test]

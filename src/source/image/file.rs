@@ -12,6 +12,10 @@ use crate::id::Disk;
 use crate::source::local::LocalLocks;
 use crate::source::{File, InodeFlags, InodeFlagsKind, Locks, Rights};
 
+/// How far from where the last read ended one goes on: several that the kernel sends at
+/// once are answered in any order.
+const NEAR: u64 = 256 << 10;
+
 /// An open file.
 #[derive(Debug)]
 pub(super) struct ImageFile {
@@ -19,13 +23,21 @@ pub(super) struct ImageFile {
     nid: Nid,
     size: u64,
     contents: Arc<dyn Contents>,
-    /// Where the last read ended: one that goes on there is followed by others.
-    next: AtomicU64,
+    /// How far reads that go on have come: one that begins there is followed by others.
+    next: Arc<AtomicU64>,
 }
 
 impl ImageFile {
     pub fn new(inner: Arc<Inner>, nid: Nid, size: u64, contents: Box<dyn Contents>) -> Self {
-        Self { inner, nid, size, contents: Arc::from(contents), next: AtomicU64::new(0) }
+        Self { inner, nid, size, contents: Arc::from(contents), next: Arc::default() }
+    }
+
+    /// Reports whether a read is one of several that go on and on.
+    fn goes_on(&self, offset: u64, end: u64) -> bool {
+        let next = self.next.load(Ordering::Relaxed);
+        let is_near = offset > 0 && offset.abs_diff(next) <= NEAR;
+        self.next.store(if is_near { end.max(next) } else { end }, Ordering::Relaxed);
+        is_near
     }
 
     /// Reads what is in one piece at an offset; the buffer ends within the file.
@@ -58,8 +70,9 @@ impl File for ImageFile {
             done = done.saturating_add(read);
         }
         let end = offset.saturating_add(u64::try_from(done).map_err(|_| eio())?);
-        if self.next.swap(end, Ordering::Relaxed) == offset && offset > 0 && end < self.size {
-            self.inner.go_ahead(self.nid, &self.contents, end, self.size);
+        if self.goes_on(offset, end) {
+            self.inner.go_ahead(self.nid, &self.contents, end..self.size, &self.next);
+            self.inner.leave_behind(self.nid, &*self.contents, offset..end);
         }
         Ok(done)
     }

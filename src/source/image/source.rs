@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ahead::Ahead;
 use super::cache::Cache;
@@ -30,6 +31,10 @@ const MOST: u64 = 16 << 20;
 
 /// How far is unpacked ahead of a reader, in bytes.
 const AHEAD: u64 = 1 << 20;
+
+/// How far behind who reads on and on what was unpacked is kept: reads that the kernel
+/// sends at once come in any order.
+const BEHIND: u64 = 1 << 20;
 
 /// The part of the cache that is for listings.
 const LISTINGS: u64 = 8;
@@ -82,6 +87,12 @@ impl ImageSource {
     pub fn image(&self) -> Arc<dyn Image> {
         Arc::clone(&self.inner.image)
     }
+
+    /// Reports whether the piece of a file that begins there is kept unpacked.
+    #[cfg(test)]
+    pub(super) fn keeps(&self, nid: Nid, start: u64) -> bool {
+        self.inner.blocks.has(&(nid, start))
+    }
 }
 
 impl Inner {
@@ -118,15 +129,16 @@ impl Inner {
         })
     }
 
-    /// Has what follows an offset unpacked before it is asked for.
+    /// Has the beginning of what is left of a file unpacked before it is asked for;
+    /// `reached` is how far the reader has come by then.
     pub(super) fn go_ahead(
         self: &Arc<Self>,
         nid: Nid,
         contents: &Arc<dyn Contents>,
-        offset: u64,
-        size: u64,
+        rest: Range<u64>,
+        reached: &Arc<AtomicU64>,
     ) {
-        let (mut at, end) = (offset, size.min(offset.saturating_add(AHEAD)));
+        let (mut at, end) = (rest.start, rest.end.min(rest.start.saturating_add(AHEAD)));
         while at < end
             && let Ok(Some(range)) = contents.packed(at)
             && range.contains(&at)
@@ -134,8 +146,29 @@ impl Inner {
             at = range.end;
             if !self.blocks.has(&(nid, range.start)) {
                 let (inner, contents) = (Arc::clone(self), Arc::clone(contents));
-                // Whoever needs it hears of what is wrong.
-                self.ahead.leave(move || drop(inner.block(nid, &contents, &range)));
+                let reached = Arc::clone(reached);
+                self.ahead.leave(move || {
+                    if range.end > reached.load(Ordering::Relaxed) {
+                        // Whoever needs it hears of what is wrong.
+                        drop(inner.block(nid, &contents, &range));
+                    }
+                });
+            }
+        }
+    }
+
+    /// Gives up what was unpacked some way before a read that went on there: the kernel
+    /// has its pages, and the memory is needed for what comes.
+    pub(super) fn leave_behind(&self, nid: Nid, contents: &dyn Contents, read: Range<u64>) {
+        let Some(mut at) = read.start.checked_sub(BEHIND) else { return };
+        let end = read.end.saturating_sub(BEHIND);
+        while at < end
+            && let Ok(Some(range)) = contents.packed(at)
+            && range.contains(&at)
+        {
+            at = range.end;
+            if at <= end {
+                self.blocks.forget(&(nid, range.start));
             }
         }
     }

@@ -23,6 +23,11 @@ const PLAIN: u64 = 10;
 /// The size of the file.
 const SIZE: u64 = 2500;
 
+/// A larger file: its number, its size, and how many bytes of it are packed together.
+const LONG: Nid = Nid(220);
+const LONG_SIZE: u64 = 4 << 20;
+const LONG_PIECE: u64 = 100_000;
+
 /// An image with a directory and a file.
 #[derive(Debug)]
 struct Made {
@@ -66,7 +71,7 @@ impl Image for Made {
             nlink: 2,
             owner: Ids::new(1, 2).unwrap().into(),
             rdev: 0,
-            size: SIZE,
+            size: if nid == LONG { LONG_SIZE } else { SIZE },
             blocks: 8,
             blksize: 4096,
             atime: Time::default(),
@@ -98,7 +103,9 @@ impl Image for Made {
     }
 
     fn open(&self, nid: Nid) -> Result<Box<dyn Contents>> {
-        Ok(Box::new(Pieces { broken: nid == Nid(200), unpacked: Arc::clone(&self.unpacked) }))
+        let (size, piece) = if nid == LONG { (LONG_SIZE, LONG_PIECE) } else { (SIZE, PIECE) };
+        let (broken, unpacked) = (nid == Nid(200), Arc::clone(&self.unpacked));
+        Ok(Box::new(Pieces { size, piece, broken, unpacked }))
     }
 
     fn statfs(&self) -> Statfs {
@@ -117,6 +124,8 @@ impl Image for Made {
 
 #[derive(Debug)]
 struct Pieces {
+    size: u64,
+    piece: u64,
     broken: bool,
     unpacked: Arc<AtomicUsize>,
 }
@@ -136,8 +145,8 @@ impl Contents for Pieces {
     }
 
     fn packed(&self, offset: u64) -> Result<Option<Range<u64>>> {
-        let piece = offset / PIECE * PIECE;
-        let range = piece.max(PLAIN)..(piece + PIECE).min(SIZE);
+        let piece = offset / self.piece * self.piece;
+        let range = piece.max(PLAIN)..(piece + self.piece).min(self.size);
         Ok((offset >= PLAIN).then_some(range))
     }
 
@@ -152,12 +161,16 @@ impl Contents for Pieces {
 
 /// A source, and the file that it would be in.
 fn source() -> (ImageSource, tempfile::NamedTempFile, Arc<AtomicUsize>) {
+    source_with(1 << 20)
+}
+
+fn source_with(cache: u64) -> (ImageSource, tempfile::NamedTempFile, Arc<AtomicUsize>) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"image").unwrap();
     let device = Device::open(file.path(), Part::default()).unwrap();
     let image = Made::new();
     let unpacked = Arc::clone(&image.unpacked);
-    (ImageSource::new(Arc::new(image), Arc::new(device), 1 << 20), file, unpacked)
+    (ImageSource::new(Arc::new(image), Arc::new(device), cache), file, unpacked)
 }
 
 fn reach(source: &ImageSource, name: &str) -> Node {
@@ -178,6 +191,30 @@ fn bytes_are_read_across_pieces_and_unpacked_once() {
         assert!(buf[..read].iter().zip(offset..).all(|(got, at)| *got == byte(at)), "at {offset}");
     }
     assert_eq!(unpacked.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn what_is_far_behind_who_reads_on_and_on_is_given_up() {
+    let (source, _file, _) = source_with(64 << 20);
+    let file = source.open(&reach(&source, "aa"), libc::O_RDONLY).unwrap();
+    let read = |offset: u64, length: u64| {
+        let mut buf = vec![0; usize::try_from(length).unwrap()];
+        assert_eq!(file.read(offset, &mut buf).map(u64::try_from), Ok(Ok(length)));
+        assert!(buf.iter().copied().eq((offset..offset + length).map(byte)), "at {offset}");
+    };
+    // The kernel sends two at once; the later one may be answered first.
+    for offset in (0..LONG_SIZE).step_by(128 << 10) {
+        let middle = offset + (64 << 10);
+        read(middle, 64 << 10);
+        read(offset, 64 << 10);
+    }
+    let last = LONG_SIZE / LONG_PIECE * LONG_PIECE;
+    assert!(source.keeps(LONG, last) && source.keeps(LONG, last - 5 * LONG_PIECE));
+    for piece in 0..20 {
+        assert!(!source.keeps(LONG, (piece * LONG_PIECE).max(PLAIN)), "{piece}");
+    }
+    read(20, 10);
+    assert!(source.keeps(LONG, PLAIN));
 }
 
 #[test]
