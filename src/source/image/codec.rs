@@ -5,8 +5,14 @@
 
 use std::cell::Cell;
 
-use liblzma::stream::{Action, Filters, Status, Stream};
-use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
+#[cfg(feature = "erofs")]
+use liblzma::stream::Filters;
+#[cfg(feature = "squashfs")]
+use liblzma::stream::Status;
+use liblzma::stream::{Action, Stream};
+use zstd_safe::{DCtx, DParameter, ResetDirective};
+#[cfg(feature = "erofs")]
+use zstd_safe::{InBuffer, OutBuffer};
 
 /// The largest window of zstd, as a power of two: the kernel takes 1 MiB at most.
 const ZSTD_WINDOW: u32 = 23;
@@ -94,7 +100,9 @@ pub fn micro_lzma(piece: &[u8], to: &mut [u8]) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    use liblzma::stream::{Check, LzmaOptions};
+    #[cfg(feature = "squashfs")]
+    use liblzma::stream::Check;
+    use liblzma::stream::{Filters, LzmaOptions, Status};
 
     use super::*;
 
