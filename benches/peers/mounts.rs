@@ -235,11 +235,28 @@ impl Live {
 
     /// Returns the memory of the server in bytes, if it has one.
     pub fn memory(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.server.as_ref()?.id()));
-        let status = status.ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+        let first = self.server.as_ref()?.id().to_string();
+        let program = fs::read_link(format!("/proc/{first}/exe")).ok()?;
+        let mut todo = vec![first];
+        let mut all: Option<u64> = None;
+        while let Some(process) = todo.pop() {
+            // Who serves may be a child of who was started; commands are others' programs.
+            if fs::read_link(format!("/proc/{process}/exe")).is_ok_and(|exe| exe == program) {
+                let own = resident(&process)?;
+                all = Some(all.unwrap_or_default().saturating_add(own));
+            }
+            let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+            todo.extend(children.unwrap_or_default().split_whitespace().map(str::to_owned));
+        }
+        all
     }
+}
+
+/// How much of a process is in memory, in bytes.
+fn resident(process: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 impl Drop for Live {

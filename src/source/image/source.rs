@@ -182,8 +182,9 @@ impl Inner {
         self.listings.get(dir, Listing::bytes, make)
     }
 
+    /// Describes a file; whoever asks has just seen that nothing has changed.
     fn found(&self, nid: Nid) -> Result<Found> {
-        let attr = self.attr(nid)?;
+        let attr = self.image.attr(nid)?;
         // All names of a file have one number, and no two files have.
         let key = Key { volume: 0, ino: attr.ino, generation: nid.0 };
         let bytes = Box::from(nid.0.to_le_bytes());
@@ -218,6 +219,7 @@ impl Source for ImageSource {
     }
 
     fn root(&self) -> Result<(Node, Found)> {
+        self.inner.unchanged()?;
         let root = self.inner.image.root();
         Ok((node(root), self.inner.found(root)?))
     }
