@@ -82,7 +82,7 @@ pub(super) fn of_image(options: &Options) -> Result<(), MountError> {
     if !options.owners.is_native() {
         return Err(MountError::OfImage("owners", "its owners are those recorded in it"));
     }
-    if options.flags.read_only == Some(false) {
+    if options.flags.read_only == Some(false) && options.upper.is_none() {
         return Err(MountError::OfImage("rw", "it is never changed; leave it out, or add upper"));
     }
     if options.cache == Cache::Exclusive {

@@ -52,14 +52,22 @@ impl Mount {
     /// Reports whether this is an overlay that lies above a mount of ours: what is below it
     /// was at its own mount point, and keeps its marks as ours does.
     pub fn is_above_ours(&self) -> bool {
-        let mut options = self.options.split(',');
+        self.fstype == "overlay"
+            && self.options.split(',').any(|option| option == "userxattr")
+            && self.has_layer("lowerdir=", &self.point)
+    }
+
+    /// Reports whether this is an overlay that takes what is written in this directory.
+    pub fn has_upper(&self, upper: &Path) -> bool {
+        self.fstype == "overlay" && self.has_layer("upperdir=", upper)
+    }
+
+    /// Reports whether an option of an overlay is this path.
+    fn has_layer(&self, option: &str, path: &Path) -> bool {
         // Escaped by the kernel, and before that as overlayfs reads paths.
         let plain = |path: &OsStr| path.to_string_lossy().replace('\\', "");
-        let lower =
-            |value: &str| plain(&unescape(value.as_bytes())) == plain(self.point.as_os_str());
-        self.fstype == "overlay"
-            && options.clone().any(|option| option == "userxattr")
-            && options.any(|option| option.strip_prefix("lowerdir=").is_some_and(lower))
+        let is_it = |value: &str| plain(&unescape(value.as_bytes())) == plain(path.as_os_str());
+        self.options.split(',').any(|there| there.strip_prefix(option).is_some_and(is_it))
     }
 
     /// Reports whether this is a mount of ours, or what lies above one.
@@ -216,6 +224,7 @@ mod tests {
             let line = format!("9 1 0:60 / {point} rw - {fstype} /i {options}");
             let mount = parse(line.as_bytes()).unwrap();
             assert_eq!((mount.is_above_ours(), mount.is_ours()), (above, above), "{line}");
+            assert_eq!(mount.has_upper(Path::new("/u")), options.contains("upperdir=/u"));
         }
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"1 1 8:1 / / rw - ext4"), None);

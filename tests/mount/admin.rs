@@ -53,6 +53,31 @@ fn mount_and_umount_as_for_any_file_system() {
 }
 
 #[test]
+fn an_image_with_an_upper_directory_is_mounted_like_any_file_system() {
+    require!(Root, Fuse, Overlay, Squashfs);
+    sandbox(|sandbox| {
+        let (source, point) = planted(sandbox);
+        let (image, upper) = (sandbox.dir("images").join("image"), sandbox.dir("written"));
+        let quiet = ["-noappend", "-quiet", "-no-progress"];
+        run("mksquashfs", &[&[str(&source), str(&image)][..], &quiet].concat());
+        let mount = |upper: &Path| {
+            let options = format!("upper={}", str(upper));
+            output("mount", &["-t", "idmapfs", "-o", &options, str(&image), str(&point)])
+        };
+        assert!(mount(&upper).status.success());
+        fs::write(point.join("new"), "x").unwrap();
+        // As by mount -a once more.
+        assert!(mount(&upper).status.success());
+        for other in ["upper=/var/tmp", "defaults"] {
+            let again = output("mount", &["-t", "idmapfs", "-o", other, str(&image), str(&point)]);
+            assert!(text(&again).contains("another upper directory"), "{other}");
+        }
+        run("umount", &[str(&point)]);
+        assert!(mount_at(&point).is_none() && upper.join("new").exists());
+    });
+}
+
+#[test]
 fn fstab_and_mount_all() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
