@@ -335,19 +335,24 @@ fn a_confined_server_of_a_user_does_all_that_it_did() {
     });
 }
 
+/// Makes two directories, one with a file, of a user.
+fn plant(source: &Path, user: u32) {
+    for dir in ["a", "b"] {
+        fs::create_dir(source.join(dir)).unwrap();
+    }
+    fs::write(source.join("a/f"), "contents").unwrap();
+    for path in ["", "a", "b", "a/f"] {
+        raw::chown(&source.join(path), user, user, false).unwrap();
+    }
+}
+
 #[test]
 fn a_confined_server_reaches_the_source_alone() {
     require!(Root, Fuse, UserNamespaces);
     const USER: u32 = 34;
     sandbox(|sandbox| {
         let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
-        for dir in ["a", "b"] {
-            fs::create_dir(source.join(dir)).unwrap();
-        }
-        fs::write(source.join("a/f"), "contents").unwrap();
-        for path in ["", "a", "b", "a/f"] {
-            raw::chown(&source.join(path), USER, USER, false).unwrap();
-        }
+        plant(&source, USER);
         let program = crate::support::ours::program_for_users(sandbox);
         let (program, src, mnt) = (str(&program), str(&source), str(&point));
         let (log, outside) = (sandbox.dir("log"), sandbox.dir("outside"));
@@ -390,13 +395,7 @@ fn the_server_of_a_run_is_confined() {
     sandbox(|sandbox| {
         let (source, log) = (sandbox.dir("src"), sandbox.dir("log"));
         raw::chmod(&log, 0o777).unwrap();
-        for dir in ["a", "b"] {
-            fs::create_dir(source.join(dir)).unwrap();
-        }
-        fs::write(source.join("a/f"), "contents").unwrap();
-        for path in ["", "a", "b", "a/f"] {
-            raw::chown(&source.join(path), USER, USER, false).unwrap();
-        }
+        plant(&source, USER);
         let program = crate::support::ours::program_for_users(sandbox);
         let said = |name: &str| fs::read_to_string(log.join(name)).unwrap();
 
@@ -432,5 +431,30 @@ fn the_server_of_a_run_is_confined() {
         let root = said("root");
         assert!(root.contains("Landlock: ") && root.contains("KILL"), "{root}");
         assert!(!root.contains("PTRACE"), "{root}");
+    });
+}
+
+/// Callers in a user namespace with the same ids have no capability outside of it. A
+/// confined server sees of them that they have all, and the ids; not in which they are.
+#[test]
+fn the_server_of_a_run_is_told_in_which_namespace_a_caller_is() {
+    require!(Root, Fuse, UserNamespaces);
+    sandbox(|sandbox| {
+        let (source, log) = (sandbox.dir("src"), sandbox.path("log"));
+        fs::write(source.join("f"), "").unwrap();
+        sh(&format!("setfattr -n trusted.secret -v x {}/f", str(&source)));
+        let line = format!(
+            "{} run --log info,file={} {} -- sh -euc 'getfattr -m - f | grep -o trusted.secret
+             unshare -U sh -c \"until [ \\$(id -u) = 0 ]; do sleep 0.01; done; getfattr -m - f; id -u\" & inside=$!
+             until [ $(readlink /proc/$inside/ns/user) != $(readlink /proc/self/ns/user) ]; do sleep 0.01; done
+             for kind in uid gid; do cat /proc/self/${{kind}}_map >/proc/$inside/${{kind}}_map; done
+             wait $inside'",
+            crate::support::ours::PROGRAM,
+            str(&log),
+            str(&source)
+        );
+        let done = try_sh_as(0, 0, &[], &line);
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "trusted.secret\n0\n", "{}", text(&done));
+        assert!(fs::read_to_string(&log).unwrap().contains("confined: "));
     });
 }
