@@ -42,6 +42,8 @@ const OVERSLEPT: Duration = Duration::from_millis(3);
 /// How a change came to be seen.
 #[derive(Clone, Copy)]
 struct Sight {
+    /// How long it took to be seen.
+    time: Duration,
     /// When the last look began that did not see it: the next one did.
     late: Duration,
     /// Whether whoever looked was kept waiting for a processor.
@@ -51,15 +53,15 @@ struct Sight {
 /// Looks until something holds.
 fn takes(mut holds: impl FnMut() -> bool) -> Sight {
     let start = Instant::now();
-    let mut sight = Sight { late: Duration::ZERO, held_up: false };
+    let mut sight = Sight { time: Duration::MAX, late: Duration::ZERO, held_up: false };
     loop {
         let looks = Instant::now();
         if holds() {
-            return sight;
+            return Sight { time: start.elapsed(), ..sight };
         }
         sight.late = looks.duration_since(start);
         if sight.late > Duration::from_secs(3) {
-            return Sight { late: Duration::MAX, held_up: false };
+            return Sight { late: Duration::MAX, held_up: false, ..sight };
         }
         let sleeps = Instant::now();
         std::thread::sleep(NAP);
@@ -110,8 +112,8 @@ fn late(way: &str, all: Vec<(&'static str, Vec<Sight>)>) -> String {
     let mut said = String::new();
     let (mut fair, mut soon) = (0, 0);
     for (kind, mut sights) in all {
-        sights.sort_by_key(|sight| sight.late);
-        let (middle, last) = (sights[sights.len() / 2].late, sights[sights.len() - 1].late);
+        sights.sort_by_key(|sight| sight.time);
+        let (middle, last) = (sights[sights.len() / 2].time, sights[sights.len() - 1].time);
         if middle > SOON || last > LATE {
             said += &format!("{way}: {kind}: median {middle:?}, last {last:?}\n");
         }
