@@ -101,6 +101,9 @@ pub const fn goal(ours: f64) -> Goals {
     Goals { ours: Some(ours), plain: None, exclusive: None }
 }
 
+/// Of what depends on the disk, or is to be seen beside a peer.
+pub const NO_GOAL: Goals = Goals { ours: None, plain: None, exclusive: None };
+
 const fn goals(ours: f64, plain: f64) -> Goals {
     Goals { plain: Some(plain), ..goal(ours) }
 }
