@@ -96,19 +96,21 @@ impl Drop for Watching {
     }
 }
 
-/// Has the kernel told of a change; reports whether it mattered.
+/// Has the kernel told of a change; reports whether another one is to be told at once.
 fn tell(fs: &Fs, notifier: &Notifier, happened: &Happened) -> bool {
     count::add(if happened.own { Count::HeardOwn } else { Count::Heard });
     if happened.what == What::Lost {
         count::add(Count::HeardLost);
     }
-    let mut told = false;
+    // Writes come one after the other: the next ones may gather.
+    let alone = !matches!(happened.what, What::Contents(_));
+    let mut mattered = false;
     fs.heard(happened, &mut |notice| {
-        told = true;
+        mattered = alone;
         if notice == Notice::All {
             log::info!("source: the kernel is to ask for everything again");
         }
         notifier.tell(notice);
     });
-    told
+    mattered
 }

@@ -27,6 +27,21 @@ pub fn set_times(fd: BorrowedFd<'_>, times: &[libc::timespec; 2]) -> nix::Result
     Errno::result(done).map(drop)
 }
 
+/// `fchmodat2`, the same on every architecture that Rust has.
+const FCHMODAT2: libc::c_long = 452;
+
+/// Sets the permission bits of the file behind a descriptor, `O_PATH` too.
+///
+/// # Errors
+/// As fchmodat2(2), which Linux 6.6 brought: `ENOSYS`; `EOPNOTSUPP` for a
+/// symbolic link.
+pub fn chmod(fd: BorrowedFd<'_>, mode: u16) -> nix::Result<()> {
+    let (fd, path, mode) = (fd.as_raw_fd(), c"".as_ptr(), libc::c_uint::from(mode));
+    // SAFETY: the path ends with a NUL.
+    let done = unsafe { libc::syscall(FCHMODAT2, fd, path, mode, libc::AT_EMPTY_PATH) };
+    Errno::result(done).map(drop)
+}
+
 /// Takes the lock of flock(2) of an open file for oneself alone; `false` if another has
 /// it. It ends when the last copy of the descriptor is closed.
 ///

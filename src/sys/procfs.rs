@@ -13,6 +13,8 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::linkat;
 
+use super::file;
+
 /// The proc file system, held open.
 ///
 /// What is mounted over `/proc` later does not matter to it, nor a fork.
@@ -49,21 +51,34 @@ impl Procfs {
         openat(&self.root, link_of(fd).as_str(), flags, Mode::empty())
     }
 
-    /// Sets the permission bits of the file behind a descriptor.
+    /// Sets the permission bits of the file behind a descriptor; where the kernel
+    /// takes that (6.6) without its link, which costs as much again.
     ///
     /// # Errors
     /// As chmod(2); `EOPNOTSUPP` for a symbolic link.
     pub fn chmod(&self, fd: BorrowedFd<'_>, mode: u16) -> nix::Result<()> {
-        let mode = Mode::from_bits_truncate(libc::mode_t::from(mode));
-        fchmodat(&self.root, link_of(fd).as_str(), mode, FchmodatFlags::FollowSymlink)
+        match file::chmod(fd, mode) {
+            // An older kernel, or a filter that does not know the call.
+            Err(Errno::ENOSYS | Errno::EPERM) => {
+                let mode = Mode::from_bits_truncate(libc::mode_t::from(mode));
+                fchmodat(&self.root, link_of(fd).as_str(), mode, FchmodatFlags::FollowSymlink)
+            }
+            done => done,
+        }
     }
 
-    /// Gives the file behind a descriptor another name.
+    /// Gives the file behind a descriptor another name, likewise.
     ///
     /// # Errors
     /// As link(2).
     pub fn link(&self, fd: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
-        linkat(&self.root, link_of(fd).as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
+        match linkat(fd, "", dir, name, AtFlags::AT_EMPTY_PATH) {
+            // Without CAP_DAC_READ_SEARCH.
+            Err(Errno::ENOENT) => {
+                linkat(&self.root, link_of(fd).as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
+            }
+            done => done,
+        }
     }
 
     /// Returns where the file behind a descriptor is found: a directory, and the

@@ -122,7 +122,7 @@ impl Host {
         let file = match flags {
             None => None,
             Some(flags) if reads => {
-                match HostFile::open(Arc::clone(context), fd.as_fd(), flags, volume.lends) {
+                match HostFile::open(Arc::clone(context), fd.as_fd(), flags, Some(&volume)) {
                     // The mode denies its owner what the call that makes it may.
                     Err(error) if error.is(libc::EACCES) => {
                         Some(self.opened(&fd, wanted, volume.lends)?)

@@ -13,7 +13,6 @@ use crate::attr::{Attr, FileKind};
 use crate::error::{Error, Result};
 use crate::id::Disk;
 use crate::source::{Change, File, Rights, SetTime};
-use crate::sys::cred::SetId;
 use crate::sys::file::set_times;
 use crate::sys::stat::stat;
 
@@ -42,7 +41,7 @@ impl Host {
             self.truncate(node, file, size, rights)?;
         }
         if change.atime.is_some() || change.mtime.is_some() {
-            self.context.as_server(SetId::Unaffected)?;
+            self.context.as_onlooker(self.volume(node).as_deref())?;
             set_times(node.fd(), &[timespec(change.atime), timespec(change.mtime)])?;
         }
         self.context.attr(&stat(node.fd(), OsStr::new(""))?)
@@ -83,7 +82,7 @@ impl Host {
             return Ok(ftruncate(open.fd(), size)?);
         }
         // Not truncate(2), which would wait for a lease to be given back.
-        self.context.as_server(SetId::Unaffected)?;
+        self.context.as_onlooker(self.volume(node).as_deref())?;
         let fd = self.context.procfs.reopen(node.fd(), OFlag::O_WRONLY)?;
         self.context.as_writer(rights)?;
         Ok(ftruncate(&fd, size)?)

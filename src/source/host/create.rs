@@ -79,7 +79,7 @@ impl Host {
     /// Takes a name away.
     pub(super) fn drop_name(&self, dir: &Held, name: &OsStr, kind: UnlinkatFlags) -> Result<()> {
         self.shown(dir, name, Errno::ENOENT)?;
-        self.context.as_onlooker(self.volumes.tagged(dir.key.volume).as_deref())?;
+        self.context.as_onlooker(self.volume(dir).as_deref())?;
         Ok(unlinkat(dir.fd(), name, kind)?)
     }
 

@@ -11,6 +11,7 @@ use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Whence, close, dup, fdatasync, fsync, lseek};
 
 use super::locks::HostLocks;
+use super::volume::Volume;
 use super::xattr::capability;
 use super::{Context, lend};
 use crate::acl::Capability;
@@ -77,15 +78,16 @@ pub(super) struct HostFile {
 }
 
 impl HostFile {
-    /// Opens the regular file behind a descriptor.
+    /// Opens the regular file behind a descriptor, on a volume.
     pub fn open(
         context: Arc<Context>,
         node: BorrowedFd<'_>,
         flags: i32,
-        lends: bool,
+        volume: Option<&Volume>,
     ) -> Result<Self> {
         let opening = Opening::new(flags);
-        context.as_server(SetId::Unaffected)?;
+        let lends = volume.is_some_and(|volume| volume.lends);
+        context.as_onlooker(volume)?;
         match reopen(&context, node, opening) {
             // A file that may only be appended to.
             Err(Errno::EPERM) if opening.append => {
@@ -249,6 +251,7 @@ impl File for HostFile {
 
     fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
         let file = self.fd();
+        // For reading too: what is lent first serves those who write it later.
         self.context.as_writer(Rights { keep_setid: false, reserve: false })?;
         to(file);
         Ok(())
@@ -259,7 +262,7 @@ impl File for HostFile {
     }
 }
 
-/// Opens the file behind a descriptor once more, acting as the server.
+/// Opens the file behind a descriptor once more.
 fn reopen(context: &Context, node: BorrowedFd<'_>, opening: Opening) -> nix::Result<OwnedFd> {
     match context.procfs.reopen(node, opening.flags()) {
         // Only the owner may leave the time of access alone; the file can

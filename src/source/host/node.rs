@@ -119,7 +119,7 @@ impl Host {
     /// file: the kernel makes an inode unusable (`EIO`) that comes with the
     /// identity of another.
     pub(super) fn look(&self, dir: &Held, name: &OsStr) -> Result<Found> {
-        let volume = self.volumes.tagged(dir.key.volume);
+        let volume = self.volume(dir);
         self.context.as_onlooker(volume.as_deref())?;
         if let Some(volume) = volume {
             for _ in 0..GLANCES {
@@ -162,7 +162,7 @@ impl Host {
     pub(super) fn reach_name(&self, dir: &Node, name: Name<'_>) -> Result<(Node, Found)> {
         let dir = held(dir, Errno::ENOENT)?;
         self.shown(dir, name.as_os_str(), Errno::ENOENT)?;
-        self.context.as_onlooker(self.volumes.tagged(dir.key.volume).as_deref())?;
+        self.context.as_onlooker(self.volume(dir).as_deref())?;
         self.take(dir, name.as_os_str())
     }
 
@@ -202,6 +202,11 @@ impl Host {
     fn described(&self, volume: &Volume, handle: Option<&Handle>, stat: &Stat) -> Result<Found> {
         let (key, handle) = volume.identity(handle, stat);
         Ok(Found { key, handle, attr: self.context.attr(stat)? })
+    }
+
+    /// Returns the volume of a file that is held.
+    pub(super) fn volume(&self, node: &Held) -> Option<Arc<Volume>> {
+        self.volumes.tagged(node.key.volume)
     }
 
     /// Returns the volume of an open file that a name in a directory led to.

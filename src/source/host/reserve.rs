@@ -160,7 +160,7 @@ impl Host {
         drop(made);
         let volume = self.volume_of(dir, name, here.as_fd(), &stat)?;
         let found = self.found(&volume, here.as_fd(), &stat)?;
-        let file = HostFile::open(Arc::clone(context), here.as_fd(), flags, volume.lends)?;
+        let file = HostFile::open(Arc::clone(context), here.as_fd(), flags, Some(&volume))?;
         let file: Arc<dyn File> = Arc::new(file);
         Ok(Created { found, file: Some(file) })
     }

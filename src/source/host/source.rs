@@ -133,8 +133,8 @@ impl Source for Host {
 
     fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
         let held = to_open(node)?;
-        let context = Arc::clone(&self.context);
-        Ok(Arc::new(HostFile::open(context, held.fd(), flags, self.lends(held))?))
+        let (context, volume) = (Arc::clone(&self.context), self.volume(held));
+        Ok(Arc::new(HostFile::open(context, held.fd(), flags, volume.as_deref())?))
     }
 
     fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>> {
@@ -201,16 +201,11 @@ impl Source for Host {
 }
 
 impl Host {
-    /// Reports whether the kernel may open a file by itself.
-    fn lends(&self, node: &Held) -> bool {
-        self.volumes.tagged(node.key.volume).is_some_and(|volume| volume.lends)
-    }
-
     fn reopen_dir(&self, node: &Held) -> Result<OwnedFd> {
         if !node.kind.is_dir() {
             return Err(Errno::ENOTDIR.into());
         }
-        self.context.as_onlooker(self.volumes.tagged(node.key.volume).as_deref())?;
+        self.context.as_onlooker(self.volume(node).as_deref())?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         let own = openat(node.fd(), ".", flags | OFlag::O_CLOEXEC, Mode::empty());
         match own {

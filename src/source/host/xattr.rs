@@ -55,7 +55,7 @@ impl Host {
     /// Reads the file capability.
     pub(super) fn read_capability(&self, node: &Node) -> Result<Option<Capability<Disk>>> {
         let HostNode::Held(held) = inner(node)? else { return Ok(None) };
-        self.context.as_server(SetId::Unaffected)?;
+        self.context.as_onlooker(self.volume(held).as_deref())?;
         capability(held.way())
     }
 
@@ -75,21 +75,21 @@ impl Host {
 
     /// Reads an attribute that holds ids; `None` if it is not set.
     fn read_special(&self, held: &Held, name: &str) -> Result<Option<Vec<u8>>> {
-        self.context.as_server(SetId::Unaffected)?;
+        self.context.as_onlooker(self.volume(held).as_deref())?;
         if_set(held.way(), name)
     }
 
     /// Reads an attribute that holds no ids.
     pub(super) fn read_xattr(&self, node: &Held, name: &OsStr) -> Result<Vec<u8>> {
         refuse_special(name)?;
-        self.context.as_server(SetId::Unaffected)?;
+        self.context.as_onlooker(self.volume(node).as_deref())?;
         Ok(xattr::get(node.way(), name)?)
     }
 
     /// Lists the names of all attributes.
     pub(super) fn list_xattrs(&self, node: &Node) -> Result<Vec<OsString>> {
         let HostNode::Held(held) = inner(node)? else { return Ok(Vec::new()) };
-        self.context.as_server(SetId::Unaffected)?;
+        self.context.as_onlooker(self.volume(held).as_deref())?;
         let list = xattr::list(held.way())?;
         let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
         Ok(names.map(|name| OsStr::from_bytes(name).to_os_string()).collect())
