@@ -2,6 +2,7 @@
 
 pub mod document;
 pub mod features;
+pub mod group;
 pub mod idmap;
 pub mod image;
 pub mod images;

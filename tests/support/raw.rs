@@ -130,21 +130,26 @@ pub fn die_with_us(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) }
 }
 
+/// Has a command do something before it starts: system calls alone.
+pub fn first(
+    command: &mut Command,
+    calls: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) -> &mut Command {
+    // SAFETY: between fork and exec only system calls are made.
+    unsafe { command.pre_exec(calls) }
+}
+
 /// Makes a command run with these ids, groups and (for root) no others.
 pub fn run_as<'a>(command: &'a mut Command, uid: u32, gid: u32, groups: &[u32]) -> &'a mut Command {
-    let groups: Vec<nix::unistd::Gid> =
-        groups.iter().map(|&g| nix::unistd::Gid::from_raw(g)).collect();
-    // SAFETY: between fork and exec only system calls are made.
-    unsafe {
-        command.pre_exec(move || {
-            nix::unistd::setgroups(&groups)?;
-            let gid = nix::unistd::Gid::from_raw(gid);
-            nix::unistd::setresgid(gid, gid, gid)?;
-            let uid = nix::unistd::Uid::from_raw(uid);
-            nix::unistd::setresuid(uid, uid, uid)?;
-            Ok(())
-        })
-    }
+    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+    let groups: Vec<Gid> = groups.iter().map(|&g| Gid::from_raw(g)).collect();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    first(command, move || {
+        setgroups(&groups)?;
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)?;
+        Ok(())
+    })
 }
 
 /// Forks a child that runs `body` and ends; returns its process id.

@@ -6,10 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::group::Group;
 use super::ours::program_for_users;
 use super::{Sandbox, holds_within, raw, sh, str, text};
 
@@ -35,17 +36,22 @@ pub struct Rootless {
     pub rootfs: PathBuf,
     runtime: PathBuf,
     bin: PathBuf,
+    group: Group,
 }
 
 impl Rootless {
     /// Makes the place.
     pub fn new(sandbox: &Sandbox) -> Self {
-        namespaces();
+        let none: Option<&str> = None;
+        // As podman expects it; and homes are below no directory that a container is given.
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none).expect("shared mounts");
+        mount(Some(&sandbox.dir("home")), "/home", none, MsFlags::MS_BIND, none).expect("/home");
         let ann = Self {
-            home: sandbox.dir("home/ann"),
+            home: "/home/ann".into(),
             rootfs: sandbox.dir("rootfs"),
             runtime: sandbox.dir("run-ann"),
             bin: sandbox.dir("bin"),
+            group: Group::new(sandbox, ANN),
         };
         let program = program_for_users(sandbox);
         std::os::unix::fs::symlink(program, ann.bin.join("idmapfs")).unwrap();
@@ -86,8 +92,8 @@ impl Rootless {
         let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", str(&self.bin));
         command.envs([("PATH", path.as_str()), ("HOME", str(&self.home)), ("USER", "ann")]);
         command.env("XDG_RUNTIME_DIR", &self.runtime).env("ROOTFS", &self.rootfs);
-        // Without a cgroup of its own crun can do nothing more.
         command.env("BUILDAH_ISOLATION", "chroot").env("IMAGE", IMAGE);
+        self.group.takes(&mut command);
         raw::run_as(&mut command, ANN, ANN, groups);
         command
     }
@@ -110,23 +116,15 @@ impl Rootless {
         text.trim().parse().ok().map(Pid::from_raw)
     }
 
-    /// Her processes that run: those whose environment names her runtime directory.
+    /// Her processes that run, in containers too.
     pub fn processes(&self) -> Vec<Pid> {
-        let line = format!("XDG_RUNTIME_DIR={}", str(&self.runtime));
-        let all = fs::read_dir("/proc").unwrap().flatten();
-        all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-            .filter(|pid| {
-                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                environment.split(|byte| *byte == 0).any(|word| word == line.as_bytes())
-            })
-            .map(Pid::from_raw)
-            .collect()
+        self.group.processes()
     }
 }
 
 impl Drop for Rootless {
     fn drop(&mut self) {
-        for pid in self.processes().into_iter().chain(self.pause()) {
+        for pid in self.processes() {
             let _ = kill(pid, Signal::SIGTERM);
         }
         if !holds_within(std::time::Duration::from_secs(3), || self.processes().is_empty()) {
@@ -137,18 +135,9 @@ impl Drop for Rootless {
     }
 }
 
-/// No cgroups and no network: neither can be had everywhere.
-const CONFIG: &str =
-    "[containers]\ncgroups = \"disabled\"\nnetns = \"none\"\nlog_driver = \"none\"\n";
-
-/// What podman expects of the machine: mounts that are passed on, cgroup2 alone.
-fn namespaces() {
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none).expect("shared mounts");
-    while umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH).is_ok() {}
-    mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), none)
-        .expect("cgroup2");
-}
+/// No network and no systemd: neither can be had everywhere.
+const CONFIG: &str = "[containers]\nnetns = \"none\"\nlog_driver = \"k8s-file\"\n\
+                      [engine]\ncgroup_manager = \"cgroupfs\"\n";
 
 /// Gives the user a name and subordinate ids, in this namespace alone.
 fn accounts(sandbox: &Sandbox, home: &Path) {

@@ -74,7 +74,7 @@ fn others_do_not_see_a_users_image() {
 /// machines in `/run` is the test's.
 const NSPAWN: &str = "
 mkdir -p /run/systemd; mount -t tmpfs none /run/systemd
-[ $(stat -fc %T /sys/fs/cgroup) = cgroup2fs ] || mount -t cgroup2 none /sys/fs/cgroup
+umount /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup
 group=/sys/fs/cgroup/idmapfs-$$; mkdir $group; trap 'rmdir $group/*/ $group || :' EXIT
 # Else it makes one in the hierarchy of old, too.
 export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
@@ -99,7 +99,7 @@ fn systemd_nspawn_runs_on_an_image_with_a_shift() {
              umount machine; idmapfs --upper upper --map 0:524288:65536 rootfs.erofs machine
              machine sh -euc 'echo hello >/made; chown 33:33 /made; stat -c %u /made'
              umount machine; stat -c %u:%g upper/made",
-            here = str(ann.home.parent().unwrap().parent().unwrap()),
+            here = str(ann.rootfs.parent().unwrap()),
             program = crate::support::ours::PROGRAM,
         );
         let file = sandbox.file("nspawn", &script);
