@@ -10,9 +10,9 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-packages=(acl attr bindfs buildah catatonit crun distrobox e2fsprogs erofs-utils fuse-overlayfs fuse3 gcc gdisk
-          libc6-dev libcap2-bin mount podman quota rsync squashfs-tools systemd systemd-container uidmap util-linux
-          xfsprogs)
+packages=(acl attr bindfs buildah catatonit crun dbus distrobox e2fsprogs erofs-utils fuse-overlayfs fuse3 gcc gdisk
+          libc6-dev libcap2-bin mount podman podman-toolbox quota rsync squashfs-tools systemd systemd-container uidmap
+          util-linux xfsprogs)
 pjdfstest_version=0.2.2
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export IDMAPFS_PJDFSTEST=$target/pjdfstest/bin/pjdfstest

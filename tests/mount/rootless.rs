@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags};
 
 use crate::require;
 use crate::support::rootless::{ANN, Inside, Rootless};
-use crate::support::{document, raw, sandbox, sh, str, text, try_sh_as};
+use crate::support::{boxes, document, raw, sandbox, sh, str, text, try_sh_as};
 
 #[test]
 fn the_documents_commands_print_what_it_says() {
@@ -18,6 +18,7 @@ fn the_documents_commands_print_what_it_says() {
     sandbox(|sandbox| {
         let ann = Rootless::new(sandbox);
         ann.image();
+        boxes::image(&ann, sandbox);
         document::run_all(&ann, "rootless.md", 9);
     });
 }

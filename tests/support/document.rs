@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::boxes::Bus;
 use super::features::{Feature, has};
 use super::rootless::Rootless;
 use super::{text, wait_for};
@@ -50,12 +51,15 @@ pub fn run_all(ann: &Rootless, document: &str, least: usize) {
             ("#needs buildah", Feature::Buildah),
             ("#needs distrobox", Feature::Distrobox),
             ("#needs fuse-overlayfs", Feature::FuseOverlayfs),
+            ("#needs toolbox", Feature::Toolbox),
         ];
         let lacks = |&(line, feature): &(&str, _)| commands.contains(line) && !has(feature);
         if untested || needs.iter().any(lacks) {
             continue;
         }
+        let bus = commands.contains("#needs toolbox").then(|| Bus::new(ann));
         let done = ann.tries(&commands);
+        drop(bus);
         assert!(done.status.success(), "{heading}: {commands}{}", text(&done));
         let printed = String::from_utf8_lossy(&done.stdout);
         assert_eq!(printed, want, "{heading}: {commands}{}", text(&done));

@@ -50,6 +50,8 @@ pub enum Feature {
     Buildah,
     /// distrobox.
     Distrobox,
+    /// toolbox, and a bus for it.
+    Toolbox,
     /// fuse-overlayfs.
     FuseOverlayfs,
     /// pjdfstest, built by `tests/run.sh`.
@@ -169,6 +171,7 @@ fn probe(feature: Feature) -> Answer {
         }),
         Feature::Buildah => tool("buildah"),
         Feature::Distrobox => tool("distrobox"),
+        Feature::Toolbox => tool("toolbox").and_then(|()| tool("dbus-daemon")),
         Feature::FuseOverlayfs => tool("fuse-overlayfs"),
         Feature::Pjdfstest => {
             let program = pjdfstest();

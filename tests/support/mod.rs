@@ -1,5 +1,6 @@
 //! The harness: a mount namespace for each test, sources, oracles, our mount.
 
+pub mod boxes;
 pub mod document;
 pub mod features;
 pub mod group;

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::group::Group;
 use super::ours::program_for_users;
-use super::{Sandbox, holds_within, raw, sh, str, text};
+use super::{Sandbox, boxes, holds_within, raw, sh, str, text};
 
 /// The user; the group has the same number.
 pub const ANN: u32 = 7001;
@@ -92,7 +92,9 @@ impl Rootless {
         let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", str(&self.bin));
         command.envs([("PATH", path.as_str()), ("HOME", str(&self.home)), ("USER", "ann")]);
         command.env("XDG_RUNTIME_DIR", &self.runtime).env("ROOTFS", &self.rootfs);
-        command.env("BUILDAH_ISOLATION", "chroot").env("IMAGE", IMAGE);
+        command.env("BUILDAH_ISOLATION", "chroot").env("IMAGE", IMAGE).env("BOX", boxes::IMAGE);
+        let bus = format!("unix:path={}/system-bus", str(&self.runtime));
+        command.env("SHELL", "/bin/bash").env("DBUS_SYSTEM_BUS_ADDRESS", bus);
         self.group.takes(&mut command);
         raw::run_as(&mut command, ANN, ANN, groups);
         command
@@ -157,21 +159,31 @@ fn accounts(sandbox: &Sandbox, home: &Path) {
     }
 }
 
-/// Copies some programs of this machine, with the libraries that they need.
+/// Makes the root directory of a small image.
 fn root_directory(root: &Path) {
+    programs(root, PROGRAMS);
     sh(&format!(
-        "cd {root}; mkdir -p etc dev proc sys tmp run root home/me usr/bin
-        for dir in bin sbin lib lib64; do
-            if [ -L /$dir ]; then mkdir -p usr/$dir; ln -sfn usr/$dir $dir; else mkdir -p $dir; fi
-        done
-        for name in {PROGRAMS}; do cp -L $(type -P $name) usr/bin/; done
-        [ -L bin ] || cp usr/bin/* bin/
-        for file in $(ldd usr/bin/* | grep -o '/[^ :]*' | grep -F .so | sort -u); do
-            mkdir -p .${{file%/*}}; cp -L $file .$file
-        done
+        "cd {root}; mkdir -p etc dev proc sys tmp run root home/me
         echo root:x:0:0::/root:/bin/sh >etc/passwd; echo me:x:1000:1000::/home/me:/bin/sh >>etc/passwd
         echo you:x:2000:2000::/home/me:/bin/sh >>etc/passwd
         echo root:x:0: >etc/group; echo me:x:1000: >>etc/group; echo you:x:2000: >>etc/group",
+        root = str(root)
+    ));
+}
+
+/// Copies programs of this machine to the root directory of an image, with the
+/// libraries that they need.
+pub fn programs(root: &Path, names: &str) {
+    sh(&format!(
+        "PATH=$PATH:/usr/sbin:/sbin; cd {root}; mkdir -p usr/bin
+        for dir in bin sbin lib lib64; do
+            if [ -L /$dir ]; then mkdir -p usr/$dir; ln -sfn usr/$dir $dir; else mkdir -p $dir; fi
+        done
+        for name in {names}; do cp -L $(type -P $name) usr/bin/; done
+        [ -L bin ] || cp usr/bin/* bin/
+        for file in $(ldd usr/bin/* | grep -o '/[^ :]*' | grep -F .so | sort -u); do
+            mkdir -p .${{file%/*}}; cp -L $file .$file
+        done",
         root = str(root)
     ));
 }
