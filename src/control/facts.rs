@@ -23,6 +23,15 @@ impl Said {
     }
 }
 
+/// Some of the bytes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    /// Where they begin.
+    pub offset: u64,
+    /// How many there are.
+    pub size: u64,
+}
+
 /// What a live mount is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
@@ -34,6 +43,9 @@ pub struct Facts {
     /// backslashes, are `\xNN`.
     #[serde(with = "path")]
     pub source: PathBuf,
+    /// Where in the source the image is that is shown; `None`: it is a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Bytes>,
     /// Where it is mounted.
     #[serde(with = "path")]
     pub target: PathBuf,

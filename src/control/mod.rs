@@ -23,7 +23,7 @@ mod request;
 
 pub use abort::{abort, abort_connection};
 pub use directory::{live, own as directory};
-pub use facts::{Facts, Said, Stats};
+pub use facts::{Bytes, Facts, Said, Stats};
 pub use publish::{Answers, Outcome, Published, publish};
 pub use record::Record;
 pub use request::{describe, reload, stats};

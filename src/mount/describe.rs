@@ -7,12 +7,13 @@ use super::check::Paths;
 use super::engine::{self, Server};
 use super::namespace;
 use super::options::{Cache, Options, Owners, Submounts};
-use crate::control::{Facts, Said, Stats};
+use crate::control::{Bytes, Facts, Said, Stats};
 use crate::count;
 use crate::fs::Fs;
 use crate::fuse::{DataPath, SessionOptions};
 use crate::policy::Spec;
 use crate::source;
+use crate::source::image::Part;
 use crate::text::shown;
 
 /// A mount as it was made.
@@ -27,6 +28,8 @@ pub(super) struct Made<'a> {
     pub(super) source: source::Facts,
     /// What is shown of mounts below the source.
     pub(super) submounts: Submounts,
+    /// Where in its file an image is.
+    pub(super) part: Option<Part>,
     /// Why the kernel may believe it for how long.
     pub(super) believed: String,
     /// Who reads and writes files.
@@ -42,6 +45,7 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
         version: 1,
         pid: Some(std::process::id()),
         source: paths.source.clone(),
+        image: image(made),
         target: paths.target.clone(),
         engine: Said::new("fuse", why.to_string()),
         beyond_kernel: beyond_kernel(options_beyond(options), &options.spec),
@@ -71,6 +75,11 @@ pub(super) fn options_beyond(options: &Options) -> Option<String> {
 /// policy.
 pub(super) fn beyond_kernel(options: Option<String>, spec: &Spec) -> Option<String> {
     options.or_else(|| engine::of_policy(spec).err().map(|why| why.to_string()))
+}
+
+fn image(made: &Made<'_>) -> Option<Bytes> {
+    let Part { offset, size } = made.part?;
+    Some(Bytes { offset, size: size? })
 }
 
 fn cache(made: &Made<'_>) -> Said {

@@ -27,7 +27,7 @@ use crate::fs::{Config, Fs};
 use crate::fuse::{Session, SessionOptions};
 use crate::policy::Policy as _;
 use crate::source::host::{Host, HostOptions};
-use crate::source::image::{Device, Image};
+use crate::source::image::{Device, Image, Part};
 use crate::source::{Source, image, owners};
 use crate::sys::cred::may_mount;
 use crate::sys::signal::{Asked, Signals};
@@ -71,7 +71,7 @@ pub(super) fn serve(
     let Begun { files, needs } = begin(options, &paths.source)?;
     let confined = files.are_of_an_image().then(|| withdraw(options, &needs, left.take()));
     let confined = confined.transpose()?;
-    let Opened { source, submounts, image } = files.open(options)?;
+    let Opened { source, submounts, image, part } = files.open(options)?;
     fits(options, image.as_deref(), "self")?;
     let can = source.facts();
     let served = Arc::clone(&source);
@@ -107,6 +107,7 @@ pub(super) fn serve(
         serving,
         source: can,
         submounts,
+        part,
         believed,
         data,
         confined,
@@ -179,8 +180,8 @@ impl Files {
             Self::Image(device) => device,
         };
         let source = image::open(device, &options.image)?;
-        let image = Some(source.image());
-        Ok(Opened { source: Arc::new(source), submounts: Submounts::Hide, image })
+        let (image, part) = (Some(source.image()), Some(source.part()));
+        Ok(Opened { source: Arc::new(source), submounts: Submounts::Hide, image, part })
     }
 }
 
@@ -192,6 +193,8 @@ pub(super) struct Opened {
     pub(super) submounts: Submounts,
     /// The image, if it is one.
     pub(super) image: Option<Arc<dyn Image>>,
+    /// Where in its file that is.
+    pub(super) part: Option<Part>,
 }
 
 /// Why the files of a source are out of reach for a process under Landlock.
@@ -231,7 +234,10 @@ pub(super) fn begin(options: &Options, path: &Path) -> Result<Begun, MountError>
     let writes = control::directory().into_iter().chain(options.owners.directory()).collect();
     let needs = Needs { source: Some(root), unreachable, reads, writes, signals: false };
     let source = owners::open(Arc::new(source), path, &options.owners)?;
-    Ok(Begun { files: Files::Host(Opened { source, submounts: shown, image: None }), needs })
+    Ok(Begun {
+        files: Files::Host(Opened { source, submounts: shown, image: None, part: None }),
+        needs,
+    })
 }
 
 /// Checks that what is above a source, if anything is, can hold its files.

@@ -11,9 +11,10 @@ use crate::cli::json;
 use crate::cli::parse::{Form, Live};
 use crate::cli::policy::{asker, spec};
 use crate::cli::settings::Settings;
-use crate::control::{self, ControlError, Facts, Said};
+use crate::control::{self, Bytes, ControlError, Facts, Said};
 use crate::mount::{self, IdMapped, ImageOptions, Submounts};
 use crate::policy::Spec;
+use crate::source::image::Part;
 use crate::sys::id_map::Line;
 use crate::sys::mountinfo;
 use crate::text::{escape, shown};
@@ -46,7 +47,7 @@ pub fn explain(request: &Live, out: &mut dyn Write) -> Result<(), Fault> {
         None
     } else {
         let spec = policy(&mount)?;
-        let root = root(&mount.source, &ImageOptions::default())?;
+        let root = root(&mount.source, &image(&mount))?;
         Some(answer(&spec, (&mount.source, &root), &request.paths, asker.as_ref())?)
     };
     let explained = Explained { flags, kernel, mount, files };
@@ -83,13 +84,15 @@ fn of_kernel(there: &IdMapped) -> Facts {
     };
     let options =
         there.maps.as_ref().map(|[users, groups]| [words('u', users), words('g', groups)].concat());
-    let policy = options.as_deref().and_then(|options| made(options, Path::new("/")).ok());
+    let none = ImageOptions::default();
+    let policy = options.as_deref().and_then(|options| made(options, Path::new("/"), none).ok());
     let elsewhere = || format!("{}:{}", there.mount.source.display(), there.mount.root.display());
     let itself = || Said::new("the kernel", "as in the source");
     Facts {
         version: 1,
         pid: None,
         source: there.source().unwrap_or_else(|| elsewhere().into()),
+        image: None,
         target: there.mount.point.clone(),
         engine: Said::new("kernel", "an idmapped mount, without a server"),
         beyond_kernel: None,
@@ -113,8 +116,14 @@ fn of_kernel(there: &IdMapped) -> Facts {
     }
 }
 
-fn made(options: &[String], source: &Path) -> Result<Spec, Fault> {
-    spec(&Settings::rewritten(options)?, source)
+fn made(options: &[String], source: &Path, image: ImageOptions) -> Result<Spec, Fault> {
+    spec(&Settings { image, ..Settings::rewritten(options)? }, source)
+}
+
+/// Returns where the image is that a mount shows: whatever way its server found it.
+fn image(mount: &Facts) -> ImageOptions {
+    let part = mount.image.map(|Bytes { offset, size }| Part { offset, size: Some(size) });
+    ImageOptions { part: part.unwrap_or_default(), ..ImageOptions::default() }
 }
 
 /// What is said of a source that is seen through its own mount alone.
@@ -137,7 +146,7 @@ fn policy(mount: &Facts) -> Result<Spec, Fault> {
     if mount.policy == UNTOLD {
         return Err(Fault::usage(format!("the policy of that mount is {UNTOLD}")));
     }
-    let spec = made(&mount.options, &mount.source)?;
+    let spec = made(&mount.options, &mount.source, image(mount))?;
     if spec.describe() == mount.policy {
         return Ok(spec);
     }
@@ -181,6 +190,9 @@ fn text(explained: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
     };
     line("mount point", &shown(&mount.target))?;
     line("source", &shown(&mount.source))?;
+    if let Some(Bytes { offset, size }) = mount.image {
+        line("image", &format!("{size} bytes of it, from byte {offset} on"))?;
+    }
     line("engine", &said(&mount.engine))?;
     if mount.pid.is_some() {
         line("engine=kernel", &said(kernel))?;

@@ -12,7 +12,7 @@ use super::cache::Cache;
 use super::dir::ImageDir;
 use super::file::ImageFile;
 use super::listing::Listing;
-use super::{Contents, Device, Image, Nid, eio};
+use super::{Contents, Device, Image, Nid, Part, eio};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
 use crate::attr::{Attr, FileKind, Name};
 use crate::error::{Errno, Error, Result};
@@ -86,6 +86,12 @@ impl ImageSource {
     /// Returns the image.
     pub fn image(&self) -> Arc<dyn Image> {
         Arc::clone(&self.inner.image)
+    }
+
+    /// Returns which bytes of its file it is.
+    pub fn part(&self) -> Part {
+        let device = &self.inner.device;
+        Part { offset: device.offset(), size: Some(device.length()) }
     }
 
     /// Reports whether the piece of a file that begins there is kept unpacked.

@@ -89,6 +89,47 @@ fn explain_says_what_a_mount_of_an_image_is() {
     });
 }
 
+/// An image somewhere in a file: its files, and the policy that it has the lists for, are
+/// those that the mount shows, however that was told where it is.
+#[test]
+fn explain_finds_an_image_where_its_mount_has_it() {
+    require!(Root, Fuse, Erofs, Partitions);
+    sandbox(|sandbox| {
+        let (tree, image) = (sandbox.dir("tree"), sandbox.path("image"));
+        let (part, disk) = (sandbox.path("part"), sandbox.path("disk"));
+        sh(&format!(
+            "cd {tree}; mkdir etc; echo daemon:x:90:90::/:/bin/sh >etc/passwd
+             echo daemon:x:90: >etc/group; echo hello >f; chown 90:90 f
+             PATH=$PATH:/usr/sbin; mkfs.erofs {image} . >/dev/null
+             (head -c 8192 /dev/zero; cat {image}; head -c 4096 /dev/zero) >{part}
+             truncate -s 16M {disk}; sgdisk -n 1:2048:8191 -t 1:8304 {disk} >/dev/null
+             dd if={image} of={disk} bs=1M seek=1 conv=notrunc status=none",
+            tree = str(&tree),
+            image = str(&image),
+            part = str(&part),
+            disk = str(&disk)
+        ));
+        let bytes = fs::metadata(&image).unwrap().len();
+        let by_name = ["--names", "disk=source", "--names", "view=host"];
+        let size = format!("offset=8192,size={bytes}");
+        for (file, place, said) in [
+            (&part, size.as_str(), format!("{bytes} bytes of it, from byte 8192 on")),
+            (&part, "offset=8K", format!("{} bytes of it, from byte 8192 on", bytes + 4096)),
+            (&disk, "partition=1", "3145728 bytes of it, from byte 1048576 on".to_owned()),
+            (&disk, "partition=root", "3145728 bytes of it, from byte 1048576 on".to_owned()),
+        ] {
+            let ours =
+                Ours::new(file, &sandbox.dir("mnt"), &[&by_name[..], &["-o", place]].concat());
+            let explained = || text(&finish(&["explain", "--mount", str(&ours.point), "f"]));
+            wait_for("a server that is known", || explained().contains("server:"));
+            let told = explained();
+            assert!(told.contains(&said), "{place}: {told}");
+            assert!(told.contains("disk uid 90 is shown as uid 1\n"), "{place}: {told}");
+            drop(ours);
+        }
+    });
+}
+
 #[test]
 fn check_tries_rules_on_an_image() {
     require!(Root, Squashfs, Erofs, Ext4Loop);
