@@ -135,10 +135,16 @@ impl Fs {
     ) -> Result<Option<Entry>> {
         let found = Name::new(entry.name).and_then(|name| {
             self.lets_look(open.number, name)?;
-            let look = || self.tree.with_room(|| self.source.lookup(&open.node, name));
-            let found = known.map_or_else(look, Ok)?;
+            let looked;
+            let found = match known.as_ref().or(entry.found) {
+                Some(found) => found,
+                None => {
+                    looked = self.tree.with_room(|| self.source.lookup(&open.node, name))?;
+                    &looked
+                }
+            };
             let seen = self.visible(open.number, name, found.attr)?;
-            Ok(self.entry_to(eyes, open.number, name, (&found, &seen)))
+            Ok(self.entry_to(eyes, open.number, name, (found, &seen)))
         });
         match found {
             Ok(file) => Ok(Some(file)),

@@ -278,6 +278,8 @@ pub struct DirEntry<'a> {
     pub kind: Option<FileKind>,
     /// Where a later read goes on after this entry.
     pub next: u64,
+    /// What a lookup of the name would find, where listing it has told that too.
+    pub found: Option<&'a Found>,
 }
 
 /// Inode flags and extended flags that ioctl(2) reads and sets.

@@ -90,7 +90,10 @@ impl Inode {
 fn pack(flags: u8, handle: Option<(i32, &[u8])>, name: &[u8]) -> Box<[u8]> {
     let handle = handle.filter(|(_, bytes)| bytes.len() <= HANDLE_MAX);
     let length = handle.map_or(0, |(_, bytes)| bytes.len().saturating_add(1));
-    let mut rest = Vec::with_capacity(length.saturating_add(name.len()).saturating_add(6));
+    // As many as there are going to be, for them not to move when they are boxed.
+    let form = if length == 0 { 0 } else { size_of::<i32>().saturating_add(length) };
+    let rest = [form, name.len()].into_iter().fold(1, usize::saturating_add);
+    let mut rest = Vec::with_capacity(rest.saturating_add(usize::from(length == 0)));
     rest.push(flags);
     rest.push(u8::try_from(length).unwrap_or(0));
     if let Some((kind, bytes)) = handle {

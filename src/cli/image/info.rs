@@ -88,15 +88,20 @@ fn facts(file: &Path, options: &ImageOptions) -> Result<Facts, String> {
     if file.is_dir() {
         return Err(directory(file));
     }
-    let opened = || -> Result<Arc<dyn Image>, ImageError> {
+    let opened = || -> Result<(Arc<Device>, Arc<dyn Image>), ImageError> {
         let device = Device::open(file, options.part)?;
         keep_nothing();
-        read(&Arc::new(locate(device, options)?))
+        let device = Arc::new(locate(device, options)?);
+        let image = read(&device)?;
+        Ok((device, image))
     };
-    let image = opened().map_err(|error| error.to_string())?;
+    let (device, image) = opened().map_err(|error| error.to_string())?;
     let About { format, features, codecs, block, used, files, label, uuid, acl, notes } =
         image.about().clone();
     let Survey { owners, all } = survey(&*image, LOOKING);
+    if !device.is_unchanged() {
+        return Err(format!("{}: it has changed meanwhile", shown(file)));
+    }
     Ok(Facts {
         format,
         features,

@@ -188,5 +188,5 @@ impl Rest {
 fn listed(entry: Dirent<'_>) -> DirEntry<'_> {
     // DT_* values are the S_IFMT bits of a mode, shifted.
     let kind = FileKind::from_mode(u32::from(entry.kind).wrapping_shl(12));
-    DirEntry { name: entry.name, ino: entry.ino, kind, next: entry.next }
+    DirEntry { name: entry.name, ino: entry.ino, kind, next: entry.next, found: None }
 }

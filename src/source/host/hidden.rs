@@ -74,8 +74,8 @@ impl Dir for Hidden {
     ) -> Result<()> {
         let kind = Some(FileKind::Directory);
         let entries = [
-            DirEntry { name: OsStr::new("."), ino: self.key.ino, kind, next: 1 },
-            DirEntry { name: OsStr::new(".."), ino: self.parent, kind, next: 2 },
+            DirEntry { name: OsStr::new("."), ino: self.key.ino, kind, next: 1, found: None },
+            DirEntry { name: OsStr::new(".."), ino: self.parent, kind, next: 2, found: None },
         ];
         for entry in entries.into_iter().filter(|entry| entry.next > offset) {
             if each(entry).is_break() {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::ImageError;
+use super::windows::Windows;
 use crate::error::{Error, Result};
 use crate::text::shown;
 
@@ -32,8 +33,9 @@ impl Part {
 
 /// A part of a file, read and never mapped: one that is cut short must not end us.
 ///
-/// Offsets are those of the part. Once the file has changed, nothing of it is read any
-/// more.
+/// Offsets are those of the part. Whether the file has changed costs as much to find out
+/// as to read of it, so whoever answers with what was read asks once, after all of it was:
+/// see [`Device::is_unchanged`]. Once that says no, nothing is read any more.
 #[derive(Debug)]
 pub struct Device {
     file: File,
@@ -42,6 +44,7 @@ pub struct Device {
     length: u64,
     state: State,
     changed: AtomicBool,
+    windows: Windows,
 }
 
 /// What of a file changes when somebody writes to it; nothing of a device does.
@@ -81,6 +84,7 @@ impl Device {
             length,
             state: State::of(&metadata),
             changed: AtomicBool::new(false),
+            windows: Windows::default(),
         })
     }
 
@@ -100,7 +104,8 @@ impl Device {
             Err(why) => return Err(ImageError::File { path, why }),
         };
         let changed = AtomicBool::new(self.changed.load(Ordering::Relaxed));
-        Ok(Self { file, path, offset, length, state: self.state, changed })
+        let windows = Windows::default();
+        Ok(Self { file, path, offset, length, state: self.state, changed, windows })
     }
 
     /// Returns the path that it was opened by.
@@ -122,25 +127,33 @@ impl Device {
     ///
     /// # Errors
     /// `EIO` beyond the end, where the file cannot be read, and for ever once it has
-    /// changed.
+    /// been seen to have changed.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let eio = super::eio();
         let length = u64::try_from(buf.len()).map_err(|_| eio)?;
         let end = offset.checked_add(length).filter(|end| *end <= self.length);
         let at = end.and(self.offset.checked_add(offset)).ok_or(eio)?;
-        let read = self.file.read_exact_at(buf, at);
-        // After the read: what was there before it is of no use.
-        if !self.is_unchanged() {
+        if self.changed.load(Ordering::Relaxed) {
             return Err(eio);
         }
-        read.map_err(|error| {
-            log::error!("{}: at {at}: {error}", shown(&self.path));
+        self.file.read_exact_at(buf, at).map_err(|error| {
+            if self.is_unchanged() {
+                log::error!("{}: at {at}: {error}", shown(&self.path));
+            }
             eio
         })
     }
 
-    /// Reports whether the file is still as it was when it was opened; says so once
-    /// when it is not.
+    /// Does the same for what is small, and likely to be followed by more from near there.
+    ///
+    /// # Errors
+    /// As [`Device::read`].
+    pub fn read_near(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.windows.read(offset, buf, self.length, &|at, buf| self.read(at, buf))
+    }
+
+    /// Reports whether the file is still as it was when it was opened, and so are all
+    /// bytes that were read before this is called; says so once when it is not.
     pub fn is_unchanged(&self) -> bool {
         if self.changed.load(Ordering::Relaxed) {
             return false;
@@ -211,10 +224,13 @@ mod tests {
         let device = Device::open(file.path(), Part::default()).unwrap();
         let mut buf = [0; 10];
         device.read(0, &mut buf).unwrap();
+        assert!(device.is_unchanged());
         file.as_file().set_len(50).unwrap();
+        assert!(!device.is_unchanged());
         assert!(device.read(0, &mut buf).unwrap_err().is(libc::EIO));
         file.as_file().set_len(100).unwrap();
         assert!(device.read(0, &mut buf).unwrap_err().is(libc::EIO));
+        assert!(!device.is_unchanged());
     }
 
     #[test]

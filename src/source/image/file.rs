@@ -54,10 +54,9 @@ impl ImageFile {
         }
         Ok(length)
     }
-}
 
-impl File for ImageFile {
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+    /// Reads up to the end of the file, whatever pieces that is in.
+    fn read_all(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let rest = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = rest.min(buf.len());
         let mut done: usize = 0;
@@ -69,6 +68,13 @@ impl File for ImageFile {
             }
             done = done.saturating_add(read);
         }
+        Ok(done)
+    }
+}
+
+impl File for ImageFile {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let done = self.inner.answer(|_| self.read_all(offset, buf))?;
         let end = offset.saturating_add(u64::try_from(done).map_err(|_| eio())?);
         if self.goes_on(offset, end) {
             self.inner.go_ahead(self.nid, &self.contents, end..self.size, &self.next);

@@ -25,6 +25,7 @@ pub mod squashfs;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -102,15 +102,16 @@ impl ImageSource {
 }
 
 impl Inner {
-    /// Fails once the image has changed: what is kept may be of another one.
-    fn unchanged(&self) -> Result<()> {
-        if self.device.is_unchanged() { Ok(()) } else { Err(eio()) }
+    /// Answers a request, once for all that is read for it: with nothing where the image has
+    /// changed. So all that was answered or is kept was read while it had not.
+    pub(super) fn answer<T>(&self, ask: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let answer = ask(self);
+        if self.device.is_unchanged() { answer } else { Err(eio()) }
     }
 
     /// Returns the attributes of a file.
     pub(super) fn attr(&self, nid: Nid) -> Result<Attr<Disk>> {
-        self.unchanged()?;
-        self.image.attr(nid)
+        self.answer(|inner| inner.image.attr(nid))
     }
 
     /// Returns locks, which nobody but callers of the mount can have.
@@ -125,7 +126,6 @@ impl Inner {
         contents: &Arc<dyn Contents>,
         range: &Range<u64>,
     ) -> Result<Arc<Vec<u8>>> {
-        self.unchanged()?;
         let length = range.end.checked_sub(range.start).filter(|length| *length <= MOST);
         let length = length.and_then(|length| usize::try_from(length).ok()).ok_or_else(eio)?;
         let size = |block: &Vec<u8>| u64::try_from(block.capacity()).unwrap_or(u64::MAX);
@@ -180,7 +180,6 @@ impl Inner {
     }
 
     fn listing(&self, dir: Nid) -> Result<Arc<Listing>> {
-        self.unchanged()?;
         let make = || match self.image.attr(dir)?.kind.is_dir() {
             true => Listing::new(self.image.list(dir)?),
             false => Err(Error::Os(Errno(libc::ENOTDIR))),
@@ -188,8 +187,8 @@ impl Inner {
         self.listings.get(dir, Listing::bytes, make)
     }
 
-    /// Describes a file; whoever asks has just seen that nothing has changed.
-    fn found(&self, nid: Nid) -> Result<Found> {
+    /// Describes a file.
+    pub(super) fn found(&self, nid: Nid) -> Result<Found> {
         let attr = self.image.attr(nid)?;
         // All names of a file have one number, and no two files have.
         let key = Key { volume: 0, ino: attr.ino, generation: nid.0 };
@@ -198,8 +197,7 @@ impl Inner {
     }
 
     fn value(&self, nid: Nid, name: &OsStr) -> Result<Option<Vec<u8>>> {
-        self.unchanged()?;
-        let all = self.image.xattrs(nid)?;
+        let all = self.answer(|inner| inner.image.xattrs(nid))?;
         Ok(all.into_iter().find(|(other, _)| other == name).map(|(_, value)| value))
     }
 }
@@ -225,15 +223,17 @@ impl Source for ImageSource {
     }
 
     fn root(&self) -> Result<(Node, Found)> {
-        self.inner.unchanged()?;
         let root = self.inner.image.root();
-        Ok((node(root), self.inner.found(root)?))
+        Ok((node(root), self.inner.answer(|inner| inner.found(root))?))
     }
 
     fn lookup(&self, dir: &Node, name: Name<'_>) -> Result<Found> {
-        let listing = self.inner.listing(nid(dir)?)?;
-        let line = listing.find(name.as_os_str().as_bytes());
-        self.inner.found(line.ok_or(Error::Os(Errno(libc::ENOENT)))?.nid)
+        let dir = nid(dir)?;
+        self.inner.answer(|inner| {
+            let listing = inner.listing(dir)?;
+            let line = listing.find(name.as_os_str().as_bytes());
+            inner.found(line.ok_or(Error::Os(Errno(libc::ENOENT)))?.nid)
+        })
     }
 
     fn reach(&self, dir: &Node, name: Name<'_>) -> Result<(Node, Found)> {
@@ -264,8 +264,8 @@ impl Source for ImageSource {
     }
 
     fn readlink(&self, node: &Node) -> Result<OsString> {
-        self.inner.unchanged()?;
-        self.inner.image.readlink(nid(node)?)
+        let nid = nid(node)?;
+        self.inner.answer(|inner| inner.image.readlink(nid))
     }
 
     fn create(&self, _dir: &Node, _name: Name<'_>, _new: &New<'_>) -> Result<Created> {
@@ -300,15 +300,16 @@ impl Source for ImageSource {
             return Err(read_only());
         }
         let nid = nid(node)?;
-        let attr = self.inner.attr(nid)?;
-        let contents = self.inner.image.open(nid)?;
-        Ok(Arc::new(ImageFile::new(Arc::clone(&self.inner), nid, attr.size, contents)))
+        let opened = |inner: &Inner| Ok((inner.image.attr(nid)?.size, inner.image.open(nid)?));
+        let (size, contents) = self.inner.answer(opened)?;
+        Ok(Arc::new(ImageFile::new(Arc::clone(&self.inner), nid, size, contents)))
     }
 
     fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>> {
         let nid = nid(node)?;
-        let ino = self.inner.attr(nid)?.ino;
-        Ok(Arc::new(ImageDir { listing: self.inner.listing(nid)?, ino }))
+        let opened = |inner: &Inner| Ok((inner.image.attr(nid)?.ino, inner.listing(nid)?));
+        let (ino, listing) = self.inner.answer(opened)?;
+        Ok(Arc::new(ImageDir { inner: Arc::clone(&self.inner), listing, ino }))
     }
 
     fn statfs(&self, _node: &Node) -> Result<Statfs> {
@@ -357,8 +358,8 @@ impl Source for ImageSource {
     }
 
     fn xattrs(&self, node: &Node) -> Result<Vec<OsString>> {
-        self.inner.unchanged()?;
-        let all = self.inner.image.xattrs(nid(node)?)?;
+        let nid = nid(node)?;
+        let all = self.inner.answer(|inner| inner.image.xattrs(nid))?;
         Ok(all.into_iter().map(|(name, _)| name).collect())
     }
 

@@ -1,18 +1,22 @@
 //! The source of an image, on an image that is made up.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Write as _;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::{About, Contents, Device, Entry, Image, ImageSource, Nid, Part};
 use crate::acl::AclKind;
 use crate::attr::{Attr, FileKind, Mode, Name, Time};
 use crate::error::{Errno, Error, Result};
 use crate::id::{Disk, Ids};
-use crate::source::{Dir, Lock, LockKind, NewKind, Node, Source, Statfs};
+use crate::source::{
+    Dir, DirEntry, File as SourceFile, Lock, LockKind, NewKind, Node, Source, Statfs,
+};
+use crate::sync::lock;
 
 /// How many bytes are packed together.
 const PIECE: u64 = 1000;
@@ -33,6 +37,19 @@ const LONG_PIECE: u64 = 100_000;
 struct Made {
     about: About,
     unpacked: Arc<AtomicUsize>,
+    late: Arc<Late>,
+}
+
+/// The file of an image that is to change while the next thing is read.
+#[derive(Debug, Default)]
+struct Late(Mutex<Option<File>>);
+
+impl Late {
+    fn is_over(&self) {
+        if let Some(file) = lock(&self.0).take() {
+            file.set_len(1).unwrap();
+        }
+    }
 }
 
 impl Made {
@@ -49,7 +66,7 @@ impl Made {
             acl: true,
             notes: Vec::new(),
         };
-        Self { about, unpacked: Arc::default() }
+        Self { about, unpacked: Arc::default(), late: Arc::default() }
     }
 }
 
@@ -63,6 +80,7 @@ impl Image for Made {
     }
 
     fn attr(&self, nid: Nid) -> Result<Attr<Disk>> {
+        self.late.is_over();
         let dir = nid == self.root();
         Ok(Attr {
             ino: nid.0 / 10,
@@ -83,6 +101,7 @@ impl Image for Made {
     }
 
     fn list(&self, _dir: Nid) -> Result<Vec<Entry>> {
+        self.late.is_over();
         let names = ["zz", "file", "aa"].into_iter().zip([200, 210, 220]);
         let entry = |(name, nid): (&str, u64)| Entry {
             name: name.into(),
@@ -94,10 +113,12 @@ impl Image for Made {
     }
 
     fn readlink(&self, _nid: Nid) -> Result<OsString> {
+        self.late.is_over();
         Ok("target".into())
     }
 
     fn xattrs(&self, _nid: Nid) -> Result<Vec<(OsString, Vec<u8>)>> {
+        self.late.is_over();
         let acl = [2, 0, 0, 0].to_vec();
         Ok(vec![("user.a".into(), b"value".to_vec()), (AclKind::Access.xattr().into(), acl)])
     }
@@ -105,7 +126,8 @@ impl Image for Made {
     fn open(&self, nid: Nid) -> Result<Box<dyn Contents>> {
         let (size, piece) = if nid == LONG { (LONG_SIZE, LONG_PIECE) } else { (SIZE, PIECE) };
         let (broken, unpacked) = (nid == Nid(200), Arc::clone(&self.unpacked));
-        Ok(Box::new(Pieces { size, piece, broken, unpacked }))
+        let late = Arc::clone(&self.late);
+        Ok(Box::new(Pieces { size, piece, broken, unpacked, late }))
     }
 
     fn statfs(&self) -> Statfs {
@@ -128,6 +150,7 @@ struct Pieces {
     piece: u64,
     broken: bool,
     unpacked: Arc<AtomicUsize>,
+    late: Arc<Late>,
 }
 
 /// Returns the byte at an offset.
@@ -137,6 +160,7 @@ fn byte(offset: u64) -> u8 {
 
 impl Contents for Pieces {
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.late.is_over();
         let most = usize::try_from(PLAIN - offset).unwrap().min(buf.len());
         for (to, at) in buf[..most].iter_mut().zip(offset..) {
             *to = byte(at);
@@ -151,6 +175,7 @@ impl Contents for Pieces {
     }
 
     fn unpack(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        self.late.is_over();
         self.unpacked.fetch_add(1, Ordering::Relaxed);
         if self.broken {
             return Err(Error::Os(Errno(libc::EIO)));
@@ -165,12 +190,17 @@ fn source() -> (ImageSource, tempfile::NamedTempFile, Arc<AtomicUsize>) {
 }
 
 fn source_with(cache: u64) -> (ImageSource, tempfile::NamedTempFile, Arc<AtomicUsize>) {
+    let image = Made::new();
+    let unpacked = Arc::clone(&image.unpacked);
+    let (source, file) = source_of(image, cache);
+    (source, file, unpacked)
+}
+
+fn source_of(image: Made, cache: u64) -> (ImageSource, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"image").unwrap();
     let device = Device::open(file.path(), Part::default()).unwrap();
-    let image = Made::new();
-    let unpacked = Arc::clone(&image.unpacked);
-    (ImageSource::new(Arc::new(image), Arc::new(device), cache), file, unpacked)
+    (ImageSource::new(Arc::new(image), Arc::new(device), cache), file)
 }
 
 fn reach(source: &ImageSource, name: &str) -> Node {
@@ -241,6 +271,24 @@ fn names_come_in_the_order_of_the_image_from_any_of_them() {
     for (index, (_, next)) in all.iter().enumerate() {
         assert_eq!(names(&*dir, *next), all[index + 1..]);
     }
+}
+
+#[test]
+fn a_listing_has_the_files_that_a_lookup_finds() {
+    let (source, _file, _) = source();
+    let (root, _) = source.root().unwrap();
+    let mut seen = 0;
+    let each = &mut |entry: DirEntry<'_>| {
+        if let Some(found) = entry.found {
+            let lookup = source.lookup(&root, Name::new(entry.name).unwrap()).unwrap();
+            let same = (&found.key, &found.handle, found.attr);
+            assert_eq!(same, (&lookup.key, &lookup.handle, lookup.attr));
+            seen += 1;
+        }
+        ControlFlow::Continue(())
+    };
+    source.opendir(&root).unwrap().read(0, each).unwrap();
+    assert_eq!(seen, 3);
 }
 
 fn names(dir: &dyn Dir, offset: u64) -> Vec<(String, u64)> {
@@ -335,5 +383,45 @@ fn nothing_is_shown_any_more_once_the_image_has_changed() {
         source.xattrs(&node).unwrap_err(),
     ] {
         assert!(error.is(libc::EIO), "{error}");
+    }
+}
+
+#[test]
+fn nothing_is_shown_that_was_read_as_the_image_changed() {
+    type Ask = fn(&ImageSource, &(Node, Node, Arc<dyn SourceFile>, Arc<dyn Dir>)) -> Option<Error>;
+    let all: [(&str, Ask); 10] = [
+        ("root", |source, _| source.root().err()),
+        ("lookup", |source, (root, ..)| {
+            source.lookup(root, Name::new(OsStr::new("aa")).unwrap()).err()
+        }),
+        ("getattr", |source, (_, node, ..)| source.getattr(node).err()),
+        ("readlink", |source, (_, node, ..)| source.readlink(node).err()),
+        ("xattrs", |source, (_, node, ..)| source.xattrs(node).err()),
+        ("acl", |source, (_, node, ..)| source.acl(node, AclKind::Access).err()),
+        ("open", |source, (_, node, ..)| source.open(node, libc::O_RDONLY).err()),
+        ("opendir", |source, (root, ..)| source.opendir(root).err()),
+        ("read", |_, (.., file, _)| file.read(0, &mut [0; 100]).err()),
+        ("readdir", |_, (.., dir)| {
+            let each = &mut |entry: DirEntry<'_>| {
+                assert!(matches!(entry.name.as_encoded_bytes(), b"." | b".."), "{entry:?}");
+                ControlFlow::Continue(())
+            };
+            dir.read(0, each).err()
+        }),
+    ];
+    for (what, ask) in all {
+        let image = Made::new();
+        let late = Arc::clone(&image.late);
+        let (source, file) = source_of(image, 1 << 20);
+        let (root, node) = (source.root().unwrap().0, reach(&source, "file"));
+        let open = source.open(&node, libc::O_RDONLY).unwrap();
+        let dir = source.opendir(&root).unwrap();
+        let known = (root, node, open, dir);
+        *lock(&late.0) = Some(file.reopen().unwrap());
+        // What is kept is no more than what is read to be shown then.
+        for _ in 0..2 {
+            assert!(ask(&source, &known).is_some_and(|error| error.is(libc::EIO)), "{what}");
+        }
+        assert!(lock(&late.0).is_none(), "{what} reads nothing");
     }
 }

@@ -271,7 +271,8 @@ impl Dir for MemoryDir {
             };
             offset = last.next;
             for Line { name, ino, kind, next } in &lines {
-                let entry = DirEntry { name, ino: *ino, kind: Some(*kind), next: *next };
+                let entry =
+                    DirEntry { name, ino: *ino, kind: Some(*kind), next: *next, found: None };
                 if each(entry).is_break() {
                     return Ok(());
                 }

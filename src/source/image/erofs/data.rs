@@ -65,14 +65,17 @@ impl Volume {
     /// Reads the inode of a number.
     pub fn inode(&self, nid: u64) -> Result<Inode> {
         let (space, at) = Inode::place(nid, &self.sup)?;
-        let bytes = self.some(space, at, inode::LENGTH)?;
-        Inode::parse(&bytes, nid, &self.sup)
+        let mut bytes = [0; inode::LENGTH];
+        let length = self.rest(space, at)?.min(count(bytes.len()));
+        let bytes = bytes.get_mut(..index(length)?).ok_or_else(eio)?;
+        self.metadata(space, at, bytes)?;
+        Inode::parse(bytes, nid, &self.sup)
     }
 
     /// Fills a buffer with metadata.
     pub fn metadata(&self, space: Space, at: u64, buf: &mut [u8]) -> Result<()> {
         match space {
-            Space::Device => self.device.read(at, buf),
+            Space::Device => self.device.read_near(at, buf),
             Space::Metabox => self.metabox.as_ref().ok_or_else(eio)?.read(self, at, buf),
         }
     }
@@ -86,16 +89,13 @@ impl Volume {
         }
     }
 
-    /// Returns metadata, less of it where the space ends.
-    fn some(&self, space: Space, at: u64, most: usize) -> Result<Vec<u8>> {
+    /// Returns how much metadata there is from an offset on; it is there at all.
+    fn rest(&self, space: Space, at: u64) -> Result<u64> {
         let end = match space {
             Space::Device => self.device.length(),
             Space::Metabox => self.metabox.as_ref().ok_or_else(eio)?.data.size,
         };
-        let rest = end.checked_sub(at).filter(|rest| *rest > 0).ok_or_else(eio)?;
-        let mut bytes = vec![0; index(rest.min(count(most)))?];
-        self.metadata(space, at, &mut bytes)?;
-        Ok(bytes)
+        end.checked_sub(at).filter(|rest| *rest > 0).ok_or_else(eio)
     }
 
     /// Reports whether a file may be so long that all of it is to be held in memory.
@@ -432,5 +432,10 @@ impl Chunks {
 
 /// Returns what reads pages of metadata.
 fn source(volume: &Volume, space: Space) -> impl Fn(u64) -> Result<Vec<u8>> {
-    move |page| volume.some(space, mul(page, PAGE)?, index(PAGE)?)
+    move |page| {
+        let at = mul(page, PAGE)?;
+        let mut bytes = vec![0; index(volume.rest(space, at)?.min(PAGE))?];
+        volume.metadata(space, at, &mut bytes)?;
+        Ok(bytes)
+    }
 }

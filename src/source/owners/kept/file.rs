@@ -167,7 +167,12 @@ impl Dir for KeptDir {
             }
             // A regular file may stand for another kind, which takes a look at it.
             let kind = entry.kind.filter(|kind| *kind != FileKind::Regular);
-            each(DirEntry { ino: self.inner.aliases.shown_number(entry.ino), kind, ..entry })
+            each(DirEntry {
+                ino: self.inner.aliases.shown_number(entry.ino),
+                kind,
+                found: None,
+                ..entry
+            })
         })
     }
 
