@@ -5,7 +5,7 @@ use super::{Device, ImageError};
 /// A format that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// ext4, told from ext2 and ext3 by its reader.
+    /// ext4, and ext2 and ext3, which its reader tells from it.
     Ext4,
     /// squashfs of any version, the reader knows 4.
     Squashfs,

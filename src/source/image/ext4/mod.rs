@@ -5,6 +5,7 @@
 mod attr;
 mod contents;
 mod dir;
+mod indirect;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -201,8 +202,7 @@ impl Volume {
     fn map(&self, file: &Found, logical: u64) -> Result<(Option<u64>, u64)> {
         let failed = |error: fs_ext4::Error| self.failed(file.ino, &error);
         if !file.inode.has_extents() {
-            let block = self.fs.map_inode_logical(&file.inode, logical).map_err(failed)?;
-            return Ok((block, 1));
+            return indirect::map(self, file, logical);
         }
         let verify = ExtentVerifyCtx {
             ino: file.ino,
@@ -297,7 +297,7 @@ impl Volume {
         let free = free.fold(own, u32::saturating_add);
         let label = superblock.volume_name.trim_end_matches('\0');
         About {
-            format: FORMAT,
+            format: self.features.generation(),
             features: self.features.names(),
             codecs: Vec::new(),
             block: self.block(),

@@ -76,7 +76,6 @@ const KNOWN: u32 = 0x1_e7d6;
 
 pub(super) const NEEDS_RECOVERY: u32 = 0x4;
 const JOURNAL_DEV: u32 = 0x8;
-const EXTENT: u32 = 0x40;
 const WIDE: u32 = 0x80;
 pub(super) const LARGE_DIR: u32 = 0x4000;
 pub(super) const ENCRYPT: u32 = 0x1_0000;
@@ -90,6 +89,10 @@ pub(super) const VERITY: u32 = 0x8000;
 const HAS_JOURNAL: u32 = 0x4;
 pub(super) const DIR_INDEX: u32 = 0x20;
 const FAST_COMMIT: u32 = 0x400;
+
+/// The features that ext2 and ext3 had, of those that keep files in a way of their own and
+/// those that must be known to write.
+const OLD: (u32, u32) = (0x16, 0x7);
 
 /// The largest blocks that are read, as the power of two over 1024 bytes.
 const LARGEST: u32 = 5;
@@ -110,6 +113,18 @@ impl Features {
     pub fn of(superblock: &[u8]) -> Self {
         let [compat, incompat, ro_compat] = [0x5c, 0x60, 0x64].map(|at| le32(superblock, at));
         Self { compat, incompat, ro_compat }
+    }
+
+    /// Returns the oldest file system that has them all.
+    pub const fn generation(self) -> &'static str {
+        let (incompat, ro_compat) = OLD;
+        if self.incompat & !incompat != 0 || self.ro_compat & !ro_compat != 0 {
+            FORMAT
+        } else if self.compat & HAS_JOURNAL != 0 {
+            "ext3"
+        } else {
+            "ext2"
+        }
     }
 
     /// Returns their names.
@@ -171,11 +186,6 @@ fn refusal(superblock: &[u8]) -> Option<(String, &'static str)> {
     let (journal, device) = (le32(superblock, 0xe0), le32(superblock, 0xe4));
     if has(JOURNAL_DEV) {
         Some((name(JOURNAL_DEV), "this is the journal of another file system: give that one"))
-    } else if !has(EXTENT) {
-        let generation = if compat & HAS_JOURNAL == 0 { "ext2" } else { "ext3" };
-        let way = "make it anew with mke2fs -t ext4 -d, or have the kernel mount it as root \
-                   (--engine kernel)";
-        Some((format!("no extents ({generation})"), way))
     } else if has(CASEFOLD) {
         Some((
             name(CASEFOLD),
