@@ -19,7 +19,21 @@ impl Fs {
     pub fn getlk(&self, request: &LockRequest) -> Result<Option<Lock>> {
         let open = self.opens.get(request.handle)?;
         let owner = self.opens.owner(open.number, request.owner).unwrap_or_default();
-        self.tree.with_room(|| owner.test(&open, &request.lock))
+        let found = self.tree.with_room(|| owner.test(&open, &request.lock))?;
+        Ok(found.map(|found| Lock { pid: self.holder(open.number, request, &found), ..found }))
+    }
+
+    /// Returns the process that holds a lock which was found in the way.
+    ///
+    /// The host names those of its own processes; ours it takes for locks of
+    /// open files, which are nobody's.
+    fn holder(&self, number: u64, request: &LockRequest, found: &Lock) -> u32 {
+        if found.pid != 0 {
+            return found.pid;
+        }
+        let byte = found.start.max(request.lock.start);
+        let others = self.opens.other_owners(number, request.owner);
+        others.iter().find_map(|owner| owner.holder(found.kind, byte)).unwrap_or_default()
     }
 
     /// Sets or removes a lock; with `wait`, `done` is called when it is had,

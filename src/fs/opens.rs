@@ -276,6 +276,12 @@ impl Opens {
         self.inodes(number).get(&number)?.owners.get(owner)
     }
 
+    /// Returns the lock owners of an inode but one.
+    pub(super) fn other_owners(&self, number: u64, owner: u64) -> Vec<Arc<Owner>> {
+        let inodes = self.inodes(number);
+        inodes.get(&number).map(|inode| inode.owners.others(owner)).unwrap_or_default()
+    }
+
     /// Returns a lock owner of an inode, which acts through this handle.
     pub(super) fn owner_through(&self, number: u64, owner: u64, handle: u64) -> Arc<Owner> {
         self.inodes(number).entry(number).or_default().owners.through(owner, handle)

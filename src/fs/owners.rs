@@ -39,6 +39,12 @@ impl Owners {
         self.known.get(&owner).map(|known| Arc::clone(&known.owner))
     }
 
+    /// Returns all owners but this one.
+    pub(super) fn others(&self, owner: u64) -> Vec<Arc<Owner>> {
+        let others = self.known.iter().filter(|&(&other, _)| other != owner);
+        others.map(|(_, known)| Arc::clone(&known.owner)).collect()
+    }
+
     /// Returns an owner, made if need be, which acts through this handle.
     pub(super) fn through(&mut self, owner: u64, handle: u64) -> Arc<Owner> {
         let known = self
@@ -166,6 +172,14 @@ impl Owner {
             Some(held) => held.locks.test(wanted),
             None => open.file.locks()?.test(wanted),
         }
+    }
+
+    /// Returns the process that has set the lock of this kind on a byte, if the
+    /// owner holds one.
+    pub(super) fn holder(&self, kind: LockKind, byte: u64) -> Option<u32> {
+        let held = lock(&self.held);
+        let holds = |range: &&Lock| range.kind == kind && range.start <= byte && byte <= range.end;
+        held.as_ref()?.ranges.0.iter().find(holds).map(|range| range.pid)
     }
 }
 

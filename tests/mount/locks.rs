@@ -181,6 +181,28 @@ fn a_waiting_process_can_be_killed() {
 }
 
 #[test]
+fn a_lock_in_the_way_names_its_process() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        let told = sandbox.path("told");
+        let held_by = |path: &Path| {
+            let found = raw::lock(open(path).as_fd(), libc::F_GETLK, libc::F_RDLCK, 5, 1).unwrap();
+            (i32::from(found.l_type), found.l_pid)
+        };
+        for through in [ours.at("f"), source.join("f")] {
+            fs::write(source.join("f"), "0123456789").unwrap();
+            let pid = holder(&through, libc::F_SETLK, &told);
+            wait_for("a lock", || told.exists());
+            assert_eq!(held_by(&ours.at("f")), (libc::F_WRLCK, pid.as_raw()), "{through:?}");
+            end(pid);
+            wait_for("no lock", || held_by(&ours.at("f")).0 == libc::F_UNLCK);
+            fs::remove_file(&told).unwrap();
+        }
+    });
+}
+
+#[test]
 fn close_of_any_descriptor_drops_posix_locks() {
     require!(Root, Fuse);
     sandbox(|sandbox| {

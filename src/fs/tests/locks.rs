@@ -16,8 +16,9 @@ fn range(kind: LockKind, start: u64, end: u64) -> Lock {
 }
 
 fn request(handle: u64, owner: u64, kind: LockKind, start: u64, end: u64) -> LockRequest {
-    let by = Caller { pid: u32::try_from(owner).unwrap(), ..caller(1, 1) };
-    LockRequest { caller: by, handle, owner, lock: range(kind, start, end) }
+    let pid = u32::try_from(owner).unwrap();
+    let lock = Lock { pid, ..range(kind, start, end) };
+    LockRequest { caller: Caller { pid, ..caller(1, 1) }, handle, owner, lock }
 }
 
 fn set(fs: &Fs, request: LockRequest) -> Result<()> {
@@ -124,6 +125,25 @@ fn one_description_holds_all_locks_of_an_owner() {
     set(fs, request(o.write, ALICE, Unlock, 0, 99)).unwrap();
     set(fs, request(o.read, ALICE, Shared, 20, 29)).unwrap();
     assert_eq!(seen(&o, 20, 29), Some(Shared));
+}
+
+#[test]
+fn a_lock_in_the_way_names_the_process_that_has_set_it() {
+    let o = opened();
+    let fs = &o.world.fs;
+    set(fs, request(o.both, ALICE, Exclusive, 0, 9)).unwrap();
+    set(fs, request(o.both, ALICE, Shared, 20, 29)).unwrap();
+    set(fs, request(o.both, BOB, Shared, 20, 39)).unwrap();
+    let holder = |owner: u64, start| {
+        let found = fs.getlk(&request(o.both, owner, Exclusive, start, start)).unwrap();
+        found.map(|lock| u64::from(lock.pid))
+    };
+    assert_eq!(holder(33, 5), Some(ALICE));
+    assert_eq!(holder(33, 35), Some(BOB));
+    assert_eq!((holder(ALICE, 25), holder(BOB, 25)), (Some(BOB), Some(ALICE)));
+    assert_eq!(holder(ALICE, 5), None);
+    set(fs, request(o.both, ALICE, Unlock, 0, 99)).unwrap();
+    assert_eq!(holder(33, 25), Some(BOB));
 }
 
 #[test]
