@@ -2,23 +2,7 @@
 
 use super::error::MountError;
 use super::options::{Atime, Flags};
-
-/// What to set and what to clear of a mount: `MOUNT_ATTR_*` bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Attributes {
-    pub(super) set: u64,
-    pub(super) clear: u64,
-}
-
-impl Attributes {
-    const fn bit(&mut self, bit: u64, on: Option<bool>) {
-        match on {
-            Some(true) => self.set |= bit,
-            Some(false) => self.clear |= bit,
-            None => {}
-        }
-    }
-}
+pub(super) use crate::sys::mount::Attributes;
 
 impl Flags {
     /// Returns the flags with the defaults in place of what was not given.
@@ -37,11 +21,20 @@ impl Flags {
     pub(super) fn attributes(self) -> Attributes {
         let not = |on: Option<bool>| on.map(|on| !on);
         let mut attributes = Attributes::default();
-        attributes.bit(libc::MOUNT_ATTR_RDONLY, self.read_only);
-        attributes.bit(libc::MOUNT_ATTR_NOSUID, not(self.suid));
-        attributes.bit(libc::MOUNT_ATTR_NODEV, not(self.dev));
-        attributes.bit(libc::MOUNT_ATTR_NOEXEC, not(self.exec));
-        attributes.bit(libc::MOUNT_ATTR_NODIRATIME, not(self.diratime));
+        let bits = [
+            (libc::MOUNT_ATTR_RDONLY, self.read_only),
+            (libc::MOUNT_ATTR_NOSUID, not(self.suid)),
+            (libc::MOUNT_ATTR_NODEV, not(self.dev)),
+            (libc::MOUNT_ATTR_NOEXEC, not(self.exec)),
+            (libc::MOUNT_ATTR_NODIRATIME, not(self.diratime)),
+        ];
+        for (bit, on) in bits {
+            match on {
+                Some(true) => attributes.set |= bit,
+                Some(false) => attributes.clear |= bit,
+                None => {}
+            }
+        }
         if let Some(atime) = self.atime {
             // The three are values of one field, which is cleared as a whole.
             attributes.clear |= libc::MOUNT_ATTR__ATIME;
@@ -52,6 +45,13 @@ impl Flags {
             };
         }
         attributes
+    }
+
+    /// Returns what to change of the server's copy of the source's mount, where access
+    /// times change when something is read: by a read-only mount none do.
+    pub(super) fn access_times(self) -> Attributes {
+        let atime = if self.read_only == Some(true) { Some(Atime::Never) } else { self.atime };
+        Self { atime, diratime: self.diratime, ..Self::default() }.attributes()
     }
 
     /// Returns the words that fusermount3 takes for them.
@@ -102,6 +102,21 @@ mod tests {
         assert_eq!(set, ro | noexec | noatime);
         let (nosuid, nodev) = (libc::MOUNT_ATTR_NOSUID, libc::MOUNT_ATTR_NODEV);
         assert_eq!(clear, nosuid | nodev | libc::MOUNT_ATTR__ATIME);
+    }
+
+    #[test]
+    fn access_times_of_the_source_change_as_was_said() {
+        let (given, never) = (Flags::default(), libc::MOUNT_ATTR_NOATIME);
+        let clear = libc::MOUNT_ATTR__ATIME;
+        for (flags, set, clear) in [
+            (Flags { suid: Some(true), read_only: Some(false), ..given }, 0, 0),
+            (Flags { atime: Some(Atime::Never), ..given }, never, clear),
+            (Flags { atime: Some(Atime::Strict), ..given }, libc::MOUNT_ATTR_STRICTATIME, clear),
+            (Flags { read_only: Some(true), atime: Some(Atime::Strict), ..given }, never, clear),
+            (Flags { diratime: Some(false), ..given }, libc::MOUNT_ATTR_NODIRATIME, 0),
+        ] {
+            assert_eq!(flags.access_times(), Attributes { set, clear }, "{flags:?}");
+        }
     }
 
     #[test]

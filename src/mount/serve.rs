@@ -216,7 +216,11 @@ pub(super) fn begin(options: &Options, path: &Path) -> Result<Begun, MountError>
     }
     let submounts = options.submounts;
     let staging = !options.owners.is_native();
-    let source = Host::open(path, &HostOptions { submounts, staging })?;
+    let attributes = options.flags.access_times();
+    let source = Host::open(path, &HostOptions { submounts, staging, attributes })?;
+    if !source.obeys() {
+        log::warn!("access times change as the host has it: this user may not say otherwise");
+    }
     source.clean_staging();
     let shown = source.submounts();
     if submounts != shown && options.owners.is_native() {

@@ -162,6 +162,26 @@ pub fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     Ok(Errno::result(done).map(drop)?)
 }
 
+/// What to set and what to clear of a mount: `MOUNT_ATTR_*` flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Those that it gets.
+    pub set: u64,
+    /// Those that it loses.
+    pub clear: u64,
+}
+
+/// Changes the attributes of mounts that are attached nowhere, one and all below it.
+///
+/// # Errors
+/// As mount_setattr(2): `EPERM` for flags that are locked, as in a user namespace
+/// all are that it has found; then none of them has changed.
+pub fn change_tree(tree: BorrowedFd<'_>, attributes: Attributes) -> io::Result<()> {
+    let Attributes { set, clear } = attributes;
+    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    mount_setattr(tree, Path::new(""), libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, &attr)
+}
+
 /// Changes the attributes of the mount at a path, and of none below it:
 /// `MOUNT_ATTR_*` flags.
 ///

@@ -424,3 +424,38 @@ fn attributes_of_users_are_kept_as_they_are() {
         assert!(!refused.status.success());
     });
 }
+
+/// As on the model, where the flags of the mount decide.
+#[test]
+fn access_times_change_when_the_mount_says() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 32);
+        let names = ["f", "d", "l"];
+        fs::write(image.root.join("f"), "x").unwrap();
+        fs::create_dir(image.root.join("d")).unwrap();
+        std::os::unix::fs::symlink("f", image.root.join("l")).unwrap();
+        let atimes = || names.map(|n| image.root.join(n).symlink_metadata().unwrap().atime());
+        for (args, moved) in [
+            (&["--relatime"][..], [true; 3]),
+            (&["--noatime"], [false; 3]),
+            (&["--noatime", "--passthrough", "off"], [false; 3]),
+            (&["--noatime", "--passthrough", "off", "--cache", "exclusive"], [false; 3]),
+            (&["--relatime", "--nodiratime"], [true, false, true]),
+            (&["--ro"], [false; 3]),
+        ] {
+            sh(&format!("cd {} && touch -h -a -d @1000 f d l", str(&image.root)));
+            let ours = Ours::new(&image.root, &sandbox.dir("mnt"), args);
+            fs::read(ours.at("f")).unwrap();
+            assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 0);
+            fs::read_link(ours.at("l")).unwrap();
+            let seen = || atimes().map(|atime| atime != 1000);
+            assert!(
+                holds_within(Duration::from_secs(2), || seen() == moved),
+                "{args:?} {:?}",
+                seen()
+            );
+            assert_eq!(ours.unmount(), Some(0));
+        }
+    });
+}

@@ -46,7 +46,7 @@ use crate::source::{Facts, Rights};
 use crate::sys::cred::{Credentials, SetId, Who, may_open_handles};
 use crate::sys::procfs::Procfs;
 use crate::sys::stat::{Stat, stat};
-use crate::sys::{mount, xattr as sys_xattr};
+use crate::sys::{mount, mount::Attributes, xattr as sys_xattr};
 use crate::text::{plain, shown};
 
 use reserve::Exchanges;
@@ -72,6 +72,9 @@ pub struct HostOptions {
     /// where that takes a directory, it is `.idmapfs` in the root, a name which is
     /// then not shown.
     pub staging: bool,
+    /// What is changed of the server's own copy of the mount, if it can make one: when
+    /// access times change.
+    pub attributes: Attributes,
 }
 
 /// Why a directory cannot be a source.
@@ -120,6 +123,8 @@ pub struct Host {
     submounts: Submounts,
     /// Whether other mounts are shown below the directory.
     spans: bool,
+    /// Whether the attributes are in force that were asked for.
+    obeys: bool,
     volumes: Volumes,
     exchanges: Exchanges,
     staging: Option<Staging>,
@@ -146,11 +151,13 @@ impl Host {
         let named = |errno| error_of(path, errno);
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = openat(AT_FDCWD, path, flags, NixMode::empty()).map_err(named)?;
-        let (root, submounts) = match private_copy(dir.as_fd()) {
-            Some(copy) => (copy, options.submounts),
+        let (root, submounts, copied) = match private_copy(dir.as_fd()) {
+            Some(copy) => (copy, options.submounts, true),
             // Without a copy, whatever is mounted later would show.
-            None => (dir, Submounts::Hide),
+            None => (dir, Submounts::Hide, false),
         };
+        let obeys = options.attributes == Attributes::default()
+            || copied && mount::change_tree(root.as_fd(), options.attributes).is_ok();
         let root_stat = stat(root.as_fd(), OsStr::new("")).map_err(named)?;
         if root_stat.mount == 0 {
             return Err(HostError::Kernel);
@@ -172,7 +179,18 @@ impl Host {
         let staging = options.staging.then(|| Staging::new(key));
         let (exchanges, mount) = (Exchanges::default(), root_stat.mount);
         let spans = submounts == Submounts::Follow && mounts::has_some(path);
-        Ok(Self { context, root, mount, submounts, spans, volumes, exchanges, staging, facts })
+        Ok(Self {
+            context,
+            root,
+            mount,
+            submounts,
+            spans,
+            obeys,
+            volumes,
+            exchanges,
+            staging,
+            facts,
+        })
     }
 
     /// Returns the directory that everything is reached from.
@@ -192,6 +210,12 @@ impl Host {
     /// the server cannot copy the mounts.
     pub const fn submounts(&self) -> Submounts {
         self.submounts
+    }
+
+    /// Reports whether access times change when it was asked for, which takes a copy
+    /// of the mount whose flags are not locked.
+    pub const fn obeys(&self) -> bool {
+        self.obeys
     }
 }
 

@@ -23,7 +23,7 @@ fn nested() -> Fixture {
 }
 
 fn open(fixture: &Fixture, submounts: Submounts) -> Host {
-    Host::open(&fixture.path(), &HostOptions { submounts, staging: false }).unwrap()
+    Host::open(&fixture.path(), &HostOptions { submounts, ..HostOptions::default() }).unwrap()
 }
 
 fn names(host: &Host, node: &Node) -> Vec<OsString> {
