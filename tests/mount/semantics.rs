@@ -73,6 +73,43 @@ fn birth_times_are_not_shown() {
 }
 
 #[test]
+fn flags_are_not_shown_by_statx() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 16);
+        let disk = image.root.join("f");
+        let file = open(&disk);
+        raw::set_flags(file.as_fd(), 0x20).expect("chattr +a");
+        let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &MAP);
+        let append = libc::STATX_ATTR_APPEND as u64;
+        let shown = |path: &Path| raw::statx(Ok(path)).unwrap().stx_attributes & append != 0;
+        assert!(shown(&disk));
+        assert!(!shown(&ours.at("f")));
+        raw::set_flags(file.as_fd(), 0).unwrap();
+    });
+}
+
+#[test]
+fn handles_do_not_outlive_what_the_kernel_knows() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 16);
+        fs::write(image.root.join("f"), "x").unwrap();
+        let point = sandbox.dir("mnt");
+        let opened = |handle| {
+            let root = File::open(&point).unwrap().into();
+            raw::open_handle(&root, handle).map(drop)
+        };
+        let ours = Ours::new(&image.root, &point, &MAP);
+        let handle = raw::handle(&ours.at("f")).unwrap();
+        assert_eq!(opened(&handle), Ok(()));
+        ours.unmount();
+        let _again = Ours::new(&image.root, &point, &MAP);
+        assert_eq!(opened(&handle), Err(libc::ESTALE));
+    });
+}
+
+#[test]
 fn room_is_made_and_given_back_but_not_moved() {
     require!(Root, Fuse, Ext4Loop);
     sandbox(|sandbox| {
