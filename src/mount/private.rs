@@ -3,8 +3,10 @@
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use nix::unistd::{Gid, Uid};
 
@@ -98,7 +100,15 @@ pub struct Ready {
 pub fn source(options: &Options) -> Result<Ready, MountError> {
     callers(options)?;
     let asking = asking::start().map_err(MountError::doing("fork"))?;
-    let Begun { files, needs } = begin(options, &options.source)?;
+    // A thread that has acted on a source never becomes a command: its umask and
+    // securebits would go along.
+    let Begun { files, needs } = thread::scope(|scope| {
+        let begun = thread::Builder::new()
+            .name("source".to_owned())
+            .spawn_scoped(scope, || begin(options, &options.source))
+            .map_err(MountError::doing("thread"))?;
+        begun.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })?;
     // It passes signals on to the command.
     Ok(Ready { files, needs: Needs { signals: true, ..needs }, asking })
 }

@@ -73,6 +73,23 @@ fn run_as_root_shows_its_own_mount_and_leaves_nothing() {
     });
 }
 
+/// With `no_setuid_fixup` who gives up root by setuid(2) would keep its capabilities.
+#[test]
+fn run_leaves_the_command_its_umask_and_its_privilege() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 16);
+        let script = "umask; grep ^Cap /proc/self/status; setpriv --dump | grep Securebits";
+        let natively = crate::support::sh(script);
+        let state = format!("--owners-dir={}", str(&sandbox.path("state")));
+        for owners in [&[][..], &["--owners=xattr"], &["--owners=db", &state]] {
+            let command = [str(&image.root), "--", "sh", "-euc", script];
+            let done = finish(&[&["run"][..], owners, &command].concat());
+            assert_eq!(said(&done), natively, "{owners:?}");
+        }
+    });
+}
+
 #[test]
 fn run_passes_signals_and_their_status_on() {
     require!(Root, Fuse);
