@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::require;
+use crate::support::group::Group;
 use crate::support::{raw, run, sandbox, str};
 
 /// What systemd runs once the mount from fstab is there, in the directory of
@@ -102,9 +103,12 @@ fn fstab_and_units_under_systemd() {
         write("try.service", service.replace("WANTED", &wanted_unit).replace("ROOT", directory));
         write("names", format!("WANTED='{wanted_unit}'\nASKED='{asked_unit}'\n"));
         let mut command = Command::new("timeout");
-        command.args(["-s", "KILL", "90", "unshare", "-pmC", "--fork", "--kill-child"]);
+        command.args(["-s", "KILL", "90", "unshare", "-pm", "--fork", "--kill-child"]);
         command.args(["bash", "-c", BOOT]).current_dir(&root);
         command.env("ASKED", &asked_unit).env("PROGRAM", env!("CARGO_BIN_EXE_idmapfs"));
+        // What systemd makes for its units goes with the group.
+        let group = Group::new(sandbox, 0);
+        group.takes(&mut command);
         let out = raw::die_with_us(&mut command).output().unwrap();
         let log = fs::read_to_string(root.join("log")).unwrap_or_default();
         assert_eq!(log, WANT, "{}", String::from_utf8_lossy(&out.stderr));
