@@ -86,6 +86,9 @@ pub(super) fn serve(
     let anchored = way == Way::Own;
     let serving = SessionOptions { anchored, ..attach::with_clones(serving, device.as_fd()) };
     let confined = confined.map_or_else(|| withdraw(options, &needs, left.take()), Ok)?;
+    if let Some(watch) = fs.watch() {
+        watch.ignore_device(device.as_fd());
+    }
     // From here on there are threads.
     let fs = Arc::new(fs);
     keep_tidy(&fs)?;

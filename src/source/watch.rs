@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::os::fd::BorrowedFd;
 
 use super::{Key, Node};
 use crate::error::Result;
@@ -93,6 +94,10 @@ pub trait Watch: Send + Sync + fmt::Debug {
 
     /// Takes [`Watch::ignore_contents`] back.
     fn heed_contents(&self, file: &Node);
+
+    /// Hears nothing of what this server writes to its device, each of its answers,
+    /// where the file system that holds the device is watched as well.
+    fn ignore_device(&self, _device: BorrowedFd<'_>) {}
 
     /// Says in a few words how the root is watched.
     fn describe(&self) -> String;

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::require;
-use crate::support::ours::{Ours, program_for_users};
+use crate::support::ours::{Ours, finish, program_for_users};
 use crate::support::rng::Rng;
-use crate::support::{holds_within, mount_at, raw, run, sandbox, sh, str, text, try_sh_as};
+use crate::support::{
+    holds_within, mount_at, raw, run, sandbox, sh, str, text, try_sh_as, wait_for,
+};
 
 /// How long the host waits before it looks at a mount: twenty milliseconds are
 /// enough, but on a machine that has much else to do.
@@ -387,5 +389,32 @@ fn stores_of_the_host_to_a_mapping_are_seen_with_the_next_change() {
         mapped.set(1, b'1');
         raw::chmod(&source.join("f"), 0o600).unwrap();
         assert!(holds_within(LATE, || fs::read_to_string(ours.at("f")).unwrap() == "1100"));
+    });
+}
+
+/// In a container `/dev` may be on the file system that is shown: each answer is written
+/// to a file of it then.
+#[test]
+fn answers_are_no_changes_of_the_source() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let device = sandbox.path("fuse");
+        sh(&format!(
+            "mknod {device} c 10 229; mount --bind {device} /dev/fuse",
+            device = str(&device)
+        ));
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        let point = &ours.point;
+        fs::write(source.join("file"), "").unwrap();
+        for n in 0..100 {
+            assert!(!point.join(format!("missing-{n}")).exists());
+        }
+        let answers = || finish(&["stats", "--json", str(point)]);
+        wait_for("counters", || answers().status.success());
+        let stats: serde_json::Value = serde_json::from_slice(&answers().stdout).unwrap();
+        assert_eq!(stats["counts"]["heard_own"], 0, "{stats}");
+        assert!(point.join("file").exists());
+        fs::remove_file(source.join("file")).unwrap();
+        assert!(holds_within(LATE, || !point.join("file").exists()));
     });
 }

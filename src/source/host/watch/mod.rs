@@ -262,6 +262,12 @@ impl Watch for HostWatch {
         self.at(file, Group::heed_contents);
     }
 
+    fn ignore_device(&self, device: BorrowedFd<'_>) {
+        let (at, path) = self.context.procfs.place(device);
+        // It fails where nothing of that file system can be heard.
+        let _done = self.group.ignore_contents(at, &path);
+    }
+
     fn describe(&self) -> String {
         self.watched.describe()
     }

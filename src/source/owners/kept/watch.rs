@@ -1,5 +1,6 @@
 //! Hearing of changes: what is told of files below, as of those that are shown.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::{Inner, Kept};
@@ -71,6 +72,10 @@ impl Watch for KeptWatch {
         if let Some(file) = self.under(file) {
             self.below.heed_contents(&file);
         }
+    }
+
+    fn ignore_device(&self, device: BorrowedFd<'_>) {
+        self.below.ignore_device(device);
     }
 
     fn describe(&self) -> String {
