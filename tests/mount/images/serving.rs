@@ -213,7 +213,9 @@ fn an_image_is_never_changed() {
 #[test]
 fn totals_are_those_that_the_kernel_shows() {
     require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
-    for name in ["ext4", "ext4-1k", "ext4-bigalloc", "squashfs", "squashfs-1m", "erofs"] {
+    for name in
+        ["ext4", "ext4-1k", "ext4-bigalloc", "ext2", "ext3", "squashfs", "squashfs-1m", "erofs"]
+    {
         let (path, kind) = image(name).expect("tools of Debian 12 make it");
         sandbox(move |sandbox| {
             let kernel = Loop::new(sandbox, &path, kind);

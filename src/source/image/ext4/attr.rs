@@ -28,7 +28,7 @@ pub(super) fn read(file: &Found, features: Features, block: u32) -> Option<Attr<
         nlink: inode.links_count.into(),
         owner: Owner { uid: Id::new(inode.uid), gid: Id::new(inode.gid) },
         rdev: rdev(kind, &inode.block),
-        size: size(file, kind, features),
+        size: inode.size,
         blocks: blocks(file, kind, features, block),
         blksize: block,
         atime: time(0x8, 0x8c),
@@ -39,14 +39,8 @@ pub(super) fn read(file: &Found, features: Features, block: u32) -> Option<Attr<
     })
 }
 
-/// Returns the size: only of those that may be large the upper half counts.
-fn size(file: &Found, kind: FileKind, features: Features) -> u64 {
-    let large = features.incompat & probe::LARGE_DIR != 0;
-    if large || kind == FileKind::Regular { file.inode.size } else { le32(&file.raw, 0x4).into() }
-}
-
 /// Returns the space taken, in units of 512 bytes.
-fn blocks(file: &Found, kind: FileKind, features: Features, block: u32) -> u64 {
+pub(super) fn blocks(file: &Found, kind: FileKind, features: Features, block: u32) -> u64 {
     let taken = if features.ro_compat & probe::HUGE_FILE == 0 {
         le32(&file.raw, 0x1c).into()
     } else if file.has(InodeFlags::HUGE_FILE) {

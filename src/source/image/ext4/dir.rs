@@ -90,7 +90,7 @@ fn blocks(volume: &Volume, dir: &Found) -> Result<(Vec<DirEntry>, Option<u8>)> {
             if !seen.insert(place) {
                 return Err(volume.failed(dir.ino, &"a directory with a block twice"));
             }
-            if version.is_none() && dir.has(InodeFlags::INDEX) {
+            if version.is_none() && is_indexed(volume, dir) {
                 version = Some(root(volume, dir, part)?);
             } else {
                 entries.extend(parse(volume, dir, part)?);
@@ -116,7 +116,7 @@ fn parse(volume: &Volume, dir: &Found, block: &[u8]) -> Result<Vec<DirEntry>> {
     // Without the feature the upper byte of the length is 0, and so is the kind.
     let (ino, generation) = (dir.ino, dir.inode.generation);
     let node = le32(block, 0) == 0 && usize::from(le16(block, 4)) == block.len();
-    let parsed = if node && dir.has(InodeFlags::INDEX) {
+    let parsed = if node && is_indexed(volume, dir) {
         Ok(Vec::new())
     } else {
         dir::parse_block_verified(block, true, ino, generation, &volume.fs.csum)
@@ -124,14 +124,24 @@ fn parse(volume: &Volume, dir: &Found, block: &[u8]) -> Result<Vec<DirEntry>> {
     parsed.map_err(|error| volume.failed(ino, &error))
 }
 
+/// Reports whether directories may have an index.
+const fn indices(volume: &Volume) -> bool {
+    volume.features.compat & probe::DIR_INDEX != 0
+}
+
+/// Reports whether a directory has an index; without the feature the kernel sees none.
+fn is_indexed(volume: &Volume, dir: &Found) -> bool {
+    indices(volume) && dir.has(InodeFlags::INDEX)
+}
+
 /// Returns how names are hashed, if the kernel lists them by their hashes
 /// (`is_dx_dir`): those of an index, and those of a single block.
 fn hashed(volume: &Volume, dir: &Found, version: Option<u8>) -> Option<HashVersion> {
     let superblock = &volume.fs.sb;
-    if volume.features.compat & probe::DIR_INDEX == 0 {
+    if !indices(volume) {
         return None;
     }
-    let version = if dir.has(InodeFlags::INDEX) {
+    let version = if is_indexed(volume, dir) {
         version?
     } else if dir.inode.size == volume.block() || dir.has(InodeFlags::INLINE_DATA) {
         superblock.default_hash_version

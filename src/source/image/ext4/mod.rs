@@ -24,7 +24,7 @@ use fs_ext4::inode::{Inode, InodeFlags};
 use self::contents::Bytes;
 use self::probe::Features;
 use super::{About, Contents, Device, Entry, Format, Image, ImageError, Nid, eio};
-use crate::attr::Attr;
+use crate::attr::{Attr, FileKind};
 use crate::error::{Errno, Error, Result};
 use crate::id::Disk;
 use crate::source::Statfs;
@@ -167,10 +167,23 @@ impl Volume {
 
     /// Reads any inode that is in use.
     fn inode(&self, ino: u32) -> Result<Found> {
-        let read = self.fs.read_inode_verified(ino);
-        let (inode, raw) = read.map_err(|error| self.failed(ino, &error))?;
+        let failed = |error: fs_ext4::Error| self.failed(ino, &error);
+        let raw = self.fs.read_inode_raw(ino).map_err(failed)?;
+        let mut inode = Inode::parse(&raw).map_err(failed)?;
+        if !self.fs.csum.verify_inode(ino, inode.generation, &raw) {
+            return Err(self.failed(ino, &"its checksum is wrong"));
+        }
         if inode.links_count == 0 || inode.mode == 0 {
             return Err(self.failed(ino, &"not in use"));
+        }
+        // The library takes upper halves to be in all of them, and the place of these has
+        // other things in what ext2 and Hurd have made.
+        let has = |feature| self.features.incompat & feature != 0;
+        if !has(probe::LARGE_DIR) && !inode.is_file() {
+            inode.size &= u64::from(u32::MAX);
+        }
+        if !has(probe::WIDE) {
+            inode.file_acl &= u64::from(u32::MAX);
         }
         Ok(Found { ino, inode, raw })
     }
@@ -263,12 +276,40 @@ impl Volume {
             let mut target = xattr::inline(self, file)?;
             target.truncate(size);
             Ok(target)
-        } else if size < block.len() {
-            Ok(block.iter().copied().take(size).collect())
+        } else if self.is_fast(file) {
+            let target = block.get(..size).filter(|target| target.len() < block.len());
+            target.map(<[u8]>::to_vec).ok_or_else(|| self.failed(file.ino, &"no symbolic link"))
         } else {
             let mut target = vec![0; size];
             self.fill(file, 0, &mut target)?;
             Ok(target)
+        }
+    }
+
+    /// Reports whether the target of a symbolic link is in the place of the numbers of
+    /// blocks (`ext4_inode_is_fast_symlink`): it need not be there when it is short.
+    fn is_fast(&self, file: &Found) -> bool {
+        let Inode { size, block, file_acl, .. } = &file.inode;
+        if self.features.incompat & probe::EA_INODE != 0 {
+            return usize::try_from(*size).is_ok_and(|size| size < block.len());
+        }
+        let own = if *file_acl == 0 { 0 } else { self.blocks_of(1).saturating_mul(self.block()) };
+        let block = self.fs.sb.block_size();
+        attr::blocks(file, FileKind::Symlink, self.features, block) == own / 512
+    }
+
+    /// Returns how many blocks are in clusters, which blocks are taken in.
+    fn blocks_of(&self, clusters: u64) -> u64 {
+        clusters.checked_shl(self.shift()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns how large a cluster is, as the power of two over a block.
+    fn shift(&self) -> u32 {
+        let superblock = &self.fs.sb;
+        if self.features.ro_compat & probe::BIGALLOC == 0 {
+            0
+        } else {
+            le32(&superblock.raw, 0x1c).saturating_sub(superblock.log_block_size)
         }
     }
 
@@ -313,19 +354,15 @@ impl Volume {
     /// Returns what statfs(2) has of the kernel's mount (`ext4_statfs`).
     fn totals(&self) -> Statfs {
         let superblock = &self.fs.sb;
-        let shift = if self.features.ro_compat & probe::BIGALLOC == 0 {
-            0
-        } else {
-            le32(&superblock.raw, 0x1c).saturating_sub(superblock.log_block_size)
-        };
-        let blocks_of = |clusters: u64| clusters.checked_shl(shift).unwrap_or(u64::MAX);
-        let overhead = blocks_of(le32(&superblock.raw, 0x248).into());
-        // Clusters that the kernel keeps for what it has promised to write.
-        let kept = superblock.blocks_count.checked_shr(shift).unwrap_or_default() / 50;
-        let kept = blocks_of(kept.min(4096)).saturating_add(superblock.r_blocks_count);
+        let overhead = self.blocks_of(le32(&superblock.raw, 0x248).into());
+        // Clusters that the kernel keeps for what it has promised to write, with extents.
+        let extents = self.features.incompat & probe::EXTENTS != 0;
+        let kept = superblock.blocks_count.checked_shr(self.shift()).filter(|_| extents);
+        let kept = self.blocks_of((kept.unwrap_or_default() / 50).min(4096));
+        let kept = kept.saturating_add(superblock.r_blocks_count);
         let groups = &self.fs.groups;
         let free = groups.iter().map(|group| u64::from(group.free_blocks_count));
-        let bfree = blocks_of(free.fold(0, u64::saturating_add));
+        let bfree = self.blocks_of(free.fold(0, u64::saturating_add));
         let inodes = groups.iter().map(|group| u64::from(group.free_inodes_count));
         Statfs {
             blocks: superblock.blocks_count.saturating_sub(overhead),

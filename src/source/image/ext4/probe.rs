@@ -76,7 +76,9 @@ const KNOWN: u32 = 0x1_e7d6;
 
 pub(super) const NEEDS_RECOVERY: u32 = 0x4;
 const JOURNAL_DEV: u32 = 0x8;
-const WIDE: u32 = 0x80;
+pub(super) const EXTENTS: u32 = 0x40;
+pub(super) const WIDE: u32 = 0x80;
+pub(super) const EA_INODE: u32 = 0x400;
 pub(super) const LARGE_DIR: u32 = 0x4000;
 pub(super) const ENCRYPT: u32 = 0x1_0000;
 const CASEFOLD: u32 = 0x2_0000;
@@ -180,11 +182,14 @@ pub(super) fn check(device: &Arc<Device>) -> Result<u32, ImageError> {
 /// Returns what is not read, and what can be done.
 fn refusal(superblock: &[u8]) -> Option<(String, &'static str)> {
     const KERNEL: &str = "root can have the kernel mount it (--engine kernel)";
-    let Features { compat, incompat, .. } = Features::of(superblock);
+    let Features { compat, incompat, ro_compat } = Features::of(superblock);
     let has = |bit| incompat & bit != 0;
     let name = |bit| named(&INCOMPAT, bit).join(", ");
     let (journal, device) = (le32(superblock, 0xe0), le32(superblock, 0xe4));
-    if has(JOURNAL_DEV) {
+    if le32(superblock, 0x4c) == 0 && compat | incompat | ro_compat != 0 {
+        // The library takes them to be none, the kernel does not.
+        Some(("features of a revision that has none".to_owned(), KERNEL))
+    } else if has(JOURNAL_DEV) {
         Some((name(JOURNAL_DEV), "this is the journal of another file system: give that one"))
     } else if has(CASEFOLD) {
         Some((

@@ -187,6 +187,20 @@ fn what_cannot_be_read_is_refused_by_name() {
 }
 
 #[test]
+fn a_revision_without_features_has_none() {
+    let Some(fixture) = Fixture::new() else { return };
+    let path = fixture.image("-b 4096 -r 0 -O none");
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for at in [0x5c, 0x60, 0x64] {
+        file.write_all_at(&[4], 1024 + at).unwrap();
+        let refused = Fixture::open(&path).unwrap_err().to_string();
+        assert!(refused.contains("features of a revision that has none"), "{refused}");
+        file.write_all_at(&[0], 1024 + at).unwrap();
+    }
+    Fixture::open(&path).unwrap();
+}
+
+#[test]
 fn what_is_damaged_is_no_image_or_an_error() {
     let Some(fixture) = Fixture::new() else { return };
     let path = fixture.image("-b 1024");
@@ -236,6 +250,28 @@ fn what_is_encrypted_needs_a_key() {
     assert!(image.readlink(find("link1")).unwrap_err().is(libc::ENOKEY));
     assert!(image.open(find("file45")).is_ok());
     assert!(image.attr(find("few")).is_ok());
+}
+
+/// What the kernel of an ext2 does not look at, and what it decides by.
+#[test]
+fn what_is_left_in_fields_of_an_ext2_counts_for_nothing() {
+    let Some(fixture) = Fixture::new() else { return };
+    let path = fixture.image("-b 1024 -I 128 -O none,ext_attr,filetype");
+    debugfs(
+        &path,
+        "sif few size 0x500000400\nsif few flags 0x1000\nsif link59 size 0x50000003b
+         sif file800 file_acl 0x4000000000\nsif link130 size 30\nsif link61 blocks 0\n",
+    )
+    .unwrap();
+    let image = Fixture::open(&path).unwrap();
+    let find = |name| find(&*image, image.root(), OsStr::new(name));
+    assert_eq!(image.attr(find("few")).unwrap().size, 1024);
+    assert_eq!(image.list(find("few")).unwrap().len(), 3);
+    assert_eq!(image.readlink(find("link59")).unwrap(), "x".repeat(59).as_str());
+    assert_eq!(image.xattrs(find("file800")), Ok(Vec::new()));
+    // Where a target is does not go by its length.
+    assert_eq!(image.readlink(find("link130")).unwrap(), "x".repeat(30).as_str());
+    assert!(image.readlink(find("link61")).unwrap_err().is(libc::EIO));
 }
 
 #[test]
