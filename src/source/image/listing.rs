@@ -1,6 +1,5 @@
 //! The names of a directory, in order and to be found.
 
-use std::cmp::Ordering;
 use std::ffi::OsStr;
 
 use super::{Entry, Nid, eio};
@@ -59,11 +58,25 @@ impl Listing {
             });
         }
         listing.names.shrink_to_fit();
-        let count = u32::try_from(listing.lines.len()).map_err(|_| eio())?;
-        let mut sorted: Vec<u32> = (0..count).collect();
-        sorted.sort_by(|a, b| listing.name_at(*a).cmp(listing.name_at(*b)));
-        listing.sorted = sorted;
+        listing.sorted = listing.by_name()?;
+        if listing.sorted.len() < listing.lines.len() {
+            log::warn!("a directory has a name twice: only the first is shown");
+            let mut firsts = std::mem::take(&mut listing.sorted);
+            firsts.sort_unstable();
+            let lines = firsts.iter().filter_map(|index| listing.line(*index).copied());
+            listing.lines = lines.collect();
+            listing.sorted = listing.by_name()?;
+        }
         Ok(listing)
+    }
+
+    /// Returns the indices of lines by name, only the first of each.
+    fn by_name(&self) -> Result<Vec<u32>> {
+        let count = u32::try_from(self.lines.len()).map_err(|_| eio())?;
+        let mut sorted: Vec<u32> = (0..count).collect();
+        sorted.sort_by(|a, b| self.name_at(*a).cmp(self.name_at(*b)));
+        sorted.dedup_by(|b, a| self.name_at(*a) == self.name_at(*b));
+        Ok(sorted)
     }
 
     /// Returns how many bytes of memory it takes.
@@ -77,11 +90,7 @@ impl Listing {
     /// Finds a name.
     pub fn find(&self, name: &[u8]) -> Option<&Line> {
         let place = self.sorted.binary_search_by(|line| self.name_at(*line).cmp(name)).ok()?;
-        // Of two of the same name, which no image should have, the first.
-        let before = self.sorted.get(..place).unwrap_or_default().iter().rev();
-        let same = before.take_while(|line| self.name_at(**line).cmp(name) == Ordering::Equal);
-        let index = same.last().or_else(|| self.sorted.get(place))?;
-        self.lines.get(usize::try_from(*index).ok()?)
+        self.line(*self.sorted.get(place)?)
     }
 
     /// Returns lines with their names, from an index on.
@@ -92,8 +101,11 @@ impl Listing {
     }
 
     fn name_at(&self, index: u32) -> &[u8] {
-        let line = usize::try_from(index).ok().and_then(|index| self.lines.get(index));
-        line.map_or(&[], |line| self.name(line))
+        self.line(index).map_or(&[], |line| self.name(line))
+    }
+
+    fn line(&self, index: u32) -> Option<&Line> {
+        self.lines.get(usize::try_from(index).ok()?)
     }
 
     fn name(&self, line: &Line) -> &[u8] {
@@ -142,8 +154,12 @@ mod tests {
     }
 
     #[test]
-    fn of_two_of_one_name_the_first_is_found() {
-        let listing = listing(&[b"z", b"a", b"a", b"a"]);
+    fn of_two_of_one_name_there_is_the_first() {
+        let listing = listing(&[b"z", b"a", b"b", b"a", b"a", b"b", b"c"]);
         assert_eq!(listing.find(b"a").map(|line| line.nid), Some(Nid(1)));
+        let shown: Vec<_> = listing.from(0).map(|(name, line)| (name, line.nid.0)).collect();
+        let first = [("z", 0), ("a", 1), ("b", 2), ("c", 6)];
+        assert_eq!(shown, first.map(|(name, nid)| (OsStr::new(name), nid)));
+        assert!(first.iter().all(|(name, _)| listing.find(name.as_bytes()).is_some()));
     }
 }
