@@ -156,7 +156,7 @@ impl Inner {
                 self.ahead.leave(move || {
                     if range.end > reached.load(Ordering::Relaxed) {
                         // Whoever needs it hears of what is wrong.
-                        drop(inner.block(nid, &contents, &range));
+                        drop(inner.answer(|inner| inner.block(nid, &contents, &range)));
                     }
                 });
             }

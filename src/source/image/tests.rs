@@ -7,6 +7,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::{About, Contents, Device, Entry, Image, ImageSource, Nid, Part};
 use crate::acl::AclKind;
@@ -424,4 +425,29 @@ fn nothing_is_shown_that_was_read_as_the_image_changed() {
         }
         assert!(lock(&late.0).is_none(), "{what} reads nothing");
     }
+}
+
+/// Whoever writes to it may set its time back before the next request.
+#[test]
+fn an_image_that_changes_while_it_is_read_ahead_is_read_no_more() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"image").unwrap();
+    let device = Arc::new(Device::open(file.path(), Part::default()).unwrap());
+    let image = Made::new();
+    let (late, unpacked) = (Arc::clone(&image.late), Arc::clone(&image.unpacked));
+    let source = ImageSource::new(Arc::new(image), Arc::clone(&device), 4 << 20);
+    let open = source.open(&reach(&source, "aa"), libc::O_RDONLY).unwrap();
+    let wait = |is: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !is() {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    open.read(20, &mut [0; 10]).unwrap();
+    wait(&|| unpacked.load(Ordering::Relaxed) == 11 && source.keeps(LONG, 10 * LONG_PIECE));
+    *lock(&late.0) = Some(file.reopen().unwrap());
+    // What it needs is there, and what follows is not.
+    open.read(LONG_PIECE, &mut [0; 10]).unwrap();
+    wait(&|| device.read(0, &mut [0]).is_err());
 }
