@@ -233,7 +233,7 @@ impl Opens {
         drop(inodes);
         // Only now, with no lock held, do descriptors close.
         let unlocked = !gone.is_empty() || last.is_some_and(|last| !last.owners.is_empty());
-        drop(gone);
+        gone.iter().for_each(|owner| owner.end());
         Some(Closed { number, unlocked, heed })
     }
 
@@ -290,7 +290,7 @@ impl Opens {
     /// Drops all locks of an owner on an inode; returns whether it was known.
     pub(super) fn drop_owner(&self, number: u64, owner: u64) -> bool {
         let gone = self.inodes(number).get_mut(&number).and_then(|i| i.owners.remove(owner));
-        gone.is_some()
+        gone.map(|owner| owner.end()).is_some()
     }
 
     /// Reports whether nothing is open and nobody holds a lock.

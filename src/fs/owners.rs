@@ -57,12 +57,13 @@ impl Owners {
         Arc::clone(&known.owner)
     }
 
-    /// Takes an owner out.
+    /// Takes an owner out, which is to be ended.
     pub(super) fn remove(&mut self, owner: u64) -> Option<Arc<Owner>> {
         self.known.remove(&owner).map(|known| known.owner)
     }
 
-    /// Takes the owners out that acted through this handle and no other.
+    /// Takes the owners out that acted through this handle and no other: they are to be
+    /// ended.
     ///
     /// That ends OFD locks, of which the kernel says nothing when their
     /// description is closed. A process has sent a flush before that. If it does
@@ -83,7 +84,7 @@ impl Owners {
     }
 }
 
-/// The locks of one owner on one file; all go when the last reference does.
+/// The locks of one owner on one file; all go when it ends, or the last reference does.
 #[derive(Default)]
 pub(super) struct Owner {
     held: Mutex<Option<Held>>,
@@ -161,6 +162,12 @@ impl Owner {
                 Ok(())
             }
         }
+    }
+
+    /// Drops all locks, also while somebody else looks at them.
+    pub(super) fn end(&self) {
+        let held = lock(&self.held).take();
+        drop(held);
     }
 
     /// Returns the lock of another owner that is in the way.

@@ -147,6 +147,22 @@ fn a_lock_in_the_way_names_the_process_that_has_set_it() {
 }
 
 #[test]
+fn locks_go_at_once_while_another_looks_at_them() {
+    let o = opened();
+    let fs = &o.world.fs;
+    let number = fs.opens.get(o.both).unwrap().number;
+    let flush = |o: &Opened| o.world.fs.flush(o.read, ALICE).unwrap();
+    let release = |o: &Opened| drop(o.world.fs.release(o.both, None));
+    for ends in [&flush as &dyn Fn(&Opened), &release] {
+        set(fs, request(o.both, ALICE, Exclusive, 0, 9)).unwrap();
+        let looked_at = fs.opens.other_owners(number, BOB);
+        assert_eq!((looked_at.len(), seen(&o, 0, 9)), (1, Some(Exclusive)));
+        ends(&o);
+        assert_eq!(seen(&o, 0, 9), None);
+    }
+}
+
+#[test]
 fn a_flush_drops_the_locks_of_its_owner() {
     let o = opened();
     let fs = &o.world.fs;
