@@ -8,7 +8,7 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
@@ -24,6 +24,9 @@ pub enum Fork {
 
 /// Makes a second process of one that has a single thread.
 ///
+/// From then on both hear of children that end, which whoever started them may have
+/// ignored.
+///
 /// # Errors
 /// `EBUSY` where there are threads: in the new process their locks would be
 /// held for ever. Else as fork(2).
@@ -31,6 +34,9 @@ pub fn fork() -> io::Result<Fork> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
+    // Else a child that ends is gone without `SIGCHLD`, and without its status.
+    // SAFETY: no handler is installed.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     // SAFETY: there is no other thread, so the child may do what any process may.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Fork::Parent(child)),

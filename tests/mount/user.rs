@@ -7,8 +7,10 @@ use std::process::Output;
 
 use crate::require;
 use crate::support::image::Ext4;
-use crate::support::ours::{finish, processes, program_for_users};
-use crate::support::{Sandbox, mount_at, mounts, raw, sandbox, sh, str, text, try_sh_as, wait_for};
+use crate::support::ours::{PROGRAM, finish, processes, program_for_users};
+use crate::support::{
+    Sandbox, mount_at, mounts, output, raw, sandbox, sh, str, text, try_sh_as, wait_for,
+};
 
 /// A user of every Debian system without subordinate ids.
 const USER: u32 = 34;
@@ -87,6 +89,17 @@ fn run_leaves_the_command_its_umask_and_its_privilege() {
             let done = finish(&[&["run"][..], owners, &command].concat());
             assert_eq!(said(&done), natively, "{owners:?}");
         }
+    });
+}
+
+#[test]
+fn run_ends_with_its_command_though_ends_were_ignored() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let source = sandbox.dir("src");
+        let run = format!("exec {PROGRAM} run {} -- sh -c 'exit 3'", str(&source));
+        let done = output("timeout", &["20", "sh", "-c", &format!("trap '' CHLD; {run}")]);
+        assert_eq!(done.status.code(), Some(3), "{}", text(&done));
     });
 }
 
