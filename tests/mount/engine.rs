@@ -158,6 +158,35 @@ fn submounts_are_mapped_too_or_refused() {
     });
 }
 
+/// There a capability counts for files alone that are in the map with owner and group.
+#[test]
+fn a_source_with_a_map_is_read_as_the_kernel_reads_it() {
+    require!(Root, Fuse, Idmap, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 32);
+        sh(&format!(
+            "cd {}; mkdir d; echo x | tee f >d/f; chmod 600 f; chmod 700 d; chown 0:5000 f d
+            mkdir -m 777 open",
+            str(&image.root)
+        ));
+        let (mapped, point) = (sandbox.dir("mapped"), sandbox.dir("mnt"));
+        assert_eq!(mount(&["--engine=kernel", "--map=0:0:1000"], &image.root, &mapped).0, Some(0));
+        assert_eq!(mount(&["--cache=none"], &mapped, &point).0, Some(0));
+        for round in 0..20 {
+            sh_as(7, 7, &[], &format!("echo x >{}/open/{round}", str(&point)));
+            for top in [&mapped, &point] {
+                let read = |path| fs::read_to_string(top.join(path)).map_err(|why| why.kind());
+                assert_eq!(
+                    (read("f"), read("d/f")),
+                    (Ok("x\n".into()), Ok("x\n".into())),
+                    "{top:?}"
+                );
+            }
+        }
+        run("umount", &[str(&point)]);
+    });
+}
+
 #[test]
 fn the_sources_own_flags_stay_in_force() {
     require!(Root, Idmap);

@@ -136,6 +136,9 @@ pub struct Host {
 struct Context {
     procfs: Procfs,
     credentials: Credentials,
+    /// Whether our capabilities count for every file of a local file system, whoever
+    /// this thread acts as.
+    capable: bool,
 }
 
 impl Host {
@@ -151,6 +154,7 @@ impl Host {
         let named = |errno| error_of(path, errno);
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = openat(AT_FDCWD, path, flags, NixMode::empty()).map_err(named)?;
+        let capable = credentials.is_host_root() && !mounts::some_may_be_mapped(dir.as_fd());
         let (root, submounts, copied) = match private_copy(dir.as_fd()) {
             Some(copy) => (copy, options.submounts, true),
             // Without a copy, whatever is mounted later would show.
@@ -171,7 +175,7 @@ impl Host {
             immutable: false,
             lends: volumes.root().lends && credentials.any_owner(),
         };
-        let context = Arc::new(Context { procfs, credentials });
+        let context = Arc::new(Context { procfs, credentials, capable });
         let (key, _) = volumes
             .root()
             .identify(root.as_fd(), &root_stat)
@@ -293,7 +297,7 @@ impl Context {
     /// that is. Two calls less: the kernel takes 2 us for each change of ids.
     fn as_onlooker(&self, volume: Option<&Volume>) -> Result<()> {
         let local = volume.is_some_and(|volume| volume.local);
-        let who = if local && self.credentials.is_host_root() { Who::Anyone } else { Who::Server };
+        let who = if local && self.capable { Who::Anyone } else { Who::Server };
         self.credentials.assume(who, SetId::Unaffected)
     }
 

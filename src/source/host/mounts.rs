@@ -1,18 +1,31 @@
 //! What is mounted below a directory.
 
-use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use crate::sys::mountinfo::{Mount, mounts};
+use crate::sys::mountinfo::{Mount, holding, mounts};
 
 /// Reports whether a copy of the mounts below a directory would lack some: the
 /// kernel leaves out unbindable ones and mounted namespaces, and what they
 /// cover would show.
 pub(super) fn some_cannot_be_copied(dir: BorrowedFd<'_>) -> bool {
-    let path = fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    let (Ok(path), Ok(mounts)) = (path, mounts()) else { return true };
+    let (Ok(path), Ok(mounts)) = (path_of(dir), mounts()) else { return true };
     mounts.iter().any(|mount| is_left_out(mount, &path))
+}
+
+/// Reports whether a directory, or what is mounted below it, may be seen through an id
+/// map of the kernel's: a capability counts there only for files whose owner and group
+/// both are in the map, and for the others who asks.
+pub(super) fn some_may_be_mapped(dir: BorrowedFd<'_>) -> bool {
+    let (Ok(path), Ok(mounts)) = (path_of(dir), mounts()) else { return true };
+    let Some(on) = holding(&mounts, &path) else { return true };
+    let below = mounts.iter().filter(|mount| mount.point.starts_with(&path));
+    below.chain([on]).any(Mount::is_idmapped)
+}
+
+fn path_of(dir: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()))
 }
 
 /// Reports whether something is mounted below a directory, as far as can be seen.
