@@ -12,6 +12,7 @@ mod create;
 mod handles;
 mod listing;
 mod locks;
+mod onlooker;
 mod races;
 mod reserve;
 mod setid;
