@@ -54,6 +54,11 @@ impl Flags {
         Self { atime, diratime: self.diratime, ..Self::default() }.attributes()
     }
 
+    /// Reports whether they say when access times change.
+    pub(super) const fn say_access_times(self) -> bool {
+        self.atime.is_some() || self.diratime.is_some()
+    }
+
     /// Returns the words that fusermount3 takes for them.
     ///
     /// # Errors

@@ -222,7 +222,10 @@ pub(super) fn begin(options: &Options, path: &Path) -> Result<Begun, MountError>
     let attributes = options.flags.access_times();
     let source = Host::open(path, &HostOptions { submounts, staging, attributes })?;
     if !source.obeys() {
-        log::warn!("access times change as the host has it: this user may not say otherwise");
+        // By a read-only mount alone nobody has asked.
+        let level =
+            if options.flags.say_access_times() { log::Level::Warn } else { log::Level::Info };
+        log::log!(level, "access times change as the host has it: this user may not say otherwise");
     }
     source.clean_staging();
     let shown = source.submounts();

@@ -93,6 +93,20 @@ fn run_leaves_the_command_its_umask_and_its_privilege() {
 }
 
 #[test]
+fn a_user_hears_of_access_times_who_has_asked_for_them() {
+    require!(Root, Fuse, UserNamespaces);
+    sandbox(|sandbox| {
+        let (program, source, _) = planted(sandbox);
+        for (flag, hears) in [("--ro", false), ("--ro --noatime", true), ("--nodiratime", true)] {
+            let run = format!("{} run {flag} {} -- true", str(&program), str(&source));
+            let done = as_user(&run);
+            assert!(done.status.success(), "{}", text(&done));
+            assert_eq!(text(&done).contains("access times"), hears, "{flag}: {}", text(&done));
+        }
+    });
+}
+
+#[test]
 fn run_ends_with_its_command_though_ends_were_ignored() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
