@@ -96,21 +96,19 @@ impl Drop for Watching {
     }
 }
 
-/// Has the kernel told of a change; reports whether another one is to be told at once.
+/// Has the kernel told of a change; reports whether it mattered.
 fn tell(fs: &Fs, notifier: &Notifier, happened: &Happened) -> bool {
     count::add(if happened.own { Count::HeardOwn } else { Count::Heard });
     if happened.what == What::Lost {
         count::add(Count::HeardLost);
     }
-    // Writes come one after the other: the next ones may gather.
-    let alone = !matches!(happened.what, What::Contents(_));
-    let mut mattered = false;
+    let mut told = false;
     fs.heard(happened, &mut |notice| {
-        mattered = alone;
+        told = true;
         if notice == Notice::All {
             log::info!("source: the kernel is to ask for everything again");
         }
         notifier.tell(notice);
     });
-    mattered
+    told
 }
