@@ -303,8 +303,9 @@ impl Adapter {
             }
             if let (Some(passing), Ok(node)) = (self.passing.get(), self.node(ino)) {
                 passing.leave(node);
-                if flags & libc::O_ACCMODE != libc::O_RDONLY {
-                    // Stores to mappings have changed what it was told.
+                if flags & libc::O_ACCMODE == libc::O_RDWR {
+                    // Stores to mappings have changed what it was told. Of its own
+                    // writes it knows.
                     self.notifier.forget_attributes(ino.0);
                 }
             }

@@ -124,8 +124,8 @@ pub trait File: Send + Sync + fmt::Debug {
     }
 
     /// Hands over a descriptor of the file that the kernel can open by itself,
-    /// on a thread that acts as nobody meanwhile: it opens, reads and writes with
-    /// the rights that the thread has.
+    /// on a thread that acts as one without privilege meanwhile: it opens, reads and
+    /// writes with the rights that the thread has.
     ///
     /// # Errors
     /// `Unsupported` for one that is not lent.

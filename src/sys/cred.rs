@@ -24,7 +24,7 @@ use crate::sys::id_map::{IdMap, Line};
 /// An id that nobody has: 4294967294.
 ///
 /// Data written for callers is written as this, so that neither blocks
-/// reserved for root nor membership of root's group come into play. (65534
+/// reserved for root nor membership of a group come into play. (65534
 /// will not do: administrators reserve blocks for it.)
 pub const NOBODY: u32 = NO_ID.wrapping_sub(1);
 
@@ -67,6 +67,9 @@ pub enum Who {
     Server,
     /// An id that nobody has.
     Nobody,
+    /// Whoever it acts as already, unless that is root or of root's group: then an
+    /// id that nobody has.
+    Ordinary,
     /// Whoever it acts as already: what is done looks at capabilities alone.
     Anyone,
     /// A user and a group, in that order.
@@ -185,8 +188,9 @@ impl Credentials {
         let (uid, gid) = match who {
             Who::Server => (self.uid, self.nobody.1),
             Who::Nobody => self.nobody,
+            Who::Ordinary if thread.is_roots() => self.nobody,
+            Who::Ordinary | Who::Anyone => (thread.uid, thread.gid),
             Who::Owner(uid, gid) => (uid, gid),
-            Who::Anyone => (thread.uid, thread.gid),
         };
         let done = thread.switch(uid, gid, set_id);
         THREAD.set(Some(thread));
@@ -233,6 +237,11 @@ impl Credentials {
 }
 
 impl Thread {
+    /// Reports whether it acts as root, or as one of root's group.
+    const fn is_roots(&self) -> bool {
+        self.uid == 0 || self.gid == 0
+    }
+
     fn switch(&mut self, uid: u32, gid: u32, set_id: SetId) -> Result<()> {
         if self.gid != gid {
             setfsgid(Gid::from_raw(gid));

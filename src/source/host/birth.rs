@@ -13,6 +13,7 @@ use super::create::add;
 use super::file::{HostFile, Opening};
 use super::node::{Held, HostNode, held};
 use super::staging::{Stage, TRIES, remove};
+use super::volume::Traits;
 use super::{Host, open_beneath};
 use crate::acl::{Acl, AclKind};
 use crate::attr::{FileKind, Mode};
@@ -125,12 +126,12 @@ impl Host {
                 match HostFile::open(Arc::clone(context), fd.as_fd(), flags, Some(&volume)) {
                     // The mode denies its owner what the call that makes it may.
                     Err(error) if error.is(libc::EACCES) => {
-                        Some(self.opened(&fd, wanted, volume.lends)?)
+                        Some(self.opened(&fd, wanted, volume.traits)?)
                     }
                     opened => Some(opened?),
                 }
             }
-            Some(_) => Some(self.opened(&fd, wanted, volume.lends)?),
+            Some(_) => Some(self.opened(&fd, wanted, volume.traits)?),
         };
         let file = file.map(|file| -> Arc<dyn File> { Arc::new(file) });
         let held = Held::open(fd, found.key.clone(), found.attr.kind);
@@ -138,8 +139,8 @@ impl Host {
         Ok(Unborn { node, found, file })
     }
 
-    fn opened(&self, fd: &OwnedFd, opening: Opening, lends: bool) -> Result<HostFile> {
-        Ok(HostFile::new(Arc::clone(&self.context), fd.try_clone()?, opening, lends))
+    fn opened(&self, fd: &OwnedFd, opening: Opening, traits: Traits) -> Result<HostFile> {
+        Ok(HostFile::new(Arc::clone(&self.context), fd.try_clone()?, opening, traits))
     }
 
     /// Gives a file its first name.
@@ -152,7 +153,7 @@ impl Host {
     ) -> Result<Created> {
         let fd = held(&unborn.node, Errno::EIO)?.fd();
         let link = || self.context.procfs.link(fd, dir.fd(), name);
-        self.context.for_caller(rights(new), SetId::Unaffected, link)?;
+        self.context.for_caller(self.volume(dir).as_deref(), by(new), link)?;
         self.born(unborn)
     }
 
@@ -201,14 +202,16 @@ impl Host {
             let flags = HostRename::RENAME_EXCHANGE;
             renameat2(stage, staged.name.as_os_str(), dir.fd(), name, flags)
         };
-        match self.context.for_caller(rights(new), SetId::Unaffected, exchange) {
+        let volume = self.volume(dir);
+        match self.context.for_caller(volume.as_deref(), by(new), exchange) {
             Err(error) if error.is(libc::ENOENT) => return Err(Error::Stale),
             Err(error) if error.is(libc::EINVAL) => return Err(Error::NotOurs),
             done => done?,
         }
         // What had the name is in staging now, and goes with the guard.
         if let Err(error) = self.leads_to(stage, dir, &staged.name, key) {
-            if let Err(why) = self.context.for_caller(rights(new), SetId::Unaffected, exchange) {
+            let back = self.context.for_caller(volume.as_deref(), by(new), exchange);
+            if let Err(why) = back {
                 // It has no other name, and is nobody's to remove.
                 staged.keep();
                 return Err(why);
@@ -298,7 +301,7 @@ impl Host {
         let found = self.found(&volume, fd.as_fd(), &stat)?;
         let context = &self.context;
         let file = open.map(|(fd, opening)| -> Arc<dyn File> {
-            Arc::new(HostFile::new(Arc::clone(context), fd, opening, volume.lends))
+            Arc::new(HostFile::new(Arc::clone(context), fd, opening, volume.traits))
         });
         Ok(Unborn { node: node(fd, &found), found, file })
     }
@@ -360,7 +363,7 @@ impl Host {
     fn move_out(&self, staged: &Staged, dir: &Held, name: &OsStr, new: &New<'_>) -> Result<()> {
         let (stage, from) = (staged.stage.fd(), staged.name.as_os_str());
         let is_dir = new.what.kind().is_dir();
-        self.context.for_caller(rights(new), SetId::Unaffected, || {
+        self.context.for_caller(self.volume(dir).as_deref(), by(new), || {
             match renameat2(stage, from, dir.fd(), name, HostRename::RENAME_NOREPLACE) {
                 // Not every file system can; what is no directory has a second way.
                 Err(Errno::EINVAL) if !is_dir => {
@@ -393,4 +396,9 @@ fn node(fd: OwnedFd, found: &Found) -> Node {
 /// Returns what the caller has a claim to.
 const fn rights(new: &New<'_>) -> Rights {
     Rights { keep_setid: false, reserve: new.reserve }
+}
+
+/// Returns the same, and that no set-id bit is at stake.
+const fn by(new: &New<'_>) -> (Rights, SetId) {
+    (rights(new), SetId::Unaffected)
 }

@@ -35,7 +35,7 @@ impl Host {
             // An ACL that files share takes room when one
             // of them changes it.
             let chmod = || self.context.procfs.chmod(node.fd(), mode.bits());
-            self.context.for_caller(rights, kept(mode), chmod)?;
+            self.context.for_caller(self.volume(node).as_deref(), (rights, kept(mode)), chmod)?;
         }
         if let Some(size) = change.size {
             self.truncate(node, file, size, rights)?;

@@ -61,7 +61,7 @@ impl Host {
         let stat = stat(fd.as_fd(), OsStr::new(""))?;
         let volume = self.volume_of(dir, name, fd.as_fd(), &stat)?;
         let found = self.found(&volume, fd.as_fd(), &stat)?;
-        let file = HostFile::new(Arc::clone(&self.context), fd, opening, volume.lends);
+        let file = HostFile::new(Arc::clone(&self.context), fd, opening, volume.traits);
         Ok(Created { found, file: Some(Arc::new(file)) })
     }
 
@@ -92,7 +92,8 @@ impl Host {
         rights: Rights,
     ) -> Result<Found> {
         let link = || self.context.procfs.link(node.fd(), dir.fd(), name);
-        self.context.for_caller(rights, SetId::Unaffected, link)?;
+        let volume = self.volume(dir);
+        self.context.for_caller(volume.as_deref(), (rights, SetId::Unaffected), link)?;
         let stat = stat(node.fd(), OsStr::new(""))?;
         let volume = self.volume_of(dir, name, node.fd(), &stat)?;
         self.found(&volume, node.fd(), &stat)
@@ -117,7 +118,10 @@ impl Host {
                 self.become_owner(from.0, owner, Mode::new(0))?;
                 Ok(rename()?)
             }
-            _ => self.context.for_caller(rights, SetId::Unaffected, rename),
+            _ => {
+                let (volume, by) = (self.volume(to.0), (rights, SetId::Unaffected));
+                self.context.for_caller(volume.as_deref(), by, rename)
+            }
         }
     }
 }

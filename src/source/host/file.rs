@@ -11,7 +11,7 @@ use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Whence, close, dup, fdatasync, fsync, lseek};
 
 use super::locks::HostLocks;
-use super::volume::Volume;
+use super::volume::{Traits, Volume};
 use super::xattr::capability;
 use super::{Context, lend};
 use crate::acl::Capability;
@@ -73,8 +73,8 @@ pub(super) struct HostFile {
     opening: Opening,
     /// Whether the host lets data go to the end only.
     append_only: bool,
-    /// Whether it is on a volume of which the kernel may open files by itself.
-    lends: bool,
+    /// What its volume makes of who asks for something.
+    traits: Traits,
 }
 
 impl HostFile {
@@ -86,22 +86,22 @@ impl HostFile {
         volume: Option<&Volume>,
     ) -> Result<Self> {
         let opening = Opening::new(flags);
-        let lends = volume.is_some_and(|volume| volume.lends);
+        let traits = volume.map(|volume| volume.traits).unwrap_or_default();
         context.as_onlooker(volume)?;
         match reopen(&context, node, opening) {
             // A file that may only be appended to.
             Err(Errno::EPERM) if opening.append => {
                 let fd = context.procfs.reopen(node, opening.flags() | OFlag::O_APPEND)?;
-                Ok(Self { append_only: true, ..Self::new(context, fd, opening, lends) })
+                Ok(Self { append_only: true, ..Self::new(context, fd, opening, traits) })
             }
-            opened => opened.map(|fd| Self::new(context, fd, opening, lends)).map_err(Into::into),
+            opened => opened.map(|fd| Self::new(context, fd, opening, traits)).map_err(Into::into),
         }
     }
 
     /// Wraps an open file. It stays `O_NONBLOCK`, which means nothing for a
     /// regular file but in procfs and the like, where reading may wait.
-    pub fn new(context: Arc<Context>, fd: OwnedFd, opening: Opening, lends: bool) -> Self {
-        Self { context, fd, opening, append_only: false, lends }
+    pub fn new(context: Arc<Context>, fd: OwnedFd, opening: Opening, traits: Traits) -> Self {
+        Self { context, fd, opening, append_only: false, traits }
     }
 
     /// Returns the descriptor.
@@ -153,6 +153,10 @@ impl File for HostFile {
     }
 
     fn flush(&self) -> Result<()> {
+        if self.traits.lends {
+            // A file system of this host alone does nothing when a copy is closed.
+            return Ok(());
+        }
         let fd = self.fd();
         // Closing a copy tells the file system what closing ours would.
         match dup(fd) {
@@ -210,7 +214,7 @@ impl File for HostFile {
 
     /// On a file system of this host alone it does not matter who asks.
     fn capability(&self) -> Result<Option<Capability<Disk>>> {
-        if self.lends { capability(Way::Open(self.fd())) } else { Err(Error::Unsupported) }
+        if self.traits.lends { capability(Way::Open(self.fd())) } else { Err(Error::Unsupported) }
     }
 
     fn inode_flags(&self, kind: InodeFlagsKind) -> Result<InodeFlags> {
@@ -229,7 +233,7 @@ impl File for HostFile {
     }
 
     fn lending(&self) -> Result<Lending> {
-        if !self.lends || !self.context.credentials.any_owner() {
+        if !self.traits.lends || !self.context.credentials.any_owner() {
             return Ok(Lending::Nothing);
         }
         if self.opening.direct {
@@ -252,7 +256,7 @@ impl File for HostFile {
     fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
         let file = self.fd();
         // For reading too: what is lent first serves those who write it later.
-        self.context.as_writer(Rights { keep_setid: false, reserve: false })?;
+        self.context.as_ordinary(Some(self.traits), SetId::Clear)?;
         to(file);
         Ok(())
     }

@@ -1,9 +1,13 @@
 //! Which files the kernel may open, read and write by itself.
 //!
 //! It does so with the credentials of the thread that lends, for every caller
-//! alike: as nobody, without `CAP_FSETID`. So set-id bits and capabilities go
-//! with every write, and nobody gets at blocks in reserve. Where the caller
-//! makes a difference, writes come here.
+//! alike: without `CAP_FSETID`, as one who has no claim to blocks in reserve. So
+//! set-id bits and capabilities go with every write, but for a set-group-id bit that
+//! comes later and makes no program run as that group. Where the caller makes a
+//! difference, writes come here.
+//!
+//! On a file system where the user makes no other difference that is whoever the
+//! thread acts as already: a change of ids takes the kernel 2 to 4 us.
 
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;

@@ -51,7 +51,7 @@ use crate::text::{plain, shown};
 
 use reserve::Exchanges;
 use staging::Staging;
-use volume::{Volume, Volumes};
+use volume::{Traits, Volume, Volumes};
 
 /// What is shown of file systems that are mounted below the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,7 +173,7 @@ impl Host {
             any_owner: credentials.any_owner() && credentials.knows_others(),
             any_file: credentials.any_owner() && credentials.knows_all(),
             immutable: false,
-            lends: volumes.root().lends && credentials.any_owner(),
+            lends: volumes.root().traits.lends && credentials.any_owner(),
         };
         let context = Arc::new(Context { procfs, credentials, capable });
         let (key, _) = volumes
@@ -296,7 +296,7 @@ impl Context {
     /// set times: as whoever this thread acts as, if our capabilities count whoever
     /// that is. Two calls less: the kernel takes 2 us for each change of ids.
     fn as_onlooker(&self, volume: Option<&Volume>) -> Result<()> {
-        let local = volume.is_some_and(|volume| volume.local);
+        let local = volume.is_some_and(|volume| volume.traits.local);
         let who = if local && self.capable { Who::Anyone } else { Who::Server };
         self.credentials.assume(who, SetId::Unaffected)
     }
@@ -307,6 +307,15 @@ impl Context {
         self.credentials.assume(who, set_id(rights))
     }
 
+    /// Acts as one who has no claim to blocks in reserve, and may be a member of any
+    /// group but root's: as whoever this thread acts as, where that is all that
+    /// makes a difference.
+    fn as_ordinary(&self, traits: Option<Traits>, set_id: SetId) -> Result<()> {
+        let plain = traits.is_some_and(|traits| traits.local && traits.reserves_for_root);
+        let who = if plain && self.capable { Who::Ordinary } else { Who::Nobody };
+        self.credentials.assume(who, set_id)
+    }
+
     /// Does what may take room on the disk besides a file's contents (an entry,
     /// an attribute), with the blocks that are reserved for root or without.
     ///
@@ -314,12 +323,18 @@ impl Context {
     /// one refuses to nobody is tried as the server.
     fn for_caller<T>(
         &self,
-        rights: Rights,
-        set_id: SetId,
+        volume: Option<&Volume>,
+        (rights, set_id): (Rights, SetId),
         call: impl Fn() -> nix::Result<T>,
     ) -> Result<T> {
         if !rights.reserve {
-            self.credentials.assume(Who::Nobody, set_id)?;
+            match set_id {
+                // A group could keep the bit.
+                SetId::Clear => self.credentials.assume(Who::Nobody, set_id)?,
+                SetId::Keep | SetId::Unaffected => {
+                    self.as_ordinary(volume.map(|volume| volume.traits), set_id)?
+                }
+            }
             match call() {
                 Err(Errno::EACCES | Errno::EPERM) => {}
                 done => return Ok(done?),

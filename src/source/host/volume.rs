@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::{major, minor};
 use nix::sys::statfs::{
     BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC,
     TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
@@ -20,6 +21,7 @@ use crate::source::{FileHandle, Key};
 use crate::sync::{lock, read, write};
 use crate::sys::fsid;
 use crate::sys::handle::{self, Handle, Use};
+use crate::sys::mountinfo;
 use crate::sys::procfs::Procfs;
 use crate::sys::stat::Stat;
 
@@ -34,13 +36,22 @@ pub(super) struct Volume {
     pub(super) tag: u64,
     /// A number made of what its file system is called.
     name: Option<u64>,
-    /// Whether the kernel may be told to open files of it by itself.
-    pub(super) lends: bool,
+    pub(super) traits: Traits,
     generation: Generation,
+    opener: Option<Arc<Opener>>,
+}
+
+/// What it makes of who asks for something.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traits {
+    /// Whether the kernel may be told to open its files by itself.
+    pub lends: bool,
     /// Whether only capabilities count for who may look and remove names: no
     /// server, and no other file system, sees the user of a call.
-    pub(super) local: bool,
-    opener: Option<Arc<Opener>>,
+    pub local: bool,
+    /// Whether blocks in reserve, if there are any, are for root and its group alone,
+    /// or for a capability.
+    pub reserves_for_root: bool,
 }
 
 /// What tells a file from an earlier one of the same number.
@@ -249,10 +260,8 @@ impl Volume {
             Generation::Handle(Use::Open) if is_dir => Opener::probe(procfs, fd)?,
             Generation::Handle(_) | Generation::Birth | Generation::None => None,
         };
-        let local = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC];
-        let (local, lends) = (local.contains(&kind), lend::is_local(kind, dev));
         let name = name(procfs, fd, kind, is_dir)?;
-        Ok(Self { tag: 0, name, lends, generation, local, opener })
+        Ok(Self { tag: 0, name, traits: Traits::new(kind, dev), generation, opener })
     }
 
     /// Reports whether files that are no directories can be opened by handle.
@@ -335,6 +344,28 @@ impl Volume {
         handle::open(opener.mount.as_fd(), &handle, opener.reach.flags())
             .map_err(|errno| opener.reach.refusal(errno))
     }
+}
+
+impl Traits {
+    fn new(kind: FsType, dev: u64) -> Self {
+        let local = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC];
+        Self {
+            lends: lend::is_local(kind, dev),
+            local: local.contains(&kind),
+            reserves_for_root: kind != EXT4_SUPER_MAGIC || reserves_for_root(dev),
+        }
+    }
+}
+
+/// Reports whether a mounted ext file system says of nobody else that blocks are in
+/// reserve for them (`_ext4_show_options` of fs/ext4/super.c, ext2 alike).
+fn reserves_for_root(dev: u64) -> bool {
+    let device = [major(dev), minor(dev)].map(|number| u32::try_from(number).ok());
+    let [Some(major), Some(minor)] = device else { return false };
+    let Ok(mounts) = mountinfo::mounts() else { return false };
+    let mut of_device = mounts.iter().filter(|mount| mount.device == (major, minor)).peekable();
+    let claims = |option: &str| option.starts_with("resuid=") || option.starts_with("resgid=");
+    of_device.peek().is_some() && !of_device.any(|mount| mount.options.split(',').any(claims))
 }
 
 impl Generation {

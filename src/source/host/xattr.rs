@@ -42,7 +42,8 @@ impl Host {
         rights: Rights,
     ) -> Result<()> {
         let name = OsStr::new(kind.xattr());
-        self.context.for_caller(rights, set_id(rights), || match acl {
+        let volume = self.volume(node);
+        self.context.for_caller(volume.as_deref(), (rights, set_id(rights)), || match acl {
             Some(acl) => xattr::set(node.way(), name, &acl.encode(), 0),
             None => match xattr::remove(node.way(), name) {
                 // There is none, which is what was asked for.
@@ -67,7 +68,8 @@ impl Host {
         rights: Rights,
     ) -> Result<()> {
         let name = OsStr::new(CAPABILITY_XATTR);
-        self.context.for_caller(rights, SetId::Unaffected, || match capability {
+        let (volume, by) = (self.volume(node), (rights, SetId::Unaffected));
+        self.context.for_caller(volume.as_deref(), by, || match capability {
             Some(capability) => xattr::set(node.way(), name, &capability.encode(), 0),
             None => xattr::remove(node.way(), name),
         })
@@ -110,7 +112,8 @@ impl Host {
             XattrSet::Create => libc::XATTR_CREATE,
             XattrSet::Replace => libc::XATTR_REPLACE,
         };
-        self.context.for_caller(rights, SetId::Unaffected, || match value {
+        let (volume, by) = (self.volume(node), (rights, SetId::Unaffected));
+        self.context.for_caller(volume.as_deref(), by, || match value {
             Some(value) => xattr::set(node.way(), name, value, flags),
             None => xattr::remove(node.way(), name),
         })

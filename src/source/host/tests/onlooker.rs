@@ -87,7 +87,7 @@ fn answers_are_the_servers_whoever_the_thread_acts_as() {
     };
     for (what, act) in acts() {
         let expected = said(Who::Server, SetId::Keep, act);
-        for who in [Who::Nobody, Who::Owner(1003, 5), Who::Owner(5, 1004)] {
+        for who in [Who::Nobody, Who::Owner(1003, 5), Who::Owner(5, 1004), Who::Owner(5, 0)] {
             assert_eq!(said(who, SetId::Clear, act), expected, "{what} as {who:?}");
         }
     }

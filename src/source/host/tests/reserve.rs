@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::*;
 use crate::attr::FileKind;
 use crate::source::host::node::held;
+use crate::sys::caps;
 use crate::sys::cred::NOBODY;
 
 #[test]
@@ -59,4 +60,43 @@ fn what_is_made_through_an_exchange_is_the_same() {
             assert!(again.unwrap_err().is(libc::EEXIST), "{path}");
         }
     }
+}
+
+/// What is lent is opened as whoever the thread acts as, or as nobody where that
+/// one may have a claim.
+#[test]
+fn who_has_a_claim_to_the_reserve_lends_nothing() {
+    if !is_root() {
+        return;
+    }
+    let Some(fixture) = Fixture::ext4() else { return };
+    let lent_as = |host: &Host, file: &str, owner: Ids<Disk>| {
+        let what = NewKind::Regular(Some(libc::O_RDWR));
+        let made = create(host, &root(host), file, &new(what, owner, 0o600, 0)).file.unwrap();
+        let mut lender = None;
+        made.lend(&mut |_| {
+            lender = Some((setfsuid(Uid::from_raw(u32::MAX)).as_raw(), effective()))
+        })
+        .unwrap();
+        lender.unwrap()
+    };
+    let host = fixture.host();
+    for (file, owner, lender) in
+        [("a", (7, 8), 7), ("b", (0, 8), NOBODY), ("c", (7, 0), NOBODY), ("d", (9, 8), 9)]
+    {
+        let (uid, caps) = lent_as(&host, file, ids(owner.0, owner.1));
+        assert_eq!((uid, caps & caps::FSETID), (lender, 0), "{owner:?}");
+    }
+    for claim in ["resuid=7", "resgid=8"] {
+        outside(|| {
+            let mut remount = Command::new("mount");
+            let done = remount.args(["-o", &format!("remount,{claim}")]).arg(fixture.path());
+            assert!(done.status().unwrap().success());
+        });
+        assert_eq!(lent_as(&fixture.host(), claim, ids(7, 8)).0, NOBODY, "{claim}");
+    }
+}
+
+fn effective() -> u64 {
+    caps::Caps::get().unwrap().effective
 }
