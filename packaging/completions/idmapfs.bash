@@ -6,7 +6,7 @@ _idmapfs() {
         --strictatime --nodiratime --diratime"
     local naming="--allow-other --no-allow-other --fsname= --with-pid= --remount --foreground"
     local server="--cache= --passthrough= --engine= --in= --allow-idmap --submounts= --owners=
-        --owners-dir= --offset= --size= --partition= --verity= --image-cache=
+        --owners-dir= --offset= --size= --device= --partition= --verity= --image-cache=
         --upper= --log="
     case $cur in
         --*=*) COMPREPLY=(); return ;;
@@ -22,10 +22,10 @@ _idmapfs() {
     case $first in
         run) words="$policy $flags $server --as" ;;
         explain) words="$policy --as --json --mount" ;;
-        check) words="--source --suid --offset= --size= --partition= --verity= --image-cache=" ;;
+        check) words="--source --suid --offset= --size= --device= --partition= --verity= --image-cache=" ;;
         stats) words="--json" ;;
         owners) words="--owners= --owners-dir= --from= --tar= --fix" ;;
-        image) words="--json --offset= --size= --partition= --verity= --owners= --owners-dir=" ;;
+        image) words="--json --offset= --size= --device= --partition= --verity= --owners= --owners-dir=" ;;
         reload | abort) words="" ;;
         *) words="$policy $flags $naming $server --help --version" ;;
     esac

@@ -11,7 +11,7 @@ use super::walk::{self, Walked, walk, walk_in};
 use crate::mount::{ImageOptions, is_image, keep_nothing};
 use crate::policy::check::{Finding, Matches, Reach, Severity, Situation, check_for};
 use crate::policy::{Code, Origin, PolicyError, Spec, file};
-use crate::source::image::{self, Device, ImageError, ImageSource};
+use crate::source::image::{self, ImageError, ImageSource};
 use crate::sys::id_map::IdMap;
 use crate::text::{plain, shown};
 
@@ -21,11 +21,11 @@ use crate::text::{plain, shown};
 /// The findings cannot be printed.
 pub fn check(request: &Check, out: &mut dyn Write) -> Result<bool, Fault> {
     let names = request.source.as_deref().map_or_else(HostNames::default, HostNames::new);
-    let names = names.image(request.image);
+    let names = names.image(request.image.clone());
     let situation = Situation { suid: request.suid, reach: reach() };
     let policies: Vec<_> = request.files.iter().map(|path| (path, read(path, &names))).collect();
     // Of an image this is the last file that is opened.
-    let files = request.source.as_deref().map(|source| files(source, request.image));
+    let files = request.source.as_deref().map(|source| files(source, &request.image));
     let mut good = true;
     for (path, policy) in policies {
         let (lines, fine) = findings(path, policy, files.as_ref(), &situation);
@@ -70,11 +70,11 @@ struct Files<'a> {
 }
 
 /// Opens a source, if it is an image.
-fn files(source: &Path, options: ImageOptions) -> Files<'_> {
+fn files<'a>(source: &'a Path, options: &ImageOptions) -> Files<'a> {
     let open = || -> Result<ImageSource, ImageError> {
-        let device = Device::open(source, options.part)?;
+        let device = image::device(source, options)?;
         keep_nothing();
-        image::open(device, &options)
+        image::open(device, options)
     };
     let image = is_image(source).then(|| open().map_err(|error| format!("image {error}")));
     Files { source, image }

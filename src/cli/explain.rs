@@ -21,7 +21,7 @@ use crate::mount::{self, ImageOptions, MountError};
 use crate::policy::explain::{Asker, Decision, Reason, Shown};
 use crate::policy::rules::Subject;
 use crate::policy::{Pipeline, Spec};
-use crate::source::image::{self, Device};
+use crate::source::image;
 use crate::text::shown;
 use access::{Access, Judge, Place};
 use way::{Root, Step};
@@ -78,7 +78,7 @@ pub fn explain(request: &Explain, out: &mut dyn Write) -> Result<(), Fault> {
 /// Opens a source. Of an image this is the last file that is opened.
 fn root(source: &Path, options: &ImageOptions) -> Result<Root, Fault> {
     if mount::is_image(source) {
-        let device = Device::open(source, options.part).map_err(MountError::from)?;
+        let device = image::device(source, options).map_err(MountError::from)?;
         mount::keep_nothing();
         let image = image::open(device, options).map_err(MountError::from)?;
         return Ok(Root::Image(Box::new(image)));

@@ -90,7 +90,7 @@ pub fn options(
         passthrough: settings.passthrough.unwrap_or(Passthrough::Auto),
         submounts: submounts(settings)?,
         owners: owners(settings)?,
-        image: settings.image,
+        image: settings.image.clone(),
         upper: settings.upper.clone(),
         engine: engine(settings),
         within: None,

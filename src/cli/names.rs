@@ -97,7 +97,7 @@ impl HostNames {
         let failed = |error: ImageError| error.to_string();
         let device = match &self.device {
             Some(device) => device.part(Part::default()),
-            None => Device::open(image, self.image.part),
+            None => image::device(image, &self.image),
         };
         let device = device.map_err(failed)?;
         let most = u64::try_from(file::MAX_BYTES).unwrap_or(u64::MAX);

@@ -14,7 +14,7 @@ use crate::mount::{Renew, is_image};
 use crate::policy::explain::Asker;
 use crate::policy::options::Options;
 use crate::policy::{Names, Origin, Server, Spec, file};
-use crate::source::image::Device;
+use crate::source::image::{self, Device};
 use crate::sys::cred::own_ids;
 use crate::text::{plain, shown};
 
@@ -34,7 +34,7 @@ fn spec_with(
     source: &Path,
     device: Option<Arc<Device>>,
 ) -> Result<Spec, Fault> {
-    let names = HostNames::new(source).image(settings.image).device(device);
+    let names = HostNames::new(source).image(settings.image.clone()).device(device);
     let names = names.plain(settings.within.is_some());
     let Some(path) = &settings.policy_file else {
         return Ok(Spec::from_options(&settings.policy, &names)?);
@@ -59,7 +59,7 @@ pub fn renew(settings: &Settings, source: &Path) -> Result<Renew, Fault> {
         *path = absolute(path)?;
     }
     let from = directories(&settings);
-    let device = is_image(&source).then(|| Device::open(&source, settings.image.part).ok());
+    let device = is_image(&source).then(|| image::device(&source, &settings.image).ok());
     let device = device.flatten().map(Arc::new);
     let read =
         move || spec_with(&settings, &source, device.clone()).map_err(|fault| fault.to_string());

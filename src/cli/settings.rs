@@ -152,13 +152,14 @@ impl Settings {
             "allow-idmap" => self.allow_idmap = true,
             "submounts" => self.submounts = Some(submounts(text("submounts", value)?)?),
             "owners" => self.owners = Some(owners(text("owners", value)?)?),
-            "owners-dir" => self.owners_dir = Some(directory("owners-dir", value)?),
+            "owners-dir" => self.owners_dir = Some(file("owners-dir", value)?),
             "offset" => self.image.part.offset = size("offset", value)?,
             "size" => self.image.part.size = Some(size("size", value)?),
+            "device" => self.image.devices.push(file("device", value)?),
             "partition" => self.image.partition = Some(partition(text("partition", value)?)?),
             "verity" => self.image.verity_ignored = verity(text("verity", value)?)?,
             "image-cache" => self.image.cache = size("image-cache", value)?,
-            "upper" => self.upper = Some(directory("upper", value)?),
+            "upper" => self.upper = Some(file("upper", value)?),
             "in" => self.within = Some(within(value)?),
             "with-pid" => self.with_pid = Some(with_pid(text("with-pid", value)?)?),
             "log" => self.log = Some(log(value)?),
@@ -195,7 +196,7 @@ impl Settings {
             (self.owners_dir.is_some(), "owners-dir"),
             (
                 self.image != ImageOptions::default(),
-                "offset, size, partition, verity or image-cache",
+                "offset, size, device, partition, verity or image-cache",
             ),
             (self.upper.is_some(), "upper"),
             (self.with_pid.is_some(), "with-pid"),
@@ -354,7 +355,7 @@ fn owners(value: &str) -> Result<Owners, Fault> {
     }
 }
 
-fn directory(name: &str, value: &OsStr) -> Result<PathBuf, Fault> {
+fn file(name: &str, value: &OsStr) -> Result<PathBuf, Fault> {
     std::path::absolute(value)
         .map_err(|error| Fault::usage(format!("option {name}: {}: {error}", shown(value))))
 }

@@ -46,6 +46,9 @@ pub struct Facts {
     /// Where in the source the image is that is shown; `None`: it is a directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Bytes>,
+    /// Other files that the image has data in, written as `source` is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
     /// Where it is mounted.
     #[serde(with = "path")]
     pub target: PathBuf,

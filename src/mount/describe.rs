@@ -14,7 +14,7 @@ use crate::fuse::{DataPath, SessionOptions};
 use crate::policy::Spec;
 use crate::source;
 use crate::source::image::Part;
-use crate::text::shown;
+use crate::text::{coded, shown};
 
 /// A mount as it was made.
 #[derive(Clone, Debug)]
@@ -46,6 +46,7 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
         pid: Some(std::process::id()),
         source: paths.source.clone(),
         image: image(made),
+        devices: made.options.image.devices.iter().map(coded).collect(),
         target: paths.target.clone(),
         engine: Said::new("fuse", why.to_string()),
         beyond_kernel: beyond_kernel(options_beyond(options), &options.spec),

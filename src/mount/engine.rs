@@ -72,8 +72,8 @@ pub enum Unfit {
     Journal,
     /// The image has data elsewhere, which the kernel would take from the image itself.
     #[error(
-        "erofs with data on further devices: that kernel mount would show other bytes for \
-             them; mount it by hand: mount -t erofs -o ro,loop,device=DEVICE"
+        "erofs with data on further devices: without them that kernel mount would show other \
+             bytes; name them all, in their order: -o device=FILE"
     )]
     Devices,
     /// The image does not end with a sector, and that is as far as a loop device goes.

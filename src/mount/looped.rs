@@ -42,9 +42,9 @@ pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
         return Err(Unfit::Option("upper", "the kernel's mount has nothing above it"));
     }
     let (users, groups) = engine::of_policy(&options.spec)?;
-    let device = image::locate(Device::open(source, options.image.part)?, &options.image)?;
+    let device = image::locate(image::device(source, &options.image)?, &options.image)?;
     let format = image::probe(&device)?;
-    if format == Format::Erofs && has_further_devices(&device)? {
+    if format == Format::Erofs && device.further().is_empty() && has_further_devices(&device)? {
         return Err(Unfit::Devices);
     }
     let format = format.word();
@@ -54,13 +54,18 @@ pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
             _ => Unfit::System { what, why },
         }
     };
-    let looped = Loop::new(device.as_fd(), device.offset(), device.length());
-    let looped = looped.map_err(privilege("loop device"))?;
+    let looped = |device: &Device| Loop::new(device.as_fd(), device.offset(), device.length());
+    let own = looped(&device).map_err(privilege("loop device"))?;
+    let further = device.further().iter().map(|device| looped(device));
+    let further = further.collect::<io::Result<Vec<Loop>>>().map_err(privilege("loop device"))?;
     let word = CString::new(format).unwrap_or_default();
     let context = Context::open(&word).map_err(privilege("file system of the kernel"))?;
     let set = options.flags.with_defaults().attributes().set | libc::MOUNT_ATTR_RDONLY;
     let made = context
-        .set(c"source", looped.path.as_os_str())
+        .set(c"source", own.path.as_os_str())
+        .and_then(|()| {
+            further.iter().try_for_each(|device| context.set(c"device", device.path.as_os_str()))
+        })
         .and_then(|()| context.flag(c"ro"))
         .and_then(|()| context.create())
         .and_then(|()| context.mount(set));

@@ -212,7 +212,7 @@ const BY_HANDLE: &str = "it judges a file by the directories above it, and those
 pub(super) fn begin(options: &Options, path: &Path) -> Result<Begun, MountError> {
     if is_image(path) {
         of_image(options)?;
-        let files = Files::Image(Device::open(path, options.image.part)?);
+        let files = Files::Image(image::device(path, &options.image)?);
         let reads = options.renew.directories().to_vec();
         let writes = control::directory().into_iter().collect();
         return Ok(Begun { files, needs: Needs { reads, writes, ..Needs::default() } });

@@ -17,7 +17,7 @@ use crate::policy::Spec;
 use crate::source::image::Part;
 use crate::sys::id_map::Line;
 use crate::sys::mountinfo;
-use crate::text::{escape, shown};
+use crate::text::{decoded, escape, shown};
 
 /// What is said of a live mount.
 #[derive(Debug, Serialize)]
@@ -93,6 +93,7 @@ fn of_kernel(there: &IdMapped) -> Facts {
         pid: None,
         source: there.source().unwrap_or_else(|| elsewhere().into()),
         image: None,
+        devices: Vec::new(),
         target: there.mount.point.clone(),
         engine: Said::new("kernel", "an idmapped mount, without a server"),
         beyond_kernel: None,
@@ -123,7 +124,8 @@ fn made(options: &[String], source: &Path, image: ImageOptions) -> Result<Spec, 
 /// Returns where the image is that a mount shows: whatever way its server found it.
 fn image(mount: &Facts) -> ImageOptions {
     let part = mount.image.map(|Bytes { offset, size }| Part { offset, size: Some(size) });
-    ImageOptions { part: part.unwrap_or_default(), ..ImageOptions::default() }
+    let devices = mount.devices.iter().map(|path| decoded(path).into()).collect();
+    ImageOptions { part: part.unwrap_or_default(), devices, ..ImageOptions::default() }
 }
 
 /// What is said of a source that is seen through its own mount alone.
@@ -192,6 +194,9 @@ fn text(explained: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
     line("source", &shown(&mount.source))?;
     if let Some(Bytes { offset, size }) = mount.image {
         line("image", &format!("{size} bytes of it, from byte {offset} on"))?;
+    }
+    if !mount.devices.is_empty() {
+        line("devices", &mount.devices.join(", "))?;
     }
     line("engine", &said(&mount.engine))?;
     if mount.pid.is_some() {

@@ -12,7 +12,9 @@ use super::super::json;
 use super::super::parse::Form;
 use crate::id::{Disk, Id, Kind};
 use crate::mount::{ImageOptions, keep_nothing};
-use crate::source::image::{About, Device, Image, ImageError, Survey, locate, read, survey};
+use crate::source::image::{
+    About, Device, Image, ImageError, Survey, device, locate, read, survey,
+};
 use crate::text::{coded, shown};
 
 /// How long the files of an image are looked at.
@@ -89,7 +91,7 @@ fn facts(file: &Path, options: &ImageOptions) -> Result<Facts, String> {
         return Err(directory(file));
     }
     let opened = || -> Result<(Arc<Device>, Arc<dyn Image>), ImageError> {
-        let device = Device::open(file, options.part)?;
+        let device = device(file, options)?;
         keep_nothing();
         let device = Arc::new(locate(device, options)?);
         let image = read(&device)?;

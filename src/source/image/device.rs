@@ -5,6 +5,7 @@ use std::io::{self, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::ImageError;
@@ -45,6 +46,8 @@ pub struct Device {
     state: State,
     changed: AtomicBool,
     windows: Windows,
+    /// Other files that the image has data in.
+    further: Vec<Arc<Self>>,
 }
 
 /// What of a file changes when somebody writes to it; nothing of a device does.
@@ -85,7 +88,24 @@ impl Device {
             state: State::of(&metadata),
             changed: AtomicBool::new(false),
             windows: Windows::default(),
+            further: Vec::new(),
         })
+    }
+
+    /// Has it known which other files the image has data in, all of each.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn with_further(mut self, paths: &[PathBuf]) -> std::result::Result<Self, ImageError> {
+        for path in paths {
+            self.further.push(Arc::new(Self::open(path, Part::default())?));
+        }
+        Ok(self)
+    }
+
+    /// Returns the other files that the image has data in.
+    pub fn further(&self) -> &[Arc<Self>] {
+        &self.further
     }
 
     /// Returns a part of this one, with a descriptor of its own.
@@ -104,8 +124,8 @@ impl Device {
             Err(why) => return Err(ImageError::File { path, why }),
         };
         let changed = AtomicBool::new(self.changed.load(Ordering::Relaxed));
-        let windows = Windows::default();
-        Ok(Self { file, path, offset, length, state: self.state, changed, windows })
+        let (windows, further) = (Windows::default(), self.further.clone());
+        Ok(Self { file, path, offset, length, state: self.state, changed, windows, further })
     }
 
     /// Returns the path that it was opened by.
@@ -152,15 +172,15 @@ impl Device {
         self.windows.read(offset, buf, self.length, &|at, buf| self.read(at, buf))
     }
 
-    /// Reports whether the file is still as it was when it was opened, and so are all
-    /// bytes that were read before this is called; says so once when it is not.
+    /// Reports whether the file is still as it was when it was opened, the further ones
+    /// too, and so are all bytes that were read before this is called; says so once when it is not.
     pub fn is_unchanged(&self) -> bool {
         if self.changed.load(Ordering::Relaxed) {
             return false;
         }
         let now = self.file.metadata().map(|metadata| State::of(&metadata));
         if now.is_ok_and(|now| now == self.state) {
-            return true;
+            return self.further.iter().all(|device| device.is_unchanged());
         }
         if !self.changed.swap(true, Ordering::Relaxed) {
             log::error!("{}: changed while mounted; no more of it is read", shown(&self.path));

@@ -7,6 +7,7 @@
 
 mod bytes;
 mod data;
+mod devices;
 mod dir;
 mod extents;
 mod index;
@@ -34,6 +35,7 @@ use crate::source::Statfs;
 
 use bytes::{eio, index};
 use data::{Data, Volume};
+use devices::Devices;
 use superblock::{Bad, Super};
 
 /// The longest target of a symbolic link that the kernel shows, in bytes.
@@ -60,21 +62,21 @@ pub fn open(device: Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageErr
         return Err(damaged("it ends within the superblock".to_owned()));
     }
     device.read(superblock::AT, &mut bytes).map_err(unreadable)?;
-    let sup = Super::parse(&bytes).map_err(|bad| match bad {
+    let refused = |feature, way: &str| ImageError::Refused {
+        path: path.clone(),
+        format: "erofs",
+        feature,
+        way: way.to_owned(),
+    };
+    let bad = |bad| match bad {
         Bad::Damaged(what) => damaged(what),
-        Bad::Refused(feature) => ImageError::Refused {
-            path: path.clone(),
-            format: "erofs",
-            way: if feature.contains("--blobdev") {
-                "make the image anew without it, or mount it as root: \
-                 mount -t erofs -o ro,loop,device=DEVICE"
-            } else {
-                "make the image anew without it, or mount it as root: mount -t erofs -o ro,loop"
-            }
-            .to_owned(),
+        Bad::Devices(what, way) => refused(what, way),
+        Bad::Refused(feature) => refused(
             feature,
-        },
-    })?;
+            "make the image anew without it, or mount it as root: mount -t erofs -o ro,loop",
+        ),
+    };
+    let sup = Super::parse(&bytes).map_err(bad)?;
     let end = sup.blocks.checked_mul(sup.block());
     if end.is_none_or(|end| end > device.length()) {
         return Err(damaged(format!("it has {} blocks, and the file ends before", sup.blocks)));
@@ -83,7 +85,8 @@ pub fn open(device: Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageErr
         return Err(damaged("the superblock's checksum is wrong".to_owned()));
     }
     let broken = |what: &str| damaged(format!("{what} cannot be read"));
-    let volume = Volume::open(device, sup).map_err(|_| broken("files that others are in"))?;
+    let devices = Devices::new(device, &sup).map_err(bad)?;
+    let volume = Volume::open(devices, sup).map_err(|_| broken("files that others are in"))?;
     let prefixes = xattr::prefixes(&volume).map_err(|_| broken("prefixes of attributes"))?;
     let about = about(&volume.sup);
     let root = Nid(volume.sup.root);

@@ -31,6 +31,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::attr::{Attr, FileKind};
@@ -49,12 +50,14 @@ pub use survey::{Survey, survey};
 pub const DEFAULT_CACHE: u64 = 128 << 20;
 
 /// What is to be known to open an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageOptions {
     /// Which bytes of the file it is.
     pub part: Part,
     /// Which partition of those bytes.
     pub partition: Option<Partition>,
+    /// Other files that the image has data in.
+    pub devices: Vec<PathBuf>,
     /// Whether hashes beside a partition are ignored.
     pub verity_ignored: bool,
     /// How many bytes of memory may be kept of what was read and unpacked.
@@ -63,8 +66,22 @@ pub struct ImageOptions {
 
 impl Default for ImageOptions {
     fn default() -> Self {
-        Self { part: Part::default(), partition: None, verity_ignored: false, cache: DEFAULT_CACHE }
+        Self {
+            part: Part::default(),
+            partition: None,
+            devices: Vec::new(),
+            verity_ignored: false,
+            cache: DEFAULT_CACHE,
+        }
     }
+}
+
+/// Opens the file of an image, and the others that it has data in; reads nothing.
+///
+/// # Errors
+/// As [`Device::open`].
+pub fn device(path: &Path, options: &ImageOptions) -> std::result::Result<Device, ImageError> {
+    Device::open(path, options.part)?.with_further(&options.devices)
 }
 
 /// Opens the image in a part of a file, whatever its format.
@@ -97,6 +114,14 @@ pub fn locate(whole: Device, options: &ImageOptions) -> std::result::Result<Devi
 /// As [`open`].
 pub fn read(device: &Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageError> {
     let format = probe(device)?;
+    if format != Format::Erofs && !device.further().is_empty() {
+        return Err(ImageError::Refused {
+            path: device.path().to_owned(),
+            format: format.word(),
+            feature: "further devices".to_owned(),
+            way: "leave the option device out, which is for erofs".to_owned(),
+        });
+    }
     // A fault of a reader must not look as one of the mount.
     catch_unwind(AssertUnwindSafe(|| read_as(format, device))).unwrap_or_else(|_fault| {
         Err(ImageError::Damaged {

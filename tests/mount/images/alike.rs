@@ -8,8 +8,8 @@ use super::compare::{Except, differences, disorder};
 use crate::require;
 use crate::support::idmap::{self, IdMap};
 use crate::support::images::{self, Contents, Format, KINDS, Loop, image, tree};
-use crate::support::ours::Ours;
-use crate::support::{raw, sandbox};
+use crate::support::ours::{self, Ours};
+use crate::support::{raw, run, sandbox, sh, str};
 
 const SHIFT: &str = "0:100000:65536";
 
@@ -65,6 +65,42 @@ fn every_squashfs_is_as_the_kernel_shows_it() {
 fn every_erofs_is_as_the_kernel_shows_it() {
     require!(Root, Fuse, Erofs);
     all(Format::Erofs);
+}
+
+/// Chunks of an erofs may be in other files, which several images share.
+#[test]
+fn an_erofs_with_data_in_other_files_is_as_the_kernel_shows_it() {
+    require!(Root, Fuse, Idmap, Erofs);
+    sandbox(|sandbox| {
+        let (tree, kernel) = (sandbox.dir("tree"), sandbox.dir("kernel"));
+        tree::make(&tree, Contents::Few, Format::Erofs);
+        let [image, blob] = ["image", "blob"].map(|name| sandbox.path(name));
+        sh(&format!(
+            "cd {tree}; seq 300000 >big; truncate -s 3M hole; seq 99999 >>hole; cp big again
+             mkfs.erofs --chunksize=4096 --blobdev={blob} {image} . >/dev/null 2>&1
+             mount -t erofs -o loop,ro,device=$(losetup -rf --show {blob}) {image} {kernel}
+             for loop in $(losetup -nO NAME -j {blob}); do losetup -d $loop; done",
+            tree = str(&tree),
+            blob = str(&blob),
+            image = str(&image),
+            kernel = str(&kernel)
+        ));
+        let device = format!("--device={}", str(&blob));
+        let plain = Ours::new(&image, &sandbox.dir("plain"), &[&device]);
+        same("two files", [&kernel, &plain.point], Except::Nothing, 6);
+        same("what was packed", [&tree.join("big"), &plain.at("big")], Except::Identity, 1);
+        let moved = sandbox.dir("moved");
+        idmap::mount(&kernel, &moved, &IdMap::both(SHIFT));
+        let shifted = Ours::new(&image, &sandbox.dir("shifted"), &["--map", SHIFT, &device]);
+        same("two files, shifted", [&moved, &shifted.point], Except::StandIns, 6);
+        let said = run(ours::PROGRAM, &["explain", "--mount", str(&plain.point), "big"]);
+        assert!(said.contains(str(&blob)), "{said}");
+        // Whichever of them changes, no more of it is read.
+        let late = Ours::new(&image, &sandbox.dir("late"), &[&device]);
+        sh(&format!("truncate -s +4096 {}", str(&blob)));
+        let read = fs::read(late.at("big")).map(|bytes| bytes.len());
+        assert_eq!(read.map_err(|error| error.raw_os_error()), Err(Some(libc::EIO)));
+    });
 }
 
 /// Images have what they were made of, as the kernel sees it: or there is nothing to

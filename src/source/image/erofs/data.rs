@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use super::super::Device;
 use super::bytes::{add, count, eio, index, mul, round_up, u16_at, u32_at};
+use super::devices::Devices;
 use super::extents::Extents;
 use super::index::{Header, Index, Shape, Written};
 use super::inode::{self, Inode, Layout, Space};
@@ -40,7 +40,7 @@ const MOST_RATIO: u64 = 256;
 /// An image: where everything else is read from.
 #[derive(Debug)]
 pub struct Volume {
-    device: Arc<Device>,
+    devices: Devices,
     /// Its superblock.
     pub sup: Super,
     packed: Option<Inner>,
@@ -49,8 +49,8 @@ pub struct Volume {
 
 impl Volume {
     /// Finds the files of the image that others are in.
-    pub fn open(device: Arc<Device>, sup: Super) -> Result<Self> {
-        let mut volume = Self { device, sup, packed: None, metabox: None };
+    pub fn open(devices: Devices, sup: Super) -> Result<Self> {
+        let mut volume = Self { devices, sup, packed: None, metabox: None };
         // The metabox may have its end in the file of fragments; that one has no such end.
         volume.packed = volume.sup.packed.map(|nid| volume.inner(nid)).transpose()?;
         volume.metabox = volume.sup.metabox.map(|nid| volume.inner(nid)).transpose()?;
@@ -75,7 +75,7 @@ impl Volume {
     /// Fills a buffer with metadata.
     pub fn metadata(&self, space: Space, at: u64, buf: &mut [u8]) -> Result<()> {
         match space {
-            Space::Device => self.device.read_near(at, buf),
+            Space::Device => self.devices.own().read_near(at, buf),
             Space::Metabox => self.metabox.as_ref().ok_or_else(eio)?.read(self, at, buf),
         }
     }
@@ -85,14 +85,14 @@ impl Volume {
         let inner = self.metabox.as_ref().or(self.packed.as_ref());
         match inner.filter(|_| !self.sup.plain_prefixes()) {
             Some(inner) => inner.read(self, at, buf),
-            None => self.device.read(at, buf),
+            None => self.devices.own().read(at, buf),
         }
     }
 
     /// Returns how much metadata there is from an offset on; it is there at all.
     fn rest(&self, space: Space, at: u64) -> Result<u64> {
         let end = match space {
-            Space::Device => self.device.length(),
+            Space::Device => self.devices.own().length(),
             Space::Metabox => self.metabox.as_ref().ok_or_else(eio)?.data.size,
         };
         end.checked_sub(at).filter(|rest| *rest > 0).ok_or_else(eio)
@@ -103,7 +103,7 @@ impl Volume {
         let is_plain = matches!(data.layout, Map::Flat { .. } | Map::Chunks(_));
         let is_here = is_plain && data.space == Space::Device;
         let ratio = if is_here { 1 } else { MOST_RATIO };
-        data.size <= self.device.length().saturating_mul(ratio)
+        data.size <= self.devices.length().saturating_mul(ratio)
     }
 }
 
@@ -264,7 +264,9 @@ impl Data {
                 let place = start.map_or(Place::Hole, Place::Plain);
                 Ok(Piece { range: 0..*until, place })
             }
-            Map::Chunks(chunks) => chunks.piece(offset, self.size, &self.pages, &source),
+            Map::Chunks(chunks) => {
+                chunks.piece(offset, (self.size, &volume.devices), &self.pages, &source)
+            }
             Map::Clusters(index) => index.piece(offset, &self.pages, &source),
             Map::Extents(extents) => extents.piece(offset, &self.pages, &source),
             Map::Fragment(at) => Ok(Piece { range: 0..self.size, place: Place::Fragment(*at) }),
@@ -334,8 +336,11 @@ impl Data {
                     return Err(eio());
                 }
                 let mut bytes = vec![0; index(length)?];
-                let space = if inline { self.space } else { Space::Device };
-                volume.metadata(space, at, &mut bytes)?;
+                if inline {
+                    volume.metadata(self.space, at, &mut bytes)?;
+                } else {
+                    volume.devices.read(at, &mut bytes)?;
+                }
                 let padded = volume.sup.is_padded();
                 unpack(algorithm, &bytes, padded, wanted)
             }
@@ -384,7 +389,7 @@ impl Volume {
     /// Reads one run of bytes from the device.
     fn fill(&self, run: Option<(u64, Range<usize>)>, buf: &mut [u8]) -> Result<()> {
         let Some((at, to)) = run else { return Ok(()) };
-        self.device.read(at, buf.get_mut(to).ok_or_else(eio)?)
+        self.devices.read(at, buf.get_mut(to).ok_or_else(eio)?)
     }
 }
 
@@ -401,7 +406,7 @@ impl Chunks {
     fn piece(
         &self,
         offset: u64,
-        size: u64,
+        (size, devices): (u64, &Devices),
         pages: &Pages,
         source: &super::pages::Source<'_>,
     ) -> Result<Piece> {
@@ -412,21 +417,23 @@ impl Chunks {
         let block = pages.with(at, index(length)?, source, |bytes| self.block(bytes))?;
         let start = chunk << self.bits;
         let range = start..add(start, 1 << self.bits)?.min(size);
-        let at = block.map(|block| mul(block, 1 << self.block_bits)).transpose()?;
+        let place =
+            |(device, block)| add(devices.start(device)?, mul(block, 1 << self.block_bits)?);
+        let at = block.map(place).transpose()?;
         Ok(Piece { range, place: at.map_or(Place::Hole, Place::Plain) })
     }
 
-    /// Returns the block that an entry names; `None` for a hole.
-    fn block(&self, bytes: &[u8]) -> Result<Option<u64>> {
-        let block = if self.format & CHUNK_INDEXES == 0 {
-            u64::from(u32_at(bytes, 0)?)
-        } else {
-            u64::from(u32_at(bytes, 4)?)
-        };
-        let is_long = self.format & (CHUNK_INDEXES | CHUNK_48BIT) == CHUNK_INDEXES | CHUNK_48BIT;
+    /// Returns the device and the block that an entry names; `None` for a hole.
+    fn block(&self, bytes: &[u8]) -> Result<Option<(u16, u64)>> {
+        if self.format & CHUNK_INDEXES == 0 {
+            let block = u32_at(bytes, 0)?;
+            return Ok(Some((0, u64::from(block))).filter(|_| block != u32::MAX));
+        }
+        let is_long = self.format & CHUNK_48BIT != 0;
         let high = if is_long { u64::from(u16_at(bytes, 0)?) << 32 } else { 0 };
         let none = if is_long { (1 << 48) - 1 } else { u64::from(u32::MAX) };
-        Ok(Some(high | block).filter(|block| *block != none))
+        let block = high | u64::from(u32_at(bytes, 4)?);
+        Ok(Some((u16_at(bytes, 2)?, block)).filter(|_| block != none))
     }
 }
 

@@ -57,6 +57,8 @@ pub enum Bad {
     Damaged(String),
     /// It has a feature that is not understood.
     Refused(String),
+    /// Its data is not where it is said to be: what it has, and the way out.
+    Devices(String, &'static str),
 }
 
 /// A superblock.
@@ -82,6 +84,8 @@ pub struct Super {
     pub packed: Option<u64>,
     /// The file that inodes are in.
     pub metabox: Option<u64>,
+    /// How many further files it has data in, and where what it says of them is, in bytes.
+    pub devices: (u16, u64),
     /// The name of the volume.
     pub label: Option<String>,
     /// The UUID of the volume.
@@ -107,10 +111,6 @@ impl Super {
         let parsed = Self::fields(bytes, incompat).map_err(short)?;
         if !(9..=16).contains(&parsed.block_bits) {
             return Err(Bad::Damaged(format!("blocks of 2^{} bytes", parsed.block_bits)));
-        }
-        let devices = u16_at(bytes, 86).map_err(short)?;
-        if incompat & DEVICE_TABLE != 0 && devices > 0 {
-            return Err(Bad::Refused(format!("data on {devices} further devices (--blobdev)")));
         }
         if u8_at(bytes, 90).map_err(short)? != 0 {
             return Err(Bad::Refused("directory blocks of another size".to_owned()));
@@ -152,6 +152,11 @@ impl Super {
             prefixes: (u8_at(bytes, 91)?, u64::from(u32_at(bytes, 92)?) << 2),
             packed: Some(u64_at(bytes, 96)?).filter(|nid| *nid != 0),
             metabox: if has(METABOX) { Some(u64_at(bytes, 128)?) } else { None },
+            devices: if has(DEVICE_TABLE) {
+                (u16_at(bytes, 86)?, u64::from(u16_at(bytes, 88)?) << 7)
+            } else {
+                (0, 0)
+            },
             label: Some(label).filter(|label| !label.is_empty()),
             uuid: slice(bytes, 48, 16)?.try_into().map_err(|_| eio())?,
             algorithms,
@@ -163,6 +168,11 @@ impl Super {
     /// Returns the size of a block, in bytes.
     pub const fn block(&self) -> u64 {
         1 << self.block_bits
+    }
+
+    /// Returns the upper part of a number of blocks, where it counts.
+    pub const fn long(&self, high: u64) -> u64 {
+        if self.incompat & BITS_48 != 0 { high } else { 0 }
     }
 
     /// Reports whether files may be packed by an algorithm, by its number.
@@ -284,7 +294,6 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(refused(&[(80, &[1, 2])]), "features 0x200");
-        assert_eq!(refused(&[(80, &[8]), (86, &[2])]), "data on 2 further devices (--blobdev)");
         assert_eq!(refused(&[(90, &[1])]), "directory blocks of another size");
         assert_eq!(refused(&[(80, &[2]), (84, &[0x21])]), "compression algorithms 0x20");
     }
