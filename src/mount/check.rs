@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::attach::clear_dead;
 use super::error::MountError;
-use super::options::{Cache, Options};
+use super::options::{Cache, ImageOptions, Options};
 use crate::sys::cred::may_mount;
 
 /// Where everything is, by paths that stay right in another directory.
@@ -32,6 +32,9 @@ pub(super) fn check(options: &Options) -> Result<Paths, MountError> {
     is_target(&options.target)?;
     // After the clearing: the source may be the mount point itself.
     let source = source(&options.source)?;
+    if !is_image(&source) {
+        of_directory(options)?;
+    }
     above(options)?;
     let name = options.fsname.clone().unwrap_or_else(|| source.clone().into_os_string());
     Ok(Paths { source, target, name })
@@ -89,6 +92,23 @@ pub(super) fn of_image(options: &Options) -> Result<(), MountError> {
         return Err(MountError::OfImage("cache=exclusive", "it is never changed; leave it out"));
     }
     Ok(())
+}
+
+/// Checks that no option asks for what a directory does not have.
+///
+/// # Errors
+/// `OfDirectory`.
+pub(super) fn of_directory(options: &Options) -> Result<(), MountError> {
+    let ImageOptions { part, partition, devices, verity_ignored, cache: _ } = &options.image;
+    let given = [
+        (part.offset != 0, "offset"),
+        (part.size.is_some(), "size"),
+        (partition.is_some(), "partition"),
+        (!devices.is_empty(), "device"),
+        (*verity_ignored, "verity"),
+    ];
+    let given = given.into_iter().find(|(given, _)| *given);
+    given.map_or(Ok(()), |(_, name)| Err(MountError::OfDirectory(name)))
 }
 
 /// Checks that a directory above the source, if one is asked for, makes sense there, and

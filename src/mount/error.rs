@@ -67,6 +67,9 @@ pub enum MountError {
     /// An option makes no sense for an image.
     #[error("option {0}: the source is an image: {1}")]
     OfImage(&'static str, &'static str),
+    /// An option makes no sense for a directory.
+    #[error("option {0}: it is for images, and the source is a directory; leave it out")]
+    OfDirectory(&'static str),
     /// The directory above an image cannot be used.
     #[error("option upper: {}: {why}", shown(.dir))]
     Upper {
@@ -141,7 +144,11 @@ impl MountError {
     /// use, 32 for a mount that failed.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Policy(_) | Self::Callers(_) | Self::OfImage(..) | Self::Unknown => 1,
+            Self::Policy(_)
+            | Self::Callers(_)
+            | Self::OfImage(..)
+            | Self::OfDirectory(_)
+            | Self::Unknown => 1,
             Self::Background { code, .. } => *code,
             Self::Engine(why) if why.is_asked() => 1,
             Self::Source { .. }

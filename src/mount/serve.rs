@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::asking::Asking;
 use super::attach::{self, Place, Way};
-use super::check::{Paths, is_image, of_image};
+use super::check::{Paths, is_image, of_directory, of_image};
 use super::confine::{Needs, confine};
 use super::describe::{self, Made};
 use super::engine::Server;
@@ -217,6 +217,7 @@ pub(super) fn begin(options: &Options, path: &Path) -> Result<Begun, MountError>
         let writes = control::directory().into_iter().collect();
         return Ok(Begun { files, needs: Needs { reads, writes, ..Needs::default() } });
     }
+    of_directory(options)?;
     let submounts = options.submounts;
     let staging = !options.owners.is_native();
     let attributes = options.flags.access_times();

@@ -31,7 +31,9 @@ pub fn ask(args: Vec<OsString>) -> Result<Request, Fault> {
         "info" if of_owners => Some("owners"),
         "info" if !more.is_empty() => Some("--"),
         "build" if json => Some("json"),
-        "build" if settings.image != ImageOptions::default() => Some("offset or size"),
+        "build" if settings.image != ImageOptions::default() => {
+            Some("offset, size, device, partition or verity")
+        }
         _ if settings.upper.is_some() => Some("upper"),
         _ => None,
     };
