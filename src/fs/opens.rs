@@ -100,7 +100,9 @@ impl Open {
 struct Inode {
     handles: Vec<(u64, Arc<Open>)>,
     owners: Owners,
-    /// Its node, if its contents are not watched while the kernel writes them.
+    /// Whether its contents were heard of while the kernel writes them.
+    heard: bool,
+    /// Its node, if they are not watched meanwhile.
     unwatched: Option<Node>,
 }
 
@@ -183,10 +185,17 @@ impl Opens {
             && self.find(number, Open::is_passed_writing).is_some()
     }
 
-    /// Notes that an inode's contents are not watched, if the kernel writes it by
-    /// itself and they still are; returns its node, which is to be ignored then.
+    /// Notes that an inode's contents were heard of; if the kernel writes it by itself
+    /// and they are watched, and this is not the first time, that they are not; returns
+    /// its node, which is to be ignored then.
+    ///
+    /// Most files are written once: two marks would cost more than one more event.
     pub(super) fn ignore(&self, number: u64, node: impl FnOnce() -> Option<Node>) -> Option<Node> {
         if !self.is_passed_writing(number) {
+            return None;
+        }
+        let again = |inode: &mut Inode| std::mem::replace(&mut inode.heard, true);
+        if !self.inodes(number).get_mut(&number).is_some_and(again) {
             return None;
         }
         let node = node()?;
