@@ -20,6 +20,8 @@ mod files;
 mod notices;
 mod notifier;
 mod passthrough;
+mod served;
+mod turns;
 
 use passthrough::Passing;
 
@@ -108,7 +110,8 @@ impl Session {
         let of_adapter = (notifier.clone(), Arc::clone(&passing));
         let adapter = adapter::Adapter::new(Arc::clone(&fs), options, of_adapter.0, of_adapter.1);
         // Who may use the mount is the kernel's decision (allow_other).
-        let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)?;
+        let served = served::Served::new(adapter);
+        let session = fuser::Session::from_fd(served, device, fuser::SessionACL::All, config)?;
         let data = if fs.is_alone() { DataPath::Cache } else { data_path(options, probe.as_fd()) };
         if data == DataPath::Kernel {
             passing.get_or_init(Passing::new);
