@@ -1,6 +1,6 @@
 //! The file that an image is in.
 
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
@@ -71,11 +71,19 @@ impl Device {
     /// If it cannot be opened, is neither, or has no such part.
     pub fn open(path: &Path, part: Part) -> std::result::Result<Self, ImageError> {
         let failed = |why| ImageError::File { path: path.to_owned(), why };
+        let is_one = |metadata: &Metadata| {
+            let kind = metadata.file_type();
+            kind.is_file() || kind.is_block_device()
+        };
+        let wrong = || ImageError::Kind(path.to_owned());
+        // Before it is opened as well: a fifo would wait for a writer.
+        if !is_one(&fs::metadata(path).map_err(failed)?) {
+            return Err(wrong());
+        }
         let mut file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        let kind = metadata.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(ImageError::Kind(path.to_owned()));
+        if !is_one(&metadata) {
+            return Err(wrong());
         }
         let end = file.seek(SeekFrom::End(0)).map_err(failed)?;
         let length =
@@ -254,9 +262,12 @@ mod tests {
     }
 
     #[test]
-    fn directories_and_devices_of_characters_are_no_images() {
-        for path in ["/", "/dev/null"] {
-            let refused = Device::open(Path::new(path), Part::default()).unwrap_err();
+    fn directories_and_devices_of_characters_and_fifos_are_no_images() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [Path::new("/"), Path::new("/dev/null"), &fifo] {
+            let refused = Device::open(path, Part::default()).unwrap_err();
             assert!(matches!(refused, ImageError::Kind(_)), "{refused}");
         }
     }
