@@ -544,13 +544,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        empty(
-            reply,
-            attempt(Kind::Fallocate, req, || {
-                let file = self.file(ino, fh, true)?;
-                self.fs.fallocate(&convert::caller(req), file.handle(), mode, offset, length)
-            }),
-        );
+        self.allocate_file(req, (ino, fh), (mode, offset, length), reply);
     }
 
     fn lseek(

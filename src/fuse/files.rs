@@ -338,4 +338,25 @@ impl Adapter {
         });
         written(reply, answer);
     }
+
+    /// Allocates or frees space of a file: a mode, from where on, and how much.
+    pub(super) fn allocate_file(
+        &self,
+        req: &Request,
+        (ino, handle): (INodeNo, FileHandle),
+        (mode, offset, length): (i32, u64, u64),
+        reply: ReplyEmpty,
+    ) {
+        let answer = attempt(Kind::Fallocate, req, || {
+            let handle = self.file(ino, handle, true)?.handle();
+            let done = self.fs.fallocate(&convert::caller(req), handle, mode, offset, length);
+            if done.is_err() {
+                // A part of it may be there, and the file longer: the kernel believes
+                // that nothing has changed, and nobody hears of it.
+                self.notifier.forget_attributes(ino.0);
+            }
+            done
+        });
+        empty(reply, answer);
+    }
 }

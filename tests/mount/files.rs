@@ -169,6 +169,28 @@ fn writing_takes_set_id_bits_away() {
     });
 }
 
+/// What of an allocation was made before there was no more room is there.
+#[test]
+fn an_allocation_that_fails_halfway_is_seen() {
+    require!(Root, Fuse, Ext4Loop);
+    for args in [["--passthrough", "auto"], ["--passthrough", "off"]] {
+        sandbox(move |sandbox| {
+            let image = Ext4::new(sandbox, 16);
+            let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &args);
+            fs::write(ours.at("f"), "").unwrap();
+            let file = File::options().write(true).open(ours.at("f")).unwrap();
+            assert_eq!(fs::metadata(ours.at("f")).unwrap().len(), 0);
+            let refused = raw::fallocate(file.as_fd(), 0, 0, 32 << 20);
+            assert_eq!(refused.err(), Some(libc::ENOSPC), "{args:?}");
+            drop(file);
+            let size = |path| fs::metadata(path).unwrap().len();
+            let there = size(image.root.join("f"));
+            assert!(there > 0);
+            assert_eq!(size(ours.at("f")), there, "{args:?}");
+        });
+    }
+}
+
 #[test]
 fn an_unlinked_file_lives_while_it_is_open() {
     require!(Root, Fuse);
