@@ -190,7 +190,7 @@ impl Image for Erofs {
         let sup = &self.volume.sup;
         let block = u32::try_from(sup.block()).unwrap_or(u32::MAX);
         Statfs {
-            blocks: sup.blocks,
+            blocks: self.volume.blocks(),
             bfree: 0,
             bavail: 0,
             files: u64::MAX,

@@ -62,6 +62,11 @@ impl Volume {
         Ok(Inner { data, kept: Mutex::default() })
     }
 
+    /// Returns how many blocks there are, those of further files among them.
+    pub fn blocks(&self) -> u64 {
+        self.sup.blocks.saturating_add(self.devices.told() >> self.sup.block_bits)
+    }
+
     /// Reads the inode of a number.
     pub fn inode(&self, nid: u64) -> Result<Inode> {
         let (space, at) = Inode::place(nid, &self.sup)?;

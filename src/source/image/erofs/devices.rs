@@ -36,6 +36,8 @@ pub struct Devices {
     segments: Vec<Segment>,
     /// Where each further one begins.
     starts: Vec<u64>,
+    /// How long the image says that the further ones are, in bytes.
+    told: u64,
 }
 
 /// What an image says of a further file.
@@ -78,11 +80,12 @@ impl Devices {
     pub fn new(own: Arc<Device>, sup: &Super) -> std::result::Result<Self, Bad> {
         let slots = slots(&own, sup);
         let slots = slots.map_err(|_| Bad::Damaged("its table of devices is cut short".into()))?;
+        let told = slots.iter().fold(0, |sum: u64, slot| sum.saturating_add(slot.length));
         let named = own.further();
         let (mut segments, mut starts) = (Vec::new(), Vec::new());
         if named.is_empty() && slots.iter().all(|slot| slot.is_in(&own)) {
             starts.extend(slots.iter().filter_map(|slot| slot.address));
-            return Ok(Self { own, segments, starts });
+            return Ok(Self { own, segments, starts, told });
         }
         if named.len() != slots.len() || own.length() > FURTHER {
             return Err(unnamed(&slots));
@@ -99,7 +102,7 @@ impl Devices {
             segments.extend(addressed.into_iter().chain([(start, length)]).map(segment));
             starts.push(start);
         }
-        Ok(Self { own, segments, starts })
+        Ok(Self { own, segments, starts, told })
     }
 
     /// Returns the image's own file, which has all metadata.
@@ -125,6 +128,11 @@ impl Devices {
     pub fn length(&self) -> u64 {
         let further = self.own.further().iter().map(|device| device.length());
         further.fold(self.own.length(), u64::saturating_add)
+    }
+
+    /// Returns how long the image says that the further ones are, in bytes.
+    pub const fn told(&self) -> u64 {
+        self.told
     }
 
     /// Fills a buffer from an address.
@@ -250,7 +258,7 @@ mod tests {
         assert_eq!(starts.map(|start| at(&devices, start + BLOCK)), [1, 11, 21]);
         assert_eq!(at(&devices, starts[2] + 2 * BLOCK), 22);
         assert_eq!((at(&devices, 3 * BLOCK), at(&devices, 5 * BLOCK)), (3, 11));
-        assert_eq!(devices.length(), 9 * BLOCK);
+        assert_eq!((devices.length(), devices.told()), (9 * BLOCK, 2 * BLOCK));
         // Of four numbers the last is nobody's, and higher bits mean nothing.
         assert_eq!(devices.start(4 + 1), Ok(starts[1]));
         assert!(devices.start(3).unwrap_err().is(libc::EIO));
