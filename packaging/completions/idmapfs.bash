@@ -21,7 +21,7 @@ _idmapfs() {
     esac
     case $first in
         run) words="$policy $flags $server --as" ;;
-        explain) words="$policy --as --json --mount" ;;
+        explain) words="$policy --as --json --mount --offset= --size= --device= --partition= --verity= --image-cache=" ;;
         check) words="--source --suid --offset= --size= --device= --partition= --verity= --image-cache=" ;;
         stats) words="--json" ;;
         owners) words="--owners= --owners-dir= --from= --tar= --fix" ;;

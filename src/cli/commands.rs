@@ -17,7 +17,7 @@ pub const ALL: &[Area] =
 /// The areas of a private mount.
 pub const FOR_RUN: &[Area] = &[Area::Policy, Area::Mount, Area::Server, Area::Owners, Area::Image];
 /// The areas of an explanation.
-pub const FOR_EXPLAIN: &[Area] = &[Area::Policy];
+pub const FOR_EXPLAIN: &[Area] = &[Area::Policy, Area::Image];
 
 /// The commands, with what each does.
 pub const COMMANDS: &[(&str, &str)] = &[

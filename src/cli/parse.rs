@@ -238,11 +238,14 @@ fn explain(args: Vec<OsString>) -> Result<Request, Fault> {
     let source: PathBuf = given(&matches, "source");
     let paths = matches.get_many::<PathBuf>("path").into_iter().flatten().cloned().collect();
     let settings = Settings::of(&matches, FOR_EXPLAIN)?;
+    if settings.upper.is_some() {
+        return Err(Fault::usage("option upper does not go with explain"));
+    }
     let caller = matches.get_one::<String>("as").cloned();
     if matches.get_flag("mount") {
         if settings != Settings::default() {
-            return Err(Fault::usage("option --mount: the policy is that of the mount")
-                .hint("leave out the options about owners"));
+            return Err(Fault::usage("option --mount: policy and source are those of the mount")
+                .hint("leave out the options about them"));
         }
         return Ok(Request::Live(Live { target: source, paths, caller, form: form(&matches) }));
     }
@@ -474,13 +477,18 @@ mod tests {
     }
 
     #[test]
-    fn explain_takes_policy_options_alone() {
+    fn explain_takes_options_about_policy_and_source() {
         let words =
             ["idmapfs", "explain", "-o", "map=1:2:3", "--json", "--as", "5:6", "S", "a", "b"];
         let Ok(Request::Explain(explain)) = of(&words) else { panic!() };
         assert_eq!(explain.paths, [PathBuf::from("a"), PathBuf::from("b")]);
         assert!(explain.json);
         assert_eq!(explain.caller.as_deref(), Some("5:6"));
+        let words = ["idmapfs", "explain", "--device=/d", "--offset=4K", "S", "a"];
+        let Ok(Request::Explain(explain)) = of(&words) else { panic!() };
+        let image = explain.settings.image;
+        assert_eq!((image.devices, image.part.offset), (vec!["/d".into()], 4096));
+        assert!(refused(&["idmapfs", "explain", "--upper=U", "S", "a"]).contains("upper"));
         let words = ["idmapfs", "explain", "--mount", "--json", "M"];
         let Ok(Request::Live(live)) = of(&words) else { panic!() };
         assert_eq!((live.target, live.paths, live.form), ("M".into(), vec![], Form::Json));
@@ -532,7 +540,8 @@ mod tests {
             (&["idmapfs", "explain", "--ro", "S", "p"], "option ro does not go with this command"),
             (
                 &["idmapfs", "explain", "--mount", "--map=1:2:3", "M"],
-                "option --mount: the policy is that of the mount (leave out the options about owners)",
+                "option --mount: policy and source are those of the mount \
+                 (leave out the options about them)",
             ),
             (&["idmapfs", "explain", "S"], "missing: <PATH>... (--help shows the usage)"),
             (&["idmapfs", "check"], "missing: <POLICY>... (--help shows the usage)"),
