@@ -358,7 +358,8 @@ impl Traits {
 }
 
 /// Reports whether a mounted ext file system says of nobody else that blocks are in
-/// reserve for them (`_ext4_show_options` of fs/ext4/super.c, ext2 alike).
+/// reserve for them (`_ext4_show_options` of fs/ext4/super.c, ext2 alike). A remount
+/// that gives them to somebody later is not seen.
 fn reserves_for_root(dev: u64) -> bool {
     let device = [major(dev), minor(dev)].map(|number| u32::try_from(number).ok());
     let [Some(major), Some(minor)] = device else { return false };
