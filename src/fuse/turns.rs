@@ -107,7 +107,9 @@ impl Turns {
     /// told. Until its next request this worker is taken for one that does that.
     pub(super) fn tidy(self: &Arc<Self>) {
         self.be_busy();
-        if self.hold.swap(HOLD, Ordering::Relaxed) == 0 {
+        let held = self.hold.swap(HOLD, Ordering::SeqCst) > 0;
+        // Who looks has to be awake, since the next request may be long in coming.
+        if !held || self.asleep.load(Ordering::SeqCst) {
             self.call();
         }
     }
@@ -134,25 +136,21 @@ impl Turns {
 
     /// Notes who asks, and calls all workers where that is too much for one.
     fn weigh(&self, client: u32, much: bool) {
-        let before = self.pressure.load(Ordering::Relaxed);
-        let mut now = before;
-        if much {
-            now = MOST;
-        } else if client != 0 {
-            let same = self.client.load(Ordering::Relaxed) == client;
-            now = if same { now.saturating_sub(1) } else { now.saturating_add(STEP).min(MOST) };
-            if !same {
-                self.client.store(client, Ordering::Relaxed);
-            }
+        let relaxed = Ordering::Relaxed;
+        let same = client == 0 || self.client.load(relaxed) == client;
+        let weighed = |before: u32| match (much, client) {
+            (true, _) => MOST,
+            (false, 0) => before,
+            (false, _) if same => before.saturating_sub(1),
+            (false, _) => before.saturating_add(STEP).min(MOST),
+        };
+        let before = self.pressure.fetch_update(relaxed, relaxed, |now| Some(weighed(now)));
+        if !same {
+            self.client.store(client, relaxed);
         }
-        if now != before {
-            self.pressure.store(now, Ordering::Relaxed);
-        }
-        let hold = self.hold.load(Ordering::Relaxed);
-        if hold > 0 {
-            self.hold.store(hold.saturating_sub(1), Ordering::Relaxed);
-        }
-        if before < MUCH && now >= MUCH {
+        // Nothing to be done at 0.
+        let _held = self.hold.fetch_update(relaxed, relaxed, |hold| hold.checked_sub(1));
+        if before.is_ok_and(|before| before < MUCH && weighed(before) >= MUCH) {
             self.call();
         }
     }
@@ -193,6 +191,10 @@ impl Turns {
     /// Lies until this worker is called, or needed.
     fn lie(&self) {
         let mut lying = lock(&self.lying);
+        if self.is_much() {
+            // Whoever has called meanwhile did not count this one.
+            return;
+        }
         lying.count = lying.count.saturating_add(1);
         while !lying.ended && lying.called == 0 {
             if lying.guarded {
@@ -222,7 +224,8 @@ impl Turns {
             if idle >= LOOKS {
                 self.asleep.store(true, Ordering::SeqCst);
                 // Whoever began before this has not seen it.
-                if self.beats.load(Ordering::SeqCst) == seen {
+                let waits = self.waiting.load(Ordering::SeqCst) > 0;
+                if waits && self.beats.load(Ordering::SeqCst) == seen {
                     let asleep = |lying: &mut Lying| {
                         self.asleep.load(Ordering::SeqCst) && !lying.ended && lying.called == 0
                     };
@@ -249,7 +252,10 @@ impl Turns {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.0.beats.fetch_add(1, Ordering::SeqCst);
-        self.0.wait();
+        // One that fails ends, and must not lie down before.
+        if !std::thread::panicking() {
+            self.0.wait();
+        }
     }
 }
 
@@ -332,12 +338,19 @@ mod tests {
             pool.served(client);
         }
         assert_eq!(pool.lying(), 0, "{:?}", pool.turns);
-        pool.settle(3);
-        pool.turns.tidy();
-        let begun = Instant::now();
-        while pool.lying() > 0 {
-            thread::yield_now();
-            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", pool.turns);
+        // Who lets something go calls the others, also where that was just called for
+        // and nobody looks any more.
+        for (pause, held) in [(0, 0), (200, 5)] {
+            pool.settle(3);
+            thread::sleep(Duration::from_millis(pause));
+            pool.turns.hold.store(held, Ordering::SeqCst);
+            pool.turns.tidy();
+            let begun = Instant::now();
+            while pool.lying() > 0 {
+                thread::yield_now();
+                assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", pool.turns);
+            }
+            pool.turns.hold.store(0, Ordering::SeqCst);
         }
         pool.end();
     }
