@@ -40,7 +40,7 @@ pub struct Sandbox {
 }
 
 /// The longest that a test may take before its mounts are aborted.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// Runs a test's body in a thread with a mount namespace of its own.
 ///
