@@ -6,6 +6,7 @@ use super::*;
 use crate::acl::{Acl, AclKind, Capability};
 use crate::id::Id;
 use crate::source::{Change, NewKind};
+use crate::sys::cred::{SetId, Who};
 
 /// Makes a file of mode and group, with a capability, as the host's root.
 fn fresh(fixture: &Fixture, mode: u32, gid: u32) {
@@ -103,15 +104,19 @@ fn an_acl_clears_the_set_group_id_bit_for_strangers() {
     if !is_root() {
         return;
     }
-    let fixture = Fixture::plain();
+    let Some(fixture) = Fixture::ext4() else { return };
     let host = fixture.host();
     if !host.facts().acl {
         return eprintln!("SKIP: no ACLs here");
     }
     let acl = Acl::<Disk>::from_mode(Mode::new(0o750));
     for (rights, left) in [(PLAIN, 0o750), (KEEPING, 0o2750)] {
-        fresh(&fixture, 0o2755, 0);
+        let become_one = |who, set_id| host.context.credentials.assume(who, set_id).unwrap();
+        become_one(Who::Server, SetId::Keep);
+        fresh(&fixture, 0o2755, 8);
         let (node, _) = walk(&host, "f");
+        // Whoever was served before by this thread may have been in that group.
+        become_one(Who::Owner(7, 8), SetId::Clear);
         host.set_acl(&node, AclKind::Access, Some(&acl), rights).unwrap();
         assert_eq!(on_disk(&fixture.at("f")).2, left, "{rights:?}");
         assert_eq!(host.acl(&node, AclKind::Access), Ok(None));
