@@ -181,7 +181,8 @@ impl Device {
     }
 
     /// Reports whether the file is still as it was when it was opened, the further ones
-    /// too, and so are all bytes that were read before this is called; says so once when it is not.
+    /// too, and so are all bytes that were read before this is called; says so once when
+    /// it is not.
     pub fn is_unchanged(&self) -> bool {
         if self.changed.load(Ordering::Relaxed) {
             return false;

@@ -1,4 +1,4 @@
-//! EROFS, of any layout that one file can have, packed or not.
+//! EROFS, of any layout, packed or not, in one file or several.
 //!
 //! Our own reader, by the format's documentation (fs/erofs/erofs_fs.h and
 //! Documentation/filesystems/erofs.rst of the kernel): bytes that are not packed are read
