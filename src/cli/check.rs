@@ -8,7 +8,7 @@ use super::names::HostNames;
 use super::parse::Check;
 use super::policy::{read_file, server};
 use super::walk::{self, Walked, walk, walk_in};
-use crate::mount::{ImageOptions, is_image, keep_nothing};
+use crate::mount::{ImageOptions, is_image, keep_nothing, of_directory};
 use crate::policy::check::{Finding, Matches, Reach, Severity, Situation, check_for};
 use crate::policy::{Code, Origin, PolicyError, Spec, file};
 use crate::source::image::{self, ImageError, ImageSource};
@@ -18,8 +18,11 @@ use crate::text::{plain, shown};
 /// Prints the findings of some files; returns whether none is an error.
 ///
 /// # Errors
-/// The findings cannot be printed.
+/// An option makes no sense without an image; the findings cannot be printed.
 pub fn check(request: &Check, out: &mut dyn Write) -> Result<bool, Fault> {
+    if request.source.as_deref().is_none_or(|source| !is_image(source)) {
+        of_directory(&request.image)?;
+    }
     let names = request.source.as_deref().map_or_else(HostNames::default, HostNames::new);
     let names = names.image(request.image.clone());
     let situation = Situation { suid: request.suid, reach: reach() };

@@ -83,6 +83,7 @@ fn root(source: &Path, options: &ImageOptions) -> Result<Root, Fault> {
         let image = image::open(device, options).map_err(MountError::from)?;
         return Ok(Root::Image(Box::new(image)));
     }
+    mount::of_directory(options)?;
     let failed = |errno| unreachable_file("source", source.as_os_str(), errno);
     open_root(source).map(Root::Directory).map_err(failed)
 }

@@ -33,7 +33,7 @@ pub(super) fn check(options: &Options) -> Result<Paths, MountError> {
     // After the clearing: the source may be the mount point itself.
     let source = source(&options.source)?;
     if !is_image(&source) {
-        of_directory(options)?;
+        of_directory(&options.image)?;
     }
     above(options)?;
     let name = options.fsname.clone().unwrap_or_else(|| source.clone().into_os_string());
@@ -98,8 +98,8 @@ pub(super) fn of_image(options: &Options) -> Result<(), MountError> {
 ///
 /// # Errors
 /// `OfDirectory`.
-pub(super) fn of_directory(options: &Options) -> Result<(), MountError> {
-    let ImageOptions { part, partition, devices, verity_ignored, cache: _ } = &options.image;
+pub fn of_directory(image: &ImageOptions) -> Result<(), MountError> {
+    let ImageOptions { part, partition, devices, verity_ignored, cache: _ } = image;
     let given = [
         (part.offset != 0, "offset"),
         (part.size.is_some(), "size"),

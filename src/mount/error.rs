@@ -67,8 +67,8 @@ pub enum MountError {
     /// An option makes no sense for an image.
     #[error("option {0}: the source is an image: {1}")]
     OfImage(&'static str, &'static str),
-    /// An option makes no sense for a directory.
-    #[error("option {0}: it is for images, and the source is a directory; leave it out")]
+    /// An option makes no sense where the source is no image.
+    #[error("option {0}: it is for images, and the source is none; leave it out")]
     OfDirectory(&'static str),
     /// The directory above an image cannot be used.
     #[error("option upper: {}: {why}", shown(.dir))]

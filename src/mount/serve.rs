@@ -217,7 +217,7 @@ pub(super) fn begin(options: &Options, path: &Path) -> Result<Begun, MountError>
         let writes = control::directory().into_iter().collect();
         return Ok(Begun { files, needs: Needs { reads, writes, ..Needs::default() } });
     }
-    of_directory(options)?;
+    of_directory(&options.image)?;
     let submounts = options.submounts;
     let staging = !options.owners.is_native();
     let attributes = options.flags.access_times();

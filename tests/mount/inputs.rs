@@ -10,7 +10,7 @@ use crate::support::{Sandbox, mount_at, raw, run, sandbox, sh, str, text};
 /// Arguments (SRC, MNT and DIR are put in), exit code, a word of the message.
 type Case = (&'static [&'static str], i32, &'static str);
 
-const USAGE: [Case; 36] = [
+const USAGE: [Case; 39] = [
     (&["--nonsense", "SRC", "MNT"], 1, "nonsense"),
     (&["-o", "nonsense", "SRC", "MNT"], 1, "nonsense"),
     (&["-o", "ro,nonsense=5", "SRC", "MNT"], 1, "nonsense"),
@@ -42,6 +42,9 @@ const USAGE: [Case; 36] = [
     (&["--offset", "4096", "SRC", "MNT"], 1, "option offset: it is for images"),
     (&["-o", "device=DIR/loop", "SRC", "MNT"], 1, "option device: it is for images"),
     (&["--engine=kernel", "--partition=1", "SRC", "MNT"], 1, "option partition"),
+    (&["explain", "--offset=4K", "SRC", "file"], 1, "option offset: it is for images"),
+    (&["check", "--source=SRC", "--size=4K", "DIR/field.toml"], 1, "option size: it is for images"),
+    (&["check", "--verity=ignore", "DIR/field.toml"], 1, "option verity: it is for images"),
     (&["--policy", "DIR/missing.toml", "SRC", "MNT"], 1, "missing.toml"),
     (&["--policy", "DIR", "SRC", "MNT"], 1, "DIR"),
     (&["--policy", "DIR/fifo", "SRC", "MNT"], 1, "fifo"),
