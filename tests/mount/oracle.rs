@@ -17,6 +17,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use self::actor::{Actor, CALLERS};
@@ -376,23 +377,24 @@ fn episodes(run: &Run, seeds: std::ops::Range<u64>, ops: u64) -> (Stats, Vec<Fau
     // Looking for many faults: ten times as many seeds.
     let more = if limit > 1 { 9 * (seeds.end - seeds.start) } else { 0 };
     let seeds = seeds.start..seeds.end + more;
-    let (run, results) = (run.clone(), std::sync::Arc::new(std::sync::Mutex::new(None)));
-    let slot = std::sync::Arc::clone(&results);
-    sandbox(move |sandbox| {
-        let (mut stats, mut faults): (Stats, Vec<Fault>) = Default::default();
-        for seed in seeds {
-            if let Some(fault) = episode(sandbox, &run, seed, ops, &mut stats)
+    let results = Arc::new(Mutex::new((Stats::default(), Vec::<Fault>::new())));
+    for seed in seeds {
+        // A place of its own for each: the longest that a test may take is for one.
+        let (run, slot) = (run.clone(), Arc::clone(&results));
+        sandbox(move |sandbox| {
+            let (stats, faults) = &mut *slot.lock().expect("no panic here");
+            if let Some(fault) = episode(sandbox, &run, seed, ops, stats)
                 && !faults.iter().any(|known| known.key == fault.key)
             {
                 faults.push(fault);
             }
-            if u64::try_from(faults.len()).is_ok_and(|n| n >= limit) {
-                break;
-            }
+        });
+        let found = results.lock().expect("no panic here").1.len();
+        if u64::try_from(found).is_ok_and(|found| found >= limit) {
+            break;
         }
-        *slot.lock().expect("no panic here") = Some((stats, faults));
-    });
-    results.lock().expect("no panic here").take().expect("the sandbox ran")
+    }
+    std::mem::take(&mut *results.lock().expect("no panic here"))
 }
 
 /// Runs and fails with every fault; prints what was covered.
@@ -538,7 +540,7 @@ fn kept(store: &str, seeds: std::ops::Range<u64>) {
     hold(&format!("owners={store}"), &run, seeds, 2500);
 }
 
-// Two of each: in one, a slow machine could take longer than a test may.
+// Two of each, side by side.
 
 #[test]
 fn owners_kept_in_attributes_equal_the_kernel() {
