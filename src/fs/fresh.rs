@@ -8,12 +8,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::negative::Negative;
+use super::stamps::{Stamps, is_settled};
 use super::{Entry, Fs, Notice};
-use crate::attr::{Attr, Time};
-use crate::id::Disk;
 use crate::source::{Covers, Node, Watch};
 use crate::sync::lock;
 
@@ -21,15 +20,11 @@ use crate::sync::lock;
 const CELLS: usize = 4096;
 /// How many cells there are for volumes that are not watched.
 const SAID: usize = 64;
-/// How many files are remembered as they were when they were last opened.
-const OPENED: usize = 1 << 16;
 
 /// How long the kernel may believe what is heard of as soon as it changes. Not for
 /// ever: stores of the host to shared mappings, and times of access, are not
 /// heard of.
-const LONG: Duration = Duration::from_secs(HOUR);
-/// An hour, in seconds.
-const HOUR: u64 = 3600;
+const LONG: Duration = Duration::from_secs(3600);
 /// How long it may believe what is not heard of.
 pub const SHORT: Duration = Duration::from_secs(1);
 
@@ -40,11 +35,6 @@ const STUCK: u64 = 1000;
 /// How long ago a directory has been asked for something, for the answer to be
 /// still under way perhaps; in milliseconds.
 const UNDER_WAY: u64 = 1000;
-/// For how long a file may change twice at one time of its file system.
-const TICK: Duration = Duration::from_millis(20);
-/// The same where times are of whole seconds, or of two.
-const SLOW_TICK: Duration = Duration::from_secs(3);
-
 /// What the kernel may believe, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
@@ -99,8 +89,8 @@ pub(super) struct Fresh {
     all: AtomicU64,
     /// When names of a directory were last told for long, in milliseconds.
     answered: Box<[AtomicU64]>,
-    /// A hash of what files were like when they were last opened, by file.
-    opened: Box<[AtomicU64]>,
+    /// What files were like when they were last opened.
+    stamps: Stamps,
     /// Since when somebody tells the kernel something, in milliseconds; 0: they
     /// do not.
     telling: [AtomicU64; 2],
@@ -125,7 +115,7 @@ impl Fresh {
             changed: cells(CELLS),
             all: AtomicU64::new(0),
             answered: cells(CELLS),
-            opened: cells(if trust == Trust::Watch { OPENED } else { 1 }),
+            stamps: Stamps::new(trust == Trust::Watch),
             telling: [AtomicU64::new(0), AtomicU64::new(0)],
             start: Instant::now(),
             said: Mutex::default(),
@@ -151,9 +141,7 @@ impl Fresh {
 
     /// Notes a change of contents: pages from before are not to be kept.
     pub(super) fn note_contents(&self, file: (u64, u64)) {
-        if let Some(cell) = cell(&self.opened, file) {
-            cell.store(0, Ordering::SeqCst);
-        }
+        self.stamps.forget(file);
     }
 
     /// Reports whether nothing has been heard of since that moment.
@@ -199,21 +187,6 @@ impl Fresh {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// Reports whether a file is as it was when it was last opened, as which it
-    /// counts from now on.
-    fn is_as_last_opened(&self, file: (u64, u64), attr: &Attr<Disk>) -> bool {
-        let Some(cell) = cell(&self.opened, file) else { return false };
-        // Stores to a mapping may leave no trace at all (tmpfs), so not for ever.
-        let new = stamp(file, attr, self.start.elapsed().as_secs().checked_div(HOUR).unwrap_or(0));
-        // Where another change would leave no trace it is as good as changed.
-        let next = if is_settled(attr) { new } else { 0 };
-        let old = cell.load(Ordering::SeqCst);
-        if old != next {
-            cell.store(next, Ordering::SeqCst);
-        }
-        old == new
-    }
-
     /// Returns how long what is heard of may be believed.
     fn long(&self) -> Duration {
         let stuck = self.telling.iter().any(|since| match since.load(Ordering::SeqCst) {
@@ -240,27 +213,9 @@ fn cell(cells: &[AtomicU64], (volume, ino): (u64, u64)) -> Option<&AtomicU64> {
 }
 
 /// Spreads a number over all 64 bits.
-const fn mix(n: u64) -> u64 {
+pub(super) const fn mix(n: u64) -> u64 {
     let n = (n ^ (n >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     n ^ (n >> 29)
-}
-
-/// Returns what tells one state of a file from another one, or from the same in
-/// another hour; never 0.
-fn stamp(file: (u64, u64), attr: &Attr<Disk>, hour: u64) -> u64 {
-    let time = |time: Time| [time.sec.cast_unsigned(), u64::from(time.nsec)];
-    let ([mtime, mtime_nsec], [ctime, ctime_nsec]) = (time(attr.mtime), time(attr.ctime));
-    let parts = [file.0, file.1, mtime, mtime_nsec, ctime, ctime_nsec, attr.size, hour];
-    parts.into_iter().fold(1, |hash: u64, part| mix(hash.rotate_left(5) ^ mix(part))) | 1
-}
-
-/// Reports whether a change now would move the times of a file.
-fn is_settled(attr: &Attr<Disk>) -> bool {
-    let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
-    let whole = attr.mtime.nsec == 0 && attr.ctime.nsec == 0;
-    let Some(then) = now.checked_sub(if whole { SLOW_TICK } else { TICK }) else { return false };
-    let then = Time { sec: i64::try_from(then.as_secs()).unwrap_or(0), nsec: then.subsec_nanos() };
-    attr.mtime < then && attr.ctime < then
 }
 
 impl Fs {
@@ -402,7 +357,7 @@ impl Fs {
         if self.fresh.covers(file.0) == Covers::Nothing {
             return false;
         }
-        open.file.getattr().is_ok_and(|attr| self.fresh.is_as_last_opened(file, &attr))
+        open.file.getattr().is_ok_and(|attr| self.fresh.stamps.is_as_last_opened(file, &attr))
     }
 
     /// Has the names of a directory watched, before any of them is looked up, if
@@ -455,49 +410,5 @@ impl Fs {
         let told = tell();
         since.store(0, Ordering::SeqCst);
         told
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::attr::{FileKind, Mode};
-    use crate::id::{Id, Owner};
-
-    fn attr(ago: Duration, nsec: Option<u32>) -> Attr<Disk> {
-        let then = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - ago;
-        let nsec = nsec.unwrap_or(then.subsec_nanos());
-        let time = Time { sec: i64::try_from(then.as_secs()).unwrap(), nsec };
-        Attr {
-            ino: 2,
-            kind: FileKind::Regular,
-            mode: Mode::new(0o644),
-            nlink: 1,
-            owner: Owner { uid: Id::new(0), gid: Id::new(0) },
-            rdev: 0,
-            size: 0,
-            blocks: 0,
-            blksize: 4096,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: None,
-            locked: false,
-        }
-    }
-
-    #[test]
-    fn coarse_times_settle_late() {
-        let fine = |ago| is_settled(&attr(Duration::from_millis(ago), None));
-        let whole = |ago| is_settled(&attr(Duration::from_millis(ago), Some(0)));
-        assert!(!fine(1) && fine(1000));
-        assert!(!whole(1000) && whole(4000));
-    }
-
-    #[test]
-    fn pages_are_not_kept_for_ever() {
-        let attr = attr(Duration::from_secs(9), Some(5));
-        assert_eq!(stamp((0, 2), &attr, 0), stamp((0, 2), &attr, 0));
-        assert_ne!(stamp((0, 2), &attr, 0), stamp((0, 2), &attr, 1));
     }
 }

@@ -23,7 +23,7 @@
 //!
 //! `in_force` is the policy, which can be replaced while all of this goes on. What
 //! the kernel may believe, and what it is told when that has changed, is in
-//! `fresh`, `heard` and `negative`.
+//! `fresh`, `heard`, `negative` and `stamps`.
 
 mod access;
 mod ahead;
@@ -46,6 +46,7 @@ mod passed;
 mod rename;
 mod rights;
 mod rules;
+mod stamps;
 #[cfg(test)]
 mod tests;
 mod unknown;
@@ -64,7 +65,7 @@ use crate::source::{Found, Lock, Node, SetTime, Source};
 use crate::tree::{Handles, Tree};
 
 pub use crate::acl::StandIn;
-pub use crate::source::Lending;
+pub use crate::source::{Lending, Lent};
 pub use alone::Kept;
 pub use fresh::{Moment, SHORT, Teller, Trust, Ttl};
 pub use heard::Notice;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Fs;
 use crate::error::Result;
-use crate::source::Lending;
+use crate::source::{Lending, Lent};
 use crate::sync::lock;
 
 /// The files that somebody may store to, by number, through a mapping of the host's
@@ -56,12 +56,17 @@ impl Fs {
     }
 
     /// Hands over a descriptor of an open file that the kernel can open by
-    /// itself, with the rights that this thread has meanwhile.
+    /// itself, with the rights that this thread has meanwhile; returns what is made
+    /// of it, or was at an earlier time.
     ///
     /// # Errors
     /// `Unknown` for a handle that is not open; `Unsupported` for a file that is
-    /// not lent.
-    pub fn lend(&self, handle: u64, to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
+    /// not lent; as `to`.
+    pub fn lend(
+        &self,
+        handle: u64,
+        to: &mut dyn FnMut(BorrowedFd<'_>) -> Result<Lent>,
+    ) -> Result<Lent> {
         self.opens.get(handle)?.file.lend(to)
     }
 

@@ -17,7 +17,7 @@ use super::passthrough::{Turn, Way};
 use super::{Notifier, convert};
 use crate::count::{self, Count, Kind};
 use crate::error::{Error, Result};
-use crate::fs::{Fs, Kept, Lending};
+use crate::fs::{Fs, Kept, Lending, Lent};
 
 thread_local! {
     /// Where each thread reads files into, so that no read allocates.
@@ -83,11 +83,8 @@ impl Opening {
         let mut flags = FopenFlags::empty();
         flags.set(FopenFlags::FOPEN_NOFLUSH, self.fs.is_quiet(handle)?);
         let Some(turn) = turn else { return Ok(self.by_pages(handle, flags)) };
-        let lend = || {
-            let mut made = Err(io::ErrorKind::Unsupported.into());
-            let lent = self.fs.lend(handle, &mut |file| made = register(file));
-            lent.map_err(|error| io::Error::from_raw_os_error(error.errno().0)).and(made)
-        };
+        let mut make = |file: BorrowedFd<'_>| Ok(Arc::new(register(file)?) as Lent);
+        let lend = || self.fs.lend(handle, &mut make)?.downcast().map_err(|_| Error::Internal);
         // Of what goes by pages nothing has to be known.
         let lending = if turn.may_pass() { self.fs.lending(handle)? } else { Lending::Nothing };
         let (backing, direct) = match turn.way(lending, lend)? {

@@ -11,7 +11,6 @@
 //! trip more, and whoever writes the file meanwhile would be slow.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
@@ -51,7 +50,7 @@ struct Open {
 }
 
 /// The host's file as registered; `None` where pages are used.
-type Backing = OnceLock<Option<BackingId>>;
+type Backing = OnceLock<Option<Arc<BackingId>>>;
 
 impl Passing {
     /// Makes an empty table.
@@ -86,13 +85,11 @@ impl Passing {
         drop(last);
     }
 
-    fn register(&self, made: io::Result<BackingId>) -> Option<BackingId> {
+    fn register(&self, made: Result<Arc<BackingId>>) -> Option<Arc<BackingId>> {
         match made {
             Ok(backing) => Some(backing),
             Err(error) => {
-                if error.raw_os_error() == Some(libc::EPERM)
-                    && self.allowed.swap(false, Ordering::Relaxed)
-                {
+                if error.is(libc::EPERM) && self.allowed.swap(false, Ordering::Relaxed) {
                     log::warn!("no more passthrough: {error}");
                 }
                 log::debug!("a file is not passed through: {error}");
@@ -134,7 +131,7 @@ impl Turn {
     pub(super) fn way(
         &self,
         lending: Lending,
-        lend: impl FnOnce() -> io::Result<BackingId>,
+        lend: impl FnOnce() -> Result<Arc<BackingId>>,
     ) -> Result<Way<'_>> {
         // Others who open it now wait here for the one that registers it.
         let backing = self.backing.get_or_init(|| {
@@ -179,8 +176,8 @@ mod tests {
 
     use super::*;
 
-    fn refused() -> io::Result<BackingId> {
-        Err(io::Error::from_raw_os_error(libc::ELOOP))
+    fn refused() -> Result<Arc<BackingId>> {
+        Err(Error::Os(Errno(libc::ELOOP)))
     }
 
     fn is_empty(passing: &Passing) -> bool {
@@ -214,7 +211,7 @@ mod tests {
     #[test]
     fn one_refusal_for_want_of_privilege_is_enough() {
         let passing = Passing::new();
-        let lend = || Err(io::Error::from_raw_os_error(libc::EPERM));
+        let lend = || Err(Error::Denied);
         assert!(matches!(passing.enter(7).way(Lending::Everything, lend), Ok(Way::Pages)));
         assert!(!passing.enter(8).may_pass());
     }
@@ -222,7 +219,7 @@ mod tests {
     #[test]
     fn what_is_not_lent_whole_is_not_registered() {
         let passing = Passing::new();
-        let lend = || -> io::Result<BackingId> { unreachable!("not lent") };
+        let lend = || -> Result<Arc<BackingId>> { unreachable!("not lent") };
         for lending in [Lending::Nothing, Lending::Mappings] {
             assert!(matches!(passing.enter(7).way(lending, lend), Ok(Way::Pages)));
         }

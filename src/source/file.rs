@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use super::{InodeFlags, InodeFlagsKind, Locks, Rights};
 use crate::acl::Capability;
@@ -21,6 +22,10 @@ pub enum Lending {
     /// Everything.
     Everything,
 }
+
+/// What whoever a file was lent to made of it; the file keeps it for as long as it is open,
+/// so that it is lent once.
+pub type Lent = Arc<dyn Any + Send + Sync>;
 
 /// An open regular file. All offsets and lengths are in bytes.
 pub trait File: Send + Sync + fmt::Debug {
@@ -125,11 +130,12 @@ pub trait File: Send + Sync + fmt::Debug {
 
     /// Hands over a descriptor of the file that the kernel can open by itself,
     /// on a thread that acts as one without privilege meanwhile: it opens, reads and
-    /// writes with the rights that the thread has.
+    /// writes with the rights that the thread has. Returns what `to` has made of it,
+    /// now or at an earlier time.
     ///
     /// # Errors
-    /// `Unsupported` for one that is not lent.
-    fn lend(&self, _to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
+    /// `Unsupported` for one that is not lent; as `to`.
+    fn lend(&self, _to: &mut dyn FnMut(BorrowedFd<'_>) -> Result<Lent>) -> Result<Lent> {
         Err(Error::Unsupported)
     }
 

@@ -31,7 +31,7 @@ use crate::attr::{Attr, FileKind, Mode, Name, Time};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Group, Id, Ids, User};
 
-pub use file::{File, Lending};
+pub use file::{File, Lending, Lent};
 pub use lock::{Lock, LockKind, Locks};
 pub use watch::{Covers, Happened, Unwatched, Watch, What};
 

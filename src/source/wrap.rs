@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use super::{
     Change, Created, Dir, DirEntry, Facts, File, FileHandle, Found, InodeFlags, InodeFlagsKind,
-    Key, Lending, Lock, Locks, New, Node, Prepare, RenameFlags, Rights, Source, Statfs, Unwatched,
-    Watch, XattrSet,
+    Key, Lending, Lent, Lock, Locks, New, Node, Prepare, RenameFlags, Rights, Source, Statfs,
+    Unwatched, Watch, XattrSet,
 };
 use crate::acl::{Acl, AclKind, Capability};
 use crate::attr::{Attr, FileKind, Name};
@@ -391,7 +391,7 @@ impl File for WrapFile {
         self.inner.lending()
     }
 
-    fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
+    fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>) -> Result<Lent>) -> Result<Lent> {
         self.inner.lend(to)
     }
 

@@ -110,6 +110,14 @@ pub fn raise_descriptors() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Returns how many descriptors may be open.
+///
+/// # Errors
+/// As getrlimit(2).
+pub fn descriptors() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
+}
+
 /// Has the kernel make room for so many descriptors, if it may.
 ///
 /// It doubles its table as it fills, and where threads share the table each time waits

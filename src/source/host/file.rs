@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, copy_file_range, fallocate};
@@ -18,7 +18,7 @@ use crate::acl::Capability;
 use crate::attr::Attr;
 use crate::error::{Error, Result};
 use crate::id::Disk;
-use crate::source::{File, InodeFlags, InodeFlagsKind, Lending, Locks, Rights};
+use crate::source::{File, InodeFlags, InodeFlagsKind, Lending, Lent, Locks, Rights};
 use crate::sys::cred::SetId;
 use crate::sys::file::append;
 use crate::sys::inode_flags;
@@ -75,6 +75,8 @@ pub(super) struct HostFile {
     append_only: bool,
     /// What its volume makes of who asks for something.
     traits: Traits,
+    /// What was made of it when it was lent.
+    lent: OnceLock<Lent>,
 }
 
 impl HostFile {
@@ -101,7 +103,7 @@ impl HostFile {
     /// Wraps an open file. It stays `O_NONBLOCK`, which means nothing for a
     /// regular file but in procfs and the like, where reading may wait.
     pub fn new(context: Arc<Context>, fd: OwnedFd, opening: Opening, traits: Traits) -> Self {
-        Self { context, fd, opening, append_only: false, traits }
+        Self { context, fd, opening, append_only: false, traits, lent: OnceLock::new() }
     }
 
     /// Returns the descriptor.
@@ -253,17 +255,26 @@ impl File for HostFile {
         lend::of_written(self.fd())
     }
 
-    fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
+    fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>) -> Result<Lent>) -> Result<Lent> {
+        if let Some(lent) = self.lent.get() {
+            return Ok(Arc::clone(lent));
+        }
         let file = self.fd();
         // For reading too: what is lent first serves those who write it later.
         self.context.as_ordinary(Some(self.traits), SetId::Clear)?;
-        to(file);
-        Ok(())
+        let lent = to(file)?;
+        Ok(Arc::clone(self.lent.get_or_init(|| lent)))
     }
 
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+/// Reports whether flags as in open(2) ask for nothing but to read.
+pub(super) const fn is_for_reading(flags: i32) -> bool {
+    flags & (libc::O_ACCMODE | libc::O_APPEND | libc::O_NOATIME | libc::O_SYNC | libc::O_DIRECT)
+        == libc::O_RDONLY
 }
 
 /// Opens the file behind a descriptor once more.

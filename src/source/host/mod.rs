@@ -19,6 +19,7 @@ mod lend;
 mod locks;
 mod mounts;
 mod node;
+mod readers;
 mod reserve;
 mod source;
 mod staging;
@@ -49,6 +50,7 @@ use crate::sys::stat::{Stat, stat};
 use crate::sys::{mount, mount::Attributes, xattr as sys_xattr};
 use crate::text::{plain, shown};
 
+use readers::Readers;
 use reserve::Exchanges;
 use staging::Staging;
 use volume::{Traits, Volume, Volumes};
@@ -127,6 +129,7 @@ pub struct Host {
     obeys: bool,
     volumes: Volumes,
     exchanges: Exchanges,
+    readers: Readers,
     staging: Option<Staging>,
     facts: Facts,
 }
@@ -192,6 +195,7 @@ impl Host {
             obeys,
             volumes,
             exchanges,
+            readers: Readers::default(),
             staging,
             facts,
         })

@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::hidden::Hidden;
+use super::readers::Reader;
 use super::volume::{Place, Volume};
 use super::{Host, Submounts, open_beneath};
 use crate::attr::{FileKind, Mode, Name};
@@ -37,17 +38,19 @@ pub(super) struct Held {
     pub kind: FileKind,
     /// Whether the descriptor is `O_PATH`.
     is_path: bool,
+    /// The file as it was opened to be read, to be read again.
+    reader: OnceLock<Reader>,
 }
 
 impl Held {
     /// Holds a file by a descriptor.
     pub const fn new(fd: OwnedFd, key: Key, kind: FileKind) -> Self {
-        Self { fd, key, kind, is_path: true }
+        Self { fd, key, kind, is_path: true, reader: OnceLock::new() }
     }
 
     /// Holds a file by a descriptor that is not `O_PATH`.
     pub const fn open(fd: OwnedFd, key: Key, kind: FileKind) -> Self {
-        Self { fd, key, kind, is_path: false }
+        Self { fd, key, kind, is_path: false, reader: OnceLock::new() }
     }
 
     /// Returns how its attributes are reached.
@@ -57,6 +60,11 @@ impl Held {
             (true, true) => Way::Dir(self.fd()),
             (true, false) => Way::Link(self.fd()),
         }
+    }
+
+    /// Returns where the file is kept open to be read.
+    pub const fn reader(&self) -> &OnceLock<Reader> {
+        &self.reader
     }
 
     /// Returns the descriptor, mostly an `O_PATH` one.

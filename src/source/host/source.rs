@@ -12,7 +12,6 @@ use nix::unistd::UnlinkatFlags;
 
 use super::Host;
 use super::dir::HostDir;
-use super::file::HostFile;
 use super::hidden::Hidden;
 use super::node::{Held, HostNode, held, inner};
 use crate::acl::{Acl, AclKind, Capability};
@@ -132,9 +131,7 @@ impl Source for Host {
     }
 
     fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
-        let held = to_open(node)?;
-        let (context, volume) = (Arc::clone(&self.context), self.volume(held));
-        Ok(Arc::new(HostFile::open(context, held.fd(), flags, volume.as_deref())?))
+        self.open_held(to_open(node)?, flags)
     }
 
     fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>> {

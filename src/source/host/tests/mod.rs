@@ -14,6 +14,7 @@ mod listing;
 mod locks;
 mod onlooker;
 mod races;
+mod readers;
 mod reserve;
 mod setid;
 mod submounts;
@@ -31,6 +32,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 use tempfile::TempDir;
 
+use super::readers::Readers;
 use super::{Host, HostOptions};
 use crate::attr::{Mode, Name};
 use crate::id::{Disk, Ids};

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 
@@ -75,7 +76,8 @@ fn who_has_a_claim_to_the_reserve_lends_nothing() {
         let made = create(host, &root(host), file, &new(what, owner, 0o600, 0)).file.unwrap();
         let mut lender = None;
         made.lend(&mut |_| {
-            lender = Some((setfsuid(Uid::from_raw(u32::MAX)).as_raw(), effective()))
+            lender = Some((setfsuid(Uid::from_raw(u32::MAX)).as_raw(), effective()));
+            Ok(Arc::new(()))
         })
         .unwrap();
         lender.unwrap()

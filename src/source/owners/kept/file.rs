@@ -13,7 +13,7 @@ use crate::attr::{Attr, FileKind};
 use crate::error::Result;
 use crate::id::Disk;
 use crate::source::{
-    Dir, DirEntry, File, InodeFlags, InodeFlagsKind, Lending, Locks, Node, Rights,
+    Dir, DirEntry, File, InodeFlags, InodeFlagsKind, Lending, Lent, Locks, Node, Rights,
 };
 
 /// An open regular file.
@@ -129,7 +129,7 @@ impl File for KeptFile {
         }
     }
 
-    fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<()> {
+    fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>) -> Result<Lent>) -> Result<Lent> {
         self.below.lend(to)
     }
 

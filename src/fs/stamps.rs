@@ -1,0 +1,162 @@
+//! What files were like when they were last opened, to tell whether pages from then are
+//! still what they have.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::fresh::mix;
+use crate::attr::{Attr, Time};
+use crate::id::Disk;
+
+/// How many sets of files there are.
+const SETS: usize = 1 << 14;
+/// How many files of a set are remembered. With fewer, a few thousand files that are
+/// opened again and again would push each other out.
+const FILES: usize = 4;
+/// The bits of a stamp that say which file of its set it is of.
+const FILE: u64 = 0xffff;
+
+/// For how long pages are kept at most.
+const HOUR: u64 = 3600;
+/// For how long a file may change twice at one time of its file system.
+const TICK: Duration = Duration::from_millis(20);
+/// The same where times are of whole seconds, or of two.
+const SLOW_TICK: Duration = Duration::from_secs(3);
+
+/// A hash of what each file was like, and of which file it is; 0 for none.
+type Set = [AtomicU64; FILES];
+
+/// The files that were opened last.
+#[derive(Debug)]
+pub(super) struct Stamps {
+    sets: Box<[Set]>,
+    start: Instant,
+}
+
+impl Stamps {
+    /// Makes a table that remembers none, or for `on` as many as there is room for.
+    pub(super) fn new(on: bool) -> Self {
+        let sets = (0..if on { SETS } else { 0 }).map(|_| Set::default()).collect();
+        Self { sets, start: Instant::now() }
+    }
+
+    /// Forgets a file: pages from before are not to be kept.
+    pub(super) fn forget(&self, file: (u64, u64)) {
+        let (set, tag) = self.place(file);
+        for cell in set.into_iter().flatten().filter(|cell| is_of(cell, tag)) {
+            cell.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Reports whether a file, by volume and inode number, is as it was when it was last
+    /// opened, as which it counts from now on.
+    pub(super) fn is_as_last_opened(&self, file: (u64, u64), attr: &Attr<Disk>) -> bool {
+        let (Some(set), tag) = self.place(file) else { return false };
+        // Stores to a mapping may leave no trace at all (tmpfs), so not for ever.
+        let hour = self.start.elapsed().as_secs().checked_div(HOUR).unwrap_or(0);
+        let new = stamp(tag, attr, hour);
+        // Where another change would leave no trace it is as good as changed.
+        let next = if is_settled(attr) { new } else { 0 };
+        let free = || set.iter().find(|cell| cell.load(Ordering::SeqCst) == 0);
+        // Any will do; the same is not hit each time.
+        let any = || set.get(usize::try_from(new >> 62).unwrap_or(0));
+        let own = set.iter().find(|cell| is_of(cell, tag));
+        let Some(cell) = own.or_else(free).or_else(any) else { return false };
+        let old = cell.load(Ordering::SeqCst);
+        if old != next && (own.is_some() || next != 0) {
+            cell.store(next, Ordering::SeqCst);
+        }
+        old == new
+    }
+
+    /// Returns the set that a file is in, and what its stamps have in common there.
+    fn place(&self, (volume, ino): (u64, u64)) -> (Option<&Set>, u64) {
+        let hash = mix(volume.rotate_left(32) ^ ino);
+        let at = usize::try_from(hash >> 16).ok().and_then(|at| at.checked_rem(self.sets.len()));
+        (at.and_then(|at| self.sets.get(at)), (hash & FILE).max(1))
+    }
+}
+
+fn is_of(cell: &AtomicU64, tag: u64) -> bool {
+    cell.load(Ordering::SeqCst) & FILE == tag
+}
+
+/// Returns what tells one state of a file from another one, or from the same in
+/// another hour; never 0.
+fn stamp(tag: u64, attr: &Attr<Disk>, hour: u64) -> u64 {
+    let time = |time: Time| [time.sec.cast_unsigned(), u64::from(time.nsec)];
+    let ([mtime, mtime_nsec], [ctime, ctime_nsec]) = (time(attr.mtime), time(attr.ctime));
+    let parts = [attr.ino, mtime, mtime_nsec, ctime, ctime_nsec, attr.size, hour];
+    let hash = parts.into_iter().fold(1, |hash: u64, part| mix(hash.rotate_left(5) ^ mix(part)));
+    hash & !FILE | tag
+}
+
+/// Reports whether a change now would move the times of a file.
+pub(super) fn is_settled(attr: &Attr<Disk>) -> bool {
+    let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
+    let whole = attr.mtime.nsec == 0 && attr.ctime.nsec == 0;
+    let Some(then) = now.checked_sub(if whole { SLOW_TICK } else { TICK }) else { return false };
+    let then = Time { sec: i64::try_from(then.as_secs()).unwrap_or(0), nsec: then.subsec_nanos() };
+    attr.mtime < then && attr.ctime < then
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::{FileKind, Mode};
+    use crate::id::{Id, Owner};
+
+    fn attr(ago: Duration, nsec: Option<u32>) -> Attr<Disk> {
+        let then = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - ago;
+        let nsec = nsec.unwrap_or(then.subsec_nanos());
+        let time = Time { sec: i64::try_from(then.as_secs()).unwrap(), nsec };
+        Attr {
+            ino: 2,
+            kind: FileKind::Regular,
+            mode: Mode::new(0o644),
+            nlink: 1,
+            owner: Owner { uid: Id::new(0), gid: Id::new(0) },
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            blksize: 4096,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: None,
+            locked: false,
+        }
+    }
+
+    #[test]
+    fn coarse_times_settle_late() {
+        let fine = |ago| is_settled(&attr(Duration::from_millis(ago), None));
+        let whole = |ago| is_settled(&attr(Duration::from_millis(ago), Some(0)));
+        assert!(!fine(1) && fine(1000));
+        assert!(!whole(1000) && whole(4000));
+    }
+
+    #[test]
+    fn pages_are_not_kept_for_ever() {
+        let attr = attr(Duration::from_secs(9), Some(5));
+        assert_eq!(stamp(2, &attr, 0), stamp(2, &attr, 0));
+        assert_ne!(stamp(2, &attr, 0), stamp(2, &attr, 1));
+    }
+
+    #[test]
+    fn thousands_are_remembered_side_by_side() {
+        let (stamps, old) = (Stamps::new(true), attr(Duration::from_secs(9), Some(5)));
+        let ask = |ino, attr: &Attr<Disk>| stamps.is_as_last_opened((0, ino), attr);
+        let all = 1000..9000;
+        assert_eq!(all.clone().filter(|ino| ask(*ino, &Attr { ino: *ino, ..old })).count(), 0);
+        let kept = all.filter(|ino| ask(*ino, &Attr { ino: *ino, ..old })).count();
+        assert!(kept > 7900, "{kept}");
+        let changed = Attr { ino: 1000, size: 1, ..old };
+        assert!(!ask(1000, &changed) && ask(1000, &changed));
+        stamps.forget((0, 1000));
+        assert!(!ask(1000, &changed) && ask(1000, &changed));
+        let unsettled = attr(Duration::ZERO, None);
+        assert!(!ask(1000, &unsettled) && !ask(1000, &unsettled) && !ask(1000, &changed));
+        assert!(!Stamps::new(false).is_as_last_opened((0, 1000), &old));
+    }
+}
