@@ -32,6 +32,59 @@ fn goes_on_without_the_server(ours: &Ours, act: impl FnOnce() -> bool + Send) ->
     })
 }
 
+/// Who reads a file again waits for no open of it; nobody on the host waits for long.
+#[test]
+fn a_file_stays_open_to_be_read_again_for_some_seconds() {
+    require!(Root, Fuse, Passthrough);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("f"), "x").unwrap();
+        let kept = || {
+            let links = fs::read_dir(format!("/proc/{}/fd", ours.server())).unwrap();
+            let links = links.filter_map(|link| fs::read_link(link.unwrap().path()).ok());
+            // The other one is what knows the file, and has no access to it.
+            links.filter(|path| path.ends_with("f")).count() == 2
+        };
+        let on_host = File::open(source.join("f")).unwrap();
+        let lease = |kind| raw::set_lease(on_host.as_fd(), kind).map(drop);
+        for _ in 0..3 {
+            assert_eq!(fs::read_to_string(ours.at("f")).unwrap(), "x");
+            assert!(kept());
+        }
+        assert_eq!(lease(libc::F_WRLCK), Err(libc::EAGAIN));
+        assert_eq!(lease(libc::F_RDLCK), Ok(()), "readers are in nobody's way");
+        lease(libc::F_UNLCK).unwrap();
+        fs::write(ours.at("program"), "#!/bin/sh\n").unwrap();
+        assert_eq!(fs::read_to_string(ours.at("program")).unwrap(), "#!/bin/sh\n");
+        raw::chmod(&source.join("program"), 0o755).unwrap();
+        assert!(Command::new(source.join("program")).status().unwrap().success());
+        wait_for("a lease for writing", || lease(libc::F_WRLCK) == Ok(()));
+        assert!(!kept());
+    });
+}
+
+/// What is removed takes no room, however often it was read.
+#[test]
+fn a_file_that_was_read_takes_no_room_once_it_is_removed() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let disk = Ext4::new(sandbox, 64);
+        let ours = Ours::new(&disk.root, &sandbox.dir("mnt"), &MAP);
+        let free = || {
+            let told = nix::sys::statvfs::statvfs(&disk.root).unwrap();
+            told.blocks_free() * told.fragment_size()
+        };
+        for remove_at in [&ours.point, &disk.root] {
+            let before = free();
+            fs::write(disk.root.join("f"), vec![b'x'; 8 << 20]).unwrap();
+            assert_eq!(fs::read(ours.at("f")).unwrap().len(), 8 << 20);
+            assert_eq!(fs::read(ours.at("f")).unwrap().len(), 8 << 20);
+            fs::remove_file(remove_at.join("f")).unwrap();
+            wait_for("free blocks", || free().saturating_add(1 << 20) >= before);
+        }
+    });
+}
+
 fn reads(file: &File) -> bool {
     let mut byte = [0];
     file.read_at(&mut byte, 0).is_ok()
