@@ -253,6 +253,14 @@ fn known_at(target: &Path) -> Result<Option<Record>, Fault> {
     }
 }
 
+/// Reports whether what is mounted at a path is an image, with nothing to be written above.
+fn shows_image(target: &Path) -> Result<bool, Fault> {
+    if ours_at(target)?.is_none_or(|mount| !mountinfo::is_ours(&mount.fstype)) {
+        return Ok(false);
+    }
+    Ok(known_at(target)?.is_some_and(|record| mount::is_image(&record.source)))
+}
+
 /// Changes the flags of a mount.
 fn remount(request: &Mount, target: &Path, spec: &Spec) -> Result<(), Fault> {
     let settings = &request.settings;
@@ -280,7 +288,11 @@ fn remount(request: &Mount, target: &Path, spec: &Spec) -> Result<(), Fault> {
     {
         return Err(Fault::usage(format!("option {name}: a remount changes flags only")));
     }
-    let flags = if settings.from_table { lifted(settings.flags) } else { settings.flags };
+    let mut flags = if settings.from_table { lifted(settings.flags) } else { settings.flags };
+    if flags.read_only == Some(false) && shows_image(target)? {
+        // mount(8) says `rw` by itself.
+        flags.read_only = None;
+    }
     let lifts = [(flags.suid, "suid"), (flags.dev, "dev")];
     if let Some((_, name)) = lifts.into_iter().find(|(flag, _)| *flag == Some(true))
         && ours_at(target)?.is_some()

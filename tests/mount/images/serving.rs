@@ -7,11 +7,11 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::require;
 use crate::support::images::{self, Loop, image};
-use crate::support::ours::{Ours, finish};
+use crate::support::ours::{Ours, PROGRAM, finish};
 use crate::support::rng::Rng;
 use crate::support::{Sandbox, raw, run, sandbox, sh, sh_as, str, text, try_sh_as, wait_for};
 
@@ -202,6 +202,10 @@ fn an_image_is_never_changed() {
             ];
             assert!(sys.iter().all(|result| *result == Err(libc::EROFS)), "{name}: {sys:?}");
             // Nor once it is remounted.
+            let args = ["-o", "remount,rw,noexec", str(&image), str(&ours.point)];
+            run(PROGRAM, &args);
+            let flags = statvfs(&ours.point).unwrap().flags();
+            assert!(flags.contains(FsFlags::ST_RDONLY | FsFlags::ST_NOEXEC), "{name}: {flags:?}");
             let _ = crate::support::output("mount", &["-o", "remount,rw", str(&ours.point)]);
             assert_eq!(errno(fs::write(at("new"), "")), rofs, "{name}, remounted");
             assert_eq!(fs::read(at("hello")).unwrap(), b"hello\n");
