@@ -77,6 +77,8 @@ pub(super) struct HostFile {
     traits: Traits,
     /// What was made of it when it was lent.
     lent: OnceLock<Lent>,
+    /// What its node counts it by, see [`super::readers`].
+    _of: Option<Arc<()>>,
 }
 
 impl HostFile {
@@ -103,7 +105,12 @@ impl HostFile {
     /// Wraps an open file. It stays `O_NONBLOCK`, which means nothing for a
     /// regular file but in procfs and the like, where reading may wait.
     pub fn new(context: Arc<Context>, fd: OwnedFd, opening: Opening, traits: Traits) -> Self {
-        Self { context, fd, opening, append_only: false, traits, lent: OnceLock::new() }
+        Self { context, fd, opening, append_only: false, traits, lent: OnceLock::new(), _of: None }
+    }
+
+    /// Counts it by its node.
+    pub fn of(self, node: Arc<()>) -> Self {
+        Self { _of: Some(node), ..self }
     }
 
     /// Returns the descriptor.

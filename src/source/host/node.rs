@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -39,18 +39,20 @@ pub(super) struct Held {
     /// Whether the descriptor is `O_PATH`.
     is_path: bool,
     /// The file as it was opened to be read, to be read again.
-    reader: OnceLock<Reader>,
+    reader: Mutex<Option<Reader>>,
+    /// As many copies of this as there are files opened by this node, and one.
+    opens: Arc<()>,
 }
 
 impl Held {
     /// Holds a file by a descriptor.
-    pub const fn new(fd: OwnedFd, key: Key, kind: FileKind) -> Self {
-        Self { fd, key, kind, is_path: true, reader: OnceLock::new() }
+    pub fn new(fd: OwnedFd, key: Key, kind: FileKind) -> Self {
+        Self { fd, key, kind, is_path: true, reader: Mutex::default(), opens: Arc::default() }
     }
 
     /// Holds a file by a descriptor that is not `O_PATH`.
-    pub const fn open(fd: OwnedFd, key: Key, kind: FileKind) -> Self {
-        Self { fd, key, kind, is_path: false, reader: OnceLock::new() }
+    pub fn open(fd: OwnedFd, key: Key, kind: FileKind) -> Self {
+        Self { fd, key, kind, is_path: false, reader: Mutex::default(), opens: Arc::default() }
     }
 
     /// Returns how its attributes are reached.
@@ -63,8 +65,13 @@ impl Held {
     }
 
     /// Returns where the file is kept open to be read.
-    pub const fn reader(&self) -> &OnceLock<Reader> {
+    pub const fn reader(&self) -> &Mutex<Option<Reader>> {
         &self.reader
+    }
+
+    /// Returns what files have a copy of that are opened by this node.
+    pub const fn opens(&self) -> &Arc<()> {
+        &self.opens
     }
 
     /// Returns the descriptor, mostly an `O_PATH` one.

@@ -7,6 +7,10 @@
 //! room that would be free without it. One thing is different on the host: nobody gets a
 //! lease for writing on a file that is open (fcntl(2), `F_SETLEASE`).
 //!
+//! It goes too when the file is opened otherwise, or once more, meanwhile: who has a file
+//! open counts for two descriptors (`fs/budget`), and that would be a third one, which
+//! closes for no shortage.
+//!
 //! What open(2) would find out is what faccessat(2) does, for a file that was opened
 //! before: with a reader there can be no lease against readers, and no key of its
 //! contents goes away. File systems that ask a server get every open.
@@ -22,10 +26,14 @@ use super::node::Held;
 use super::volume::Volume;
 use crate::error::Result;
 use crate::source::File;
+use crate::sync::lock;
 use crate::sys::daemon::descriptors;
 
 /// How many files stay open at most.
 const MOST: usize = 1 << 14;
+/// How many descriptors are left out of account: as many as nodes, which take half of all,
+/// must leave for what is open besides.
+const FEW: u64 = 96;
 
 /// How many files stay open.
 #[derive(Debug)]
@@ -36,9 +44,11 @@ pub(super) struct Readers {
 }
 
 impl Default for Readers {
-    /// Lets a third of all descriptors be such files: they close where others are short.
+    /// Lets a third of all descriptors be such files, but for a few: they close where others
+    /// are short, though not for what the server opens for itself.
     fn default() -> Self {
-        let most = descriptors().map_or(0, |all| usize::try_from(all / 3).unwrap_or(MOST));
+        let third = |all: u64| usize::try_from(all.saturating_sub(FEW) / 3).unwrap_or(MOST);
+        let most = descriptors().map_or(0, third);
         Self::of(most.min(MOST))
     }
 }
@@ -62,29 +72,39 @@ pub(super) struct Reader {
     _counted: Arc<()>,
 }
 
+impl Reader {
+    /// Returns the file, unless somebody has it open.
+    ///
+    /// Two who read it share no position: the kernel reads ahead of each.
+    fn idle(&self) -> Option<Arc<dyn File>> {
+        (Arc::strong_count(&self.file) == 1).then(|| Arc::clone(&self.file) as Arc<dyn File>)
+    }
+}
+
 impl Host {
     /// Opens a regular file.
     pub(super) fn open_held(&self, held: &Held, flags: i32) -> Result<Arc<dyn File>> {
         let volume = self.volume(held);
         let stays = is_for_reading(flags) && volume.as_ref().is_some_and(|v| v.traits.local);
+        let idle = || lock(held.reader()).as_ref().and_then(Reader::idle);
         if stays
-            && let Some(reader) = held.reader().get()
-            // Two who read it share no position: the kernel reads ahead of each.
-            && Arc::strong_count(&reader.file) == 1
+            && let Some(file) = idle()
             && self.may_still_read(held, volume.as_deref())?
         {
-            return Ok(Arc::clone(&reader.file) as Arc<dyn File>);
+            return Ok(file);
         }
         let context = Arc::clone(&self.context);
-        let file = Arc::new(HostFile::open(context, held.fd(), flags, volume.as_deref())?);
-        if stays
-            && held.reader().get().is_none()
-            && let Some(counted) = self.readers.one_more()
-        {
-            let reader = Reader { file: Arc::clone(&file), _counted: counted };
-            // Another thread may have been first.
-            let (Ok(()) | Err(_)) = held.reader().set(reader);
-        }
+        let file = HostFile::open(context, held.fd(), flags, volume.as_deref())?;
+        let mut reader = lock(held.reader());
+        let file = Arc::new(file.of(Arc::clone(held.opens())));
+        // The node's own, and this one's.
+        let alone = Arc::strong_count(held.opens()) == 2;
+        let counted = if stays && alone { self.readers.one_more() } else { None };
+        let next = counted.map(|counted| Reader { file: Arc::clone(&file), _counted: counted });
+        let before = std::mem::replace(&mut *reader, next);
+        // Closed without the lock.
+        drop(reader);
+        drop(before);
         Ok(file)
     }
 

@@ -30,11 +30,22 @@ fn a_file_that_nobody_has_open_is_read_again_as_it_was_opened() {
     let first = open(libc::O_RDONLY);
     let second = open(libc::O_RDONLY);
     assert_ne!(address(&first), address(&second), "two at once have a position each");
-    let was = address(&first);
     drop((first, second));
+    assert_eq!(held_open("read-again"), 1, "who has it open counts for no third descriptor");
+    let first = open(libc::O_RDONLY);
+    let was = address(&first);
+    drop(first);
     for flags in [libc::O_RDWR, libc::O_RDONLY | libc::O_NOATIME, libc::O_RDONLY | libc::O_SYNC] {
-        assert_ne!(address(&open(flags)), was, "{flags:#x}");
+        let other = open(flags);
+        assert_ne!(address(&other), was, "{flags:#x}");
+        drop(open(libc::O_RDONLY));
+        assert_eq!(held_open("read-again"), 2, "{flags:#x}");
+        drop(other);
+        assert_eq!(held_open("read-again"), 1, "{flags:#x}");
     }
+    let again = open(libc::O_RDONLY);
+    let was = address(&again);
+    drop(again);
     let again = open(libc::O_RDONLY);
     assert_eq!(address(&again), was);
     outside(|| fs::write(fixture.at("read-again"), "yz").unwrap());
