@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::negative::Negative;
-use super::stamps::{Stamps, is_settled};
+use super::stamps::Stamps;
 use super::{Entry, Fs, Notice};
-use crate::source::{Covers, Node, Watch};
+use crate::source::{Covers, Node, Watch, is_settled};
 use crate::sync::lock;
 
 /// How many cells there are for files; files share them by hash.

@@ -272,7 +272,13 @@ impl Fs {
             None => self.tree.pin(number),
         };
         match self.tree.with_room(pin) {
-            Ok(()) => Some(number),
+            Ok(()) => {
+                if let Ok(node) = self.tree.node(number) {
+                    // It counts for one descriptor.
+                    self.source.close_kept(&node);
+                }
+                Some(number)
+            }
             Err(error) => {
                 log::debug!("inode {number} is not held for its last users: {error}");
                 None

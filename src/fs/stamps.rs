@@ -2,11 +2,12 @@
 //! still what they have.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use super::fresh::mix;
 use crate::attr::{Attr, Time};
 use crate::id::Disk;
+use crate::source::is_settled;
 
 /// How many sets of files there are.
 const SETS: usize = 1 << 14;
@@ -18,11 +19,6 @@ const FILE: u64 = 0xffff;
 
 /// For how long pages are kept at most.
 const HOUR: u64 = 3600;
-/// For how long a file may change twice at one time of its file system.
-const TICK: Duration = Duration::from_millis(20);
-/// The same where times are of whole seconds, or of two.
-const SLOW_TICK: Duration = Duration::from_secs(3);
-
 /// A hash of what each file was like, and of which file it is; 0 for none.
 type Set = [AtomicU64; FILES];
 
@@ -91,50 +87,12 @@ fn stamp(tag: u64, attr: &Attr<Disk>, hour: u64) -> u64 {
     hash & !FILE | tag
 }
 
-/// Reports whether a change now would move the times of a file.
-pub(super) fn is_settled(attr: &Attr<Disk>) -> bool {
-    let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
-    let whole = attr.mtime.nsec == 0 && attr.ctime.nsec == 0;
-    let Some(then) = now.checked_sub(if whole { SLOW_TICK } else { TICK }) else { return false };
-    let then = Time { sec: i64::try_from(then.as_secs()).unwrap_or(0), nsec: then.subsec_nanos() };
-    attr.mtime < then && attr.ctime < then
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::attr::{FileKind, Mode};
-    use crate::id::{Id, Owner};
-
-    fn attr(ago: Duration, nsec: Option<u32>) -> Attr<Disk> {
-        let then = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - ago;
-        let nsec = nsec.unwrap_or(then.subsec_nanos());
-        let time = Time { sec: i64::try_from(then.as_secs()).unwrap(), nsec };
-        Attr {
-            ino: 2,
-            kind: FileKind::Regular,
-            mode: Mode::new(0o644),
-            nlink: 1,
-            owner: Owner { uid: Id::new(0), gid: Id::new(0) },
-            rdev: 0,
-            size: 0,
-            blocks: 0,
-            blksize: 4096,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: None,
-            locked: false,
-        }
-    }
-
-    #[test]
-    fn coarse_times_settle_late() {
-        let fine = |ago| is_settled(&attr(Duration::from_millis(ago), None));
-        let whole = |ago| is_settled(&attr(Duration::from_millis(ago), Some(0)));
-        assert!(!fine(1) && fine(1000));
-        assert!(!whole(1000) && whole(4000));
-    }
+    use crate::source::settled::tests::attr;
 
     #[test]
     fn pages_are_not_kept_for_ever() {

@@ -220,8 +220,8 @@ pub(super) fn begin(options: &Options, path: &Path) -> Result<Begun, MountError>
     of_directory(&options.image)?;
     let submounts = options.submounts;
     let staging = !options.owners.is_native();
-    let attributes = options.flags.access_times();
-    let source = Host::open(path, &HostOptions { submounts, staging, attributes })?;
+    let (attributes, reopen) = (options.flags.access_times(), options.cache == Cache::Off);
+    let source = Host::open(path, &HostOptions { submounts, staging, reopen, attributes })?;
     if !source.obeys() {
         // By a read-only mount alone nobody has asked.
         let level =

@@ -15,6 +15,7 @@ mod lock;
 pub(crate) mod memory;
 pub mod owners;
 mod rules;
+pub(crate) mod settled;
 pub mod walk;
 mod watch;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::id::{Disk, Group, Id, Ids, User};
 
 pub use file::{File, Lending, Lent};
 pub use lock::{Lock, LockKind, Locks};
+pub use settled::is_settled;
 pub use watch::{Covers, Happened, Unwatched, Watch, What};
 
 /// What a source can do; decided once, when it is opened.
@@ -444,6 +446,10 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// # Errors
     /// As open(2).
     fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>>;
+
+    /// Closes what is kept of a file besides its node, until it is opened again: the node
+    /// is about to be held by itself.
+    fn close_kept(&self, _node: &Node) {}
 
     /// Opens a directory for listing.
     ///

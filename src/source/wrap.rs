@@ -162,6 +162,10 @@ impl Source for Wrap {
         self.inner.leave();
     }
 
+    fn close_kept(&self, node: &Node) {
+        self.inner.close_kept(node);
+    }
+
     fn root(&self) -> Result<(Node, Found)> {
         self.ledger.enter(Call::Root)?;
         self.inner.root()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use crate::require;
@@ -220,26 +220,54 @@ fn running_out_of_descriptors_hits_the_opener_alone() {
 #[test]
 fn a_user_who_opens_too_much_leaves_some_for_others() {
     require!(Root, Fuse);
-    sandbox(|sandbox| {
-        let ours = for_greed(sandbox);
-        let file = |n: usize| raw::open(&ours.at(&n.to_string()), libc::O_RDWR, 0);
-        let most = as_many_as_there_are(1001, file);
-        assert!(most.len() > 75, "{}", most.len());
-        goes_on(1002, &ours);
-        // Who is refused still walks and lists.
-        by(1001, || assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1));
-        let some = as_many_as_there_are(1002, file);
-        assert!(some.len() > 15, "{}", some.len());
-        goes_on(1003, &ours);
-        goes_on(0, &ours);
-        let few = as_many_as_there_are(1003, file);
-        assert!(!few.is_empty());
-        by(1004, || assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1));
-        assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1);
-        drop((most, some, few));
-        // The kernel tells of a close a moment after it.
-        wait_for("all of it", || as_many_as_there_are(1003, file).len() > 75);
-    });
+    let once = |path: &Path| raw::open(path, libc::O_RDWR, 0);
+    // Another one that was open is still there for whoever reads it again, perhaps.
+    let twice = |path: &Path| {
+        let first = raw::open(path, libc::O_RDONLY, 0)?;
+        let second = raw::open(path, libc::O_RDONLY, 0)?;
+        drop(first);
+        Ok(second)
+    };
+    let other = |path: &Path| {
+        drop(raw::open(path, libc::O_RDONLY, 0)?);
+        let written = raw::open(path, libc::O_RDWR, 0)?;
+        drop(raw::open(path, libc::O_RDONLY, 0)?);
+        Ok(written)
+    };
+    // The last one has no room for a moment's second open.
+    let ways: [(usize, Way); 3] = [(75, once), (74, twice), (74, other)];
+    for (least, open) in ways {
+        sandbox(move |sandbox| {
+            let ours = for_greed(sandbox);
+            let file = |n: usize| open(&ours.at(&n.to_string()));
+            let most = as_many_as_there_are(1001, file);
+            assert!(most.len() > least, "{}", most.len());
+            goes_on(1002, &ours);
+            // Who is refused still walks and lists.
+            by(1001, || assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1));
+            let some = as_many_as_there_are(1002, file);
+            assert!(some.len() > 15, "{}", some.len());
+            goes_on(1003, &ours);
+            goes_on(0, &ours);
+            let few = as_many_as_there_are(1003, file);
+            assert!(!few.is_empty());
+            by(1004, || assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1));
+            assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1);
+            drop((most, some, few));
+            // The kernel tells of a close a moment after it.
+            wait_for("all of it", || as_many_as_there_are(1003, file).len() > least);
+        });
+    }
+}
+
+/// How a caller comes by an open file.
+type Way = fn(&Path) -> raw::Sys<OwnedFd>;
+
+/// How many descriptors the server has of files that are deleted.
+fn descriptors_to_deleted(ours: &Ours) -> usize {
+    let links = fs::read_dir(format!("/proc/{}/fd", ours.server())).unwrap();
+    let links = links.filter_map(|link| fs::read_link(link.unwrap().path()).ok());
+    links.filter(|path| str(path).ends_with("(deleted)")).count()
 }
 
 /// Files that are deleted through the mount and still known take descriptors
@@ -249,9 +277,16 @@ fn deleted_files_that_are_known_leave_enough_for_others() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
         let ours = for_greed(sandbox);
-        let known = |n: &usize| raw::open(&ours.at(&n.to_string()), libc::O_PATH, 0).unwrap();
+        let known = |n: &usize| {
+            // What was read of it stays open for whoever reads it again.
+            assert_eq!(fs::read_to_string(ours.at(&n.to_string())).unwrap(), "x");
+            raw::open(&ours.at(&n.to_string()), libc::O_PATH, 0).unwrap()
+        };
         let deleted: Vec<_> = (300..360).map(|n| by(1000, || known(&n))).collect();
-        (300..360).for_each(|n| fs::remove_file(ours.at(&n.to_string())).unwrap());
+        let remove = |n: usize| fs::remove_file(ours.at(&n.to_string())).unwrap();
+        (300..330).for_each(remove);
+        assert_eq!(descriptors_to_deleted(&ours), 30);
+        (330..360).for_each(remove);
         let file = |n: usize| raw::open(&ours.at(&n.to_string()), libc::O_RDWR, 0);
         let held: Vec<_> = [1001, 1002, 0].map(|uid| as_many_as_there_are(uid, file)).into();
         assert!(held[0].len() > 60, "{}", held[0].len());

@@ -6,8 +6,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use crate::require;
@@ -39,6 +41,7 @@ fn a_file_stays_open_to_be_read_again_for_some_seconds() {
     sandbox(|sandbox| {
         let (source, ours) = Ours::of_new(sandbox, &[]);
         fs::write(source.join("f"), "x").unwrap();
+        std::thread::sleep(Duration::from_millis(30));
         let kept = || {
             let links = fs::read_dir(format!("/proc/{}/fd", ours.server())).unwrap();
             let links = links.filter_map(|link| fs::read_link(link.unwrap().path()).ok());
@@ -48,8 +51,10 @@ fn a_file_stays_open_to_be_read_again_for_some_seconds() {
         let on_host = File::open(source.join("f")).unwrap();
         let lease = |kind| raw::set_lease(on_host.as_fd(), kind).map(drop);
         for _ in 0..3 {
-            assert_eq!(fs::read_to_string(ours.at("f")).unwrap(), "x");
-            assert!(kept());
+            wait_for("a file that stays open", || {
+                assert_eq!(fs::read_to_string(ours.at("f")).unwrap(), "x");
+                kept()
+            });
         }
         assert_eq!(lease(libc::F_WRLCK), Err(libc::EAGAIN));
         assert_eq!(lease(libc::F_RDLCK), Ok(()), "readers are in nobody's way");
@@ -61,6 +66,47 @@ fn a_file_stays_open_to_be_read_again_for_some_seconds() {
         wait_for("a lease for writing", || lease(libc::F_WRLCK) == Ok(()));
         assert!(!kept());
     });
+}
+
+/// fanotify(7): a program on the host that looks at files before they are opened.
+#[test]
+fn who_decides_about_opens_on_the_host_is_asked_once_a_file_has_changed() {
+    require!(Root, Fuse, Passthrough);
+    for (args, is_asked) in [
+        (&[][..], false),
+        (&["--passthrough", "off"], false),
+        (&["--passthrough", "off", "--cache", "none"], true),
+    ] {
+        sandbox(move |sandbox| {
+            let (source, ours) = Ours::of_new(sandbox, args);
+            let (server, on_host) = (ours.server().as_raw(), source.join("f"));
+            fs::write(&on_host, "one").unwrap();
+            std::thread::sleep(Duration::from_millis(30));
+            let read = || {
+                let read = fs::read_to_string(ours.at("f"));
+                read.map_err(|error| error.raw_os_error().unwrap())
+            };
+            assert_eq!(read().unwrap(), "one");
+            let group = raw::hold(&on_host, libc::FAN_OPEN_PERM).unwrap();
+            let until = Arc::new(());
+            let asks = Arc::downgrade(&until);
+            std::thread::spawn(move || {
+                while asks.strong_count() > 0 {
+                    let mut events = [PollFd::new(group.as_fd(), PollFlags::POLLIN)];
+                    if poll(&mut events, PollTimeout::from(20_u8)) == Ok(1) {
+                        raw::answer_next(group.as_fd(), |pid| pid != server).unwrap();
+                    }
+                }
+            });
+            let refused = Err(libc::EPERM);
+            let expected = if is_asked { refused.clone() } else { Ok("one".to_owned()) };
+            // The kernel tells of a close a moment after it.
+            wait_for("an open that is not asked", || read() == expected);
+            fs::write(&on_host, "two!").unwrap();
+            assert_eq!(read(), refused, "{args:?}");
+            drop(until);
+        });
+    }
 }
 
 /// What is removed takes no room, however often it was read.

@@ -36,28 +36,28 @@ pub fn open(path: &Path, flags: i32, mode: u32) -> Sys<OwnedFd> {
     owned(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, mode) })
 }
 
-/// Has each read of a file wait for [`next_read`]: a group of fanotify(7).
-pub fn hold_reads(path: &Path) -> Sys<OwnedFd> {
+/// Has each read (`FAN_ACCESS_PERM`) or open of a file wait for [`answer_next`]: fanotify(7).
+pub fn hold(path: &Path, mask: u64) -> Sys<OwnedFd> {
     let (path, flags) = (c(path), libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC);
     // SAFETY: the call takes numbers only.
     let group = owned(unsafe { libc::fanotify_init(flags, 0) })?;
     let (fd, add) = (group.as_raw_fd(), libc::FAN_MARK_ADD);
-    let (mask, cwd) = (libc::FAN_ACCESS_PERM, libc::AT_FDCWD);
+    let cwd = libc::AT_FDCWD;
     // SAFETY: `path` is a valid C string for the length of the call.
     check(unsafe { libc::fanotify_mark(fd, add, mask, cwd, path.as_ptr()) })?;
     Ok(group)
 }
 
-/// Waits for a read; shows `look` who reads, and lets it go on.
-pub fn next_read(group: BorrowedFd<'_>, look: impl FnOnce(i32)) -> Sys {
+/// Waits for one of these; lets it go on unless `allows` refuses it to that process.
+pub fn answer_next(group: BorrowedFd<'_>, allows: impl FnOnce(i32) -> bool) -> Sys {
     let mut event = [0_u8; size_of::<libc::fanotify_event_metadata>()];
     check(
         i64::try_from(nix::unistd::read(group, &mut event).map_err(|e| e as i32)?).expect("few"),
     )?;
     let number = |at: usize| i32::from_ne_bytes(event[at..at + 4].try_into().expect("four"));
     let (fd, pid) = (owned(number(16))?, number(20));
-    look(pid);
-    let answer = [fd.as_raw_fd().to_ne_bytes(), libc::FAN_ALLOW.to_ne_bytes()].concat();
+    let answer = if allows(pid) { libc::FAN_ALLOW } else { libc::FAN_DENY };
+    let answer = [fd.as_raw_fd().to_ne_bytes(), answer.to_ne_bytes()].concat();
     nix::unistd::write(group, &answer).map(|_| 0).map_err(|e| e as i32)
 }
 

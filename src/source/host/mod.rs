@@ -74,6 +74,8 @@ pub struct HostOptions {
     /// where that takes a directory, it is `.idmapfs` in the root, a name which is
     /// then not shown.
     pub staging: bool,
+    /// Whether a file is opened anew each time that somebody opens it.
+    pub reopen: bool,
     /// What is changed of the server's own copy of the mount, if it can make one: when
     /// access times change.
     pub attributes: Attributes,
@@ -195,7 +197,7 @@ impl Host {
             obeys,
             volumes,
             exchanges,
-            readers: Readers::default(),
+            readers: if options.reopen { Readers::of(0) } else { Readers::new() },
             staging,
             facts,
         })

@@ -11,23 +11,25 @@
 //! open counts for two descriptors (`fs/budget`), and that would be a third one, which
 //! closes for no shortage.
 //!
-//! What open(2) would find out is what faccessat(2) does, for a file that was opened
-//! before: with a reader there can be no lease against readers, and no key of its
-//! contents goes away. File systems that ask a server get every open.
+//! A file is opened anew where it has changed in any way since it was opened, contents,
+//! owner, mode or ACL: then open(2) may have another answer, and who decides about opens on
+//! the host (fanotify(7)) may be asked again. Nothing else that could be in the way comes
+//! up while the file is open: neither a lease against readers, nor the loss of the key of
+//! its contents. File systems that ask a server get every open.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
-
-use nix::fcntl::AtFlags;
-use nix::unistd::{AccessFlags, faccessat};
 
 use super::Host;
 use super::file::{HostFile, is_for_reading};
 use super::node::Held;
-use super::volume::Volume;
+use crate::attr::{Attr, Time};
 use crate::error::Result;
-use crate::source::File;
+use crate::id::Disk;
+use crate::source::{File, is_settled};
 use crate::sync::lock;
 use crate::sys::daemon::descriptors;
+use crate::sys::stat::stat;
 
 /// How many files stay open at most.
 const MOST: usize = 1 << 14;
@@ -43,25 +45,41 @@ pub(super) struct Readers {
     most: usize,
 }
 
-impl Default for Readers {
+impl Readers {
     /// Lets a third of all descriptors be such files, but for a few: they close where others
     /// are short, though not for what the server opens for itself.
-    fn default() -> Self {
+    pub(super) fn new() -> Self {
         let third = |all: u64| usize::try_from(all.saturating_sub(FEW) / 3).unwrap_or(MOST);
-        let most = descriptors().map_or(0, third);
-        Self::of(most.min(MOST))
+        Self::of(descriptors().map_or(0, third).min(MOST))
     }
-}
 
-impl Readers {
     /// Lets at most so many files stay open.
     pub(super) fn of(most: usize) -> Self {
         Self { count: Arc::default(), most }
     }
 
-    /// Counts one more file, if there may be.
-    fn one_more(&self) -> Option<Arc<()>> {
-        (Arc::strong_count(&self.count) <= self.most).then(|| Arc::clone(&self.count))
+    /// Has one more file stay open, if there may be.
+    fn keep(&self, file: &Arc<HostFile>, state: State) -> Option<Reader> {
+        let counted = (!self.is_full()).then(|| Arc::clone(&self.count))?;
+        Some(Reader { file: Arc::clone(file), state, _counted: counted })
+    }
+
+    fn is_full(&self) -> bool {
+        Arc::strong_count(&self.count) > self.most
+    }
+}
+
+/// What of a file is another whenever it has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State {
+    size: u64,
+    mtime: Time,
+    ctime: Time,
+}
+
+impl State {
+    const fn of(attr: &Attr<Disk>) -> Self {
+        Self { size: attr.size, mtime: attr.mtime, ctime: attr.ctime }
     }
 }
 
@@ -69,15 +87,17 @@ impl Readers {
 #[derive(Debug)]
 pub(super) struct Reader {
     file: Arc<HostFile>,
+    /// What it was like when it was opened.
+    state: State,
     _counted: Arc<()>,
 }
 
 impl Reader {
-    /// Returns the file, unless somebody has it open.
+    /// Returns the file, unless somebody has it open, and what it was like.
     ///
     /// Two who read it share no position: the kernel reads ahead of each.
-    fn idle(&self) -> Option<Arc<dyn File>> {
-        (Arc::strong_count(&self.file) == 1).then(|| Arc::clone(&self.file) as Arc<dyn File>)
+    fn idle(&self) -> Option<(Arc<HostFile>, State)> {
+        (Arc::strong_count(&self.file) == 1).then(|| (Arc::clone(&self.file), self.state))
     }
 }
 
@@ -88,19 +108,20 @@ impl Host {
         let stays = is_for_reading(flags) && volume.as_ref().is_some_and(|v| v.traits.local);
         let idle = || lock(held.reader()).as_ref().and_then(Reader::idle);
         if stays
-            && let Some(file) = idle()
-            && self.may_still_read(held, volume.as_deref())?
+            && let Some((file, state)) = idle()
+            && State::of(&file.getattr()?) == state
         {
             return Ok(file);
         }
+        // Before it is opened: what changes meanwhile has it opened once more.
+        let state = if stays && !self.readers.is_full() { self.settled(held)? } else { None };
         let context = Arc::clone(&self.context);
         let file = HostFile::open(context, held.fd(), flags, volume.as_deref())?;
         let mut reader = lock(held.reader());
         let file = Arc::new(file.of(Arc::clone(held.opens())));
         // The node's own, and this one's.
         let alone = Arc::strong_count(held.opens()) == 2;
-        let counted = if stays && alone { self.readers.one_more() } else { None };
-        let next = counted.map(|counted| Reader { file: Arc::clone(&file), _counted: counted });
+        let next = state.filter(|_| alone).and_then(|state| self.readers.keep(&file, state));
         let before = std::mem::replace(&mut *reader, next);
         // Closed without the lock.
         drop(reader);
@@ -108,13 +129,9 @@ impl Host {
         Ok(file)
     }
 
-    /// Reports whether the server could open a file again that it has open.
-    fn may_still_read(&self, held: &Held, volume: Option<&Volume>) -> Result<bool> {
-        if self.context.capable {
-            return Ok(true);
-        }
-        self.context.as_onlooker(volume)?;
-        let flags = AtFlags::AT_EMPTY_PATH | AtFlags::AT_EACCESS;
-        Ok(faccessat(held.fd(), "", AccessFlags::R_OK, flags).is_ok())
+    /// Returns what a file is like, if whatever changes from now on makes that another.
+    fn settled(&self, held: &Held) -> Result<Option<State>> {
+        let attr = self.context.attr(&stat(held.fd(), OsStr::new(""))?)?;
+        Ok(is_settled(&attr).then(|| State::of(&attr)))
     }
 }

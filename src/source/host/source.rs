@@ -22,6 +22,7 @@ use crate::source::{
     Change, Created, Dir, Facts, File, FileHandle, Found, Key, New, Node, RenameFlags, Rights,
     Source, Statfs, Unwatched, Watch, XattrSet,
 };
+use crate::sync::lock;
 use crate::sys::stat::stat;
 
 impl Source for Host {
@@ -132,6 +133,14 @@ impl Source for Host {
 
     fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>> {
         self.open_held(to_open(node)?, flags)
+    }
+
+    fn close_kept(&self, node: &Node) {
+        if let Ok(HostNode::Held(held)) = inner(node) {
+            // Closed without the lock.
+            let reader = lock(held.reader()).take();
+            drop(reader);
+        }
     }
 
     fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>> {

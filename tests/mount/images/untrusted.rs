@@ -32,7 +32,7 @@ struct Readers {
 
 impl Readers {
     fn of(image: &Path, log: &Path) -> Self {
-        let group = raw::hold_reads(image).expect("fanotify with permission");
+        let group = raw::hold(image, libc::FAN_ACCESS_PERM).expect("fanotify with permission");
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let (stop, log) = (Arc::clone(&stop), log.to_owned());
@@ -54,7 +54,7 @@ fn note(group: &OwnedFd, stop: &AtomicBool, log: &Path) -> Vec<Reader> {
         if poll(&mut fds, PollTimeout::from(20_u8)).unwrap_or(0) == 0 {
             continue;
         }
-        raw::next_read(group.as_fd(), |pid| {
+        raw::answer_next(group.as_fd(), |pid| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
             let set = |key| u64::from_str_radix(field(key).unwrap_or("0").trim(), 16).unwrap();
@@ -63,6 +63,7 @@ fn note(group: &OwnedFd, stop: &AtomicBool, log: &Path) -> Vec<Reader> {
                 no_new_privs: field("NoNewPrivs:").is_some_and(|value| value.trim() == "1"),
                 log: fs::read_to_string(log).unwrap_or_default(),
             });
+            true
         })
         .unwrap();
     }

@@ -3,6 +3,8 @@
 use std::fs::{self, Permissions};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
 
 use super::unprivileged::as_user;
 use super::*;
@@ -11,6 +13,11 @@ use crate::source::{File, Lent};
 /// Tells one open file from another.
 fn address(file: &Arc<dyn File>) -> *const () {
     Arc::as_ptr(file).cast()
+}
+
+/// Waits until a further change of a file is one in its times.
+fn settle() {
+    sleep(Duration::from_millis(30));
 }
 
 /// How many descriptors of this process lead to a file of that name.
@@ -24,6 +31,7 @@ fn held_open(file: &str) -> usize {
 fn a_file_that_nobody_has_open_is_read_again_as_it_was_opened() {
     let fixture = Fixture::plain();
     fs::write(fixture.at("read-again"), "x").unwrap();
+    settle();
     let host = fixture.host();
     let (node, _) = walk(&host, "read-again");
     let open = |flags| host.open(&node, flags).unwrap();
@@ -46,12 +54,18 @@ fn a_file_that_nobody_has_open_is_read_again_as_it_was_opened() {
     let again = open(libc::O_RDONLY);
     let was = address(&again);
     drop(again);
+    assert_eq!(held_open("read-again"), 2);
     let again = open(libc::O_RDONLY);
     assert_eq!(address(&again), was);
     outside(|| fs::write(fixture.at("read-again"), "yz").unwrap());
     let mut bytes = [0; 4];
     assert_eq!((again.read(0, &mut bytes), &bytes), (Ok(2), b"yz\0\0"));
     drop(again);
+    assert_eq!(held_open("read-again"), 2);
+    drop(open(libc::O_RDONLY));
+    assert_eq!(held_open("read-again"), 1, "it may change once more at the same time");
+    settle();
+    drop(open(libc::O_RDONLY));
     assert_eq!(held_open("read-again"), 2);
     outside(|| fs::remove_file(fixture.at("read-again")).unwrap());
     drop(node);
@@ -65,6 +79,7 @@ fn what_was_made_of_a_file_that_is_lent_lasts_as_long() {
     }
     let fixture = Fixture::tmpfs();
     fs::write(fixture.at("f"), "x").unwrap();
+    settle();
     let host = fixture.host();
     let (node, _) = walk(&host, "f");
     let lend = |made: &Lent| {
@@ -88,8 +103,8 @@ fn what_a_user_may_read_no_more_is_not_read_again() {
         }
         let fixture = Fixture::plain();
         fixture.give_away();
-        fs::write(fixture.at("f"), "x").unwrap();
-        chown(fixture.at("f"), Some(1000), Some(1000)).unwrap();
+        fs::write(fixture.at("locked-away"), "x").unwrap();
+        chown(fixture.at("locked-away"), Some(1000), Some(1000)).unwrap();
         child::run(
             "readers::what_a_user_may_read_no_more_is_not_read_again",
             &fixture.path(),
@@ -98,15 +113,18 @@ fn what_a_user_may_read_no_more_is_not_read_again() {
         return;
     };
     let host = Host::open(&path, &HostOptions::default()).unwrap();
-    let (node, _) = walk(&host, "f");
-    let open = || host.open(&node, libc::O_RDONLY).map(|file| address(&file));
-    let first = open().unwrap();
-    assert_eq!(open(), Ok(first));
-    let chmod = |mode| fs::set_permissions(path.join("f"), Permissions::from_mode(mode)).unwrap();
-    chmod(0);
-    assert!(open().unwrap_err().is(libc::EACCES));
-    chmod(0o400);
-    assert_eq!(open(), Ok(first));
+    let (node, _) = walk(&host, "locked-away");
+    let open = || host.open(&node, libc::O_RDONLY).map(drop);
+    let chmod =
+        |mode| fs::set_permissions(path.join("locked-away"), Permissions::from_mode(mode)).unwrap();
+    for _ in 0..3 {
+        settle();
+        assert_eq!((open(), open()), (Ok(()), Ok(())));
+        assert_eq!(held_open("locked-away"), 2);
+        chmod(0);
+        assert!(open().unwrap_err().is(libc::EACCES));
+        chmod(0o400);
+    }
 }
 
 #[test]
@@ -114,10 +132,11 @@ fn no_more_than_so_many_stay_open() {
     let fixture = Fixture::plain();
     let mut host = fixture.host();
     host.readers = Readers::of(3);
+    (0..5).for_each(|number| fs::write(fixture.at(&format!("counted-{number}")), "x").unwrap());
+    settle();
     let nodes: Vec<_> = (0..5)
         .map(|number| {
             let file = format!("counted-{number}");
-            fs::write(fixture.at(&file), "x").unwrap();
             let (node, _) = walk(&host, &file);
             assert_eq!(host.open(&node, libc::O_RDONLY).unwrap().read(0, &mut [0]), Ok(1));
             node

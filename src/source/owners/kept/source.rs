@@ -45,6 +45,12 @@ impl Source for Kept {
         self.inner.below.leave();
     }
 
+    fn close_kept(&self, node: &Node) {
+        if let Ok(under) = self.under(node) {
+            self.inner.below.close_kept(&under);
+        }
+    }
+
     fn root(&self) -> Result<(Node, Found)> {
         let (node, found) = self.inner.below.root()?;
         let seen = self.inner.recorded(&node, &found.key, found.attr)?;
