@@ -19,6 +19,7 @@ const FILE: u64 = 0xffff;
 
 /// For how long pages are kept at most.
 const HOUR: u64 = 3600;
+
 /// A hash of what each file was like, and of which file it is; 0 for none.
 type Set = [AtomicU64; FILES];
 
@@ -38,8 +39,8 @@ impl Stamps {
 
     /// Forgets a file: pages from before are not to be kept.
     pub(super) fn forget(&self, file: (u64, u64)) {
-        let (set, tag) = self.place(file);
-        for cell in set.into_iter().flatten().filter(|cell| is_of(cell, tag)) {
+        let (set, hash) = self.place(file);
+        for cell in set.into_iter().flatten().filter(|cell| is_of(cell, hash)) {
             cell.store(0, Ordering::SeqCst);
         }
     }
@@ -47,16 +48,16 @@ impl Stamps {
     /// Reports whether a file, by volume and inode number, is as it was when it was last
     /// opened, as which it counts from now on.
     pub(super) fn is_as_last_opened(&self, file: (u64, u64), attr: &Attr<Disk>) -> bool {
-        let (Some(set), tag) = self.place(file) else { return false };
+        let (Some(set), hash) = self.place(file) else { return false };
         // Stores to a mapping may leave no trace at all (tmpfs), so not for ever.
         let hour = self.start.elapsed().as_secs().checked_div(HOUR).unwrap_or(0);
-        let new = stamp(tag, attr, hour);
+        let new = stamp(hash, attr, hour);
         // Where another change would leave no trace it is as good as changed.
         let next = if is_settled(attr) { new } else { 0 };
         let free = || set.iter().find(|cell| cell.load(Ordering::SeqCst) == 0);
         // Any will do; the same is not hit each time.
         let any = || set.get(usize::try_from(new >> 62).unwrap_or(0));
-        let own = set.iter().find(|cell| is_of(cell, tag));
+        let own = set.iter().find(|cell| is_of(cell, hash));
         let Some(cell) = own.or_else(free).or_else(any) else { return false };
         let old = cell.load(Ordering::SeqCst);
         if old != next && (own.is_some() || next != 0) {
@@ -65,26 +66,32 @@ impl Stamps {
         old == new
     }
 
-    /// Returns the set that a file is in, and what its stamps have in common there.
+    /// Returns the set that a file is in, and a hash of which file it is.
     fn place(&self, (volume, ino): (u64, u64)) -> (Option<&Set>, u64) {
         let hash = mix(volume.rotate_left(32) ^ ino);
         let at = usize::try_from(hash >> 16).ok().and_then(|at| at.checked_rem(self.sets.len()));
-        (at.and_then(|at| self.sets.get(at)), (hash & FILE).max(1))
+        (at.and_then(|at| self.sets.get(at)), hash)
     }
 }
 
-fn is_of(cell: &AtomicU64, tag: u64) -> bool {
-    cell.load(Ordering::SeqCst) & FILE == tag
+/// Returns what all stamps of a file have in common; never 0.
+const fn tag(hash: u64) -> u64 {
+    let tag = hash & FILE;
+    if tag == 0 { 1 } else { tag }
+}
+
+fn is_of(cell: &AtomicU64, hash: u64) -> bool {
+    cell.load(Ordering::SeqCst) & FILE == tag(hash)
 }
 
 /// Returns what tells one state of a file from another one, or from the same in
-/// another hour; never 0.
-fn stamp(tag: u64, attr: &Attr<Disk>, hour: u64) -> u64 {
+/// another hour; never 0. Of which file says its hash.
+fn stamp(file: u64, attr: &Attr<Disk>, hour: u64) -> u64 {
     let time = |time: Time| [time.sec.cast_unsigned(), u64::from(time.nsec)];
     let ([mtime, mtime_nsec], [ctime, ctime_nsec]) = (time(attr.mtime), time(attr.ctime));
-    let parts = [attr.ino, mtime, mtime_nsec, ctime, ctime_nsec, attr.size, hour];
+    let parts = [file, mtime, mtime_nsec, ctime, ctime_nsec, attr.size, hour];
     let hash = parts.into_iter().fold(1, |hash: u64, part| mix(hash.rotate_left(5) ^ mix(part)));
-    hash & !FILE | tag
+    hash & !FILE | tag(file)
 }
 
 #[cfg(test)]
