@@ -68,7 +68,26 @@ fn a_file_stays_open_to_be_read_again_for_some_seconds() {
     });
 }
 
-/// fanotify(7): a program on the host that looks at files before they are opened.
+/// Acts while a program on the host, which is asked about each open of a file
+/// (fanotify(7)), refuses those of a process.
+fn refusing<T>(path: &Path, process: i32, act: impl FnOnce() -> T) -> T {
+    let group = raw::hold(path, libc::FAN_OPEN_PERM).unwrap();
+    let until = Arc::new(());
+    let asks = Arc::downgrade(&until);
+    let refuser = std::thread::spawn(move || {
+        while asks.strong_count() > 0 {
+            let mut events = [PollFd::new(group.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut events, PollTimeout::from(20_u8)) == Ok(1) {
+                raw::answer_next(group.as_fd(), |pid| pid != process).unwrap();
+            }
+        }
+    });
+    let done = act();
+    drop(until);
+    refuser.join().unwrap();
+    done
+}
+
 #[test]
 fn who_decides_about_opens_on_the_host_is_asked_once_a_file_has_changed() {
     require!(Root, Fuse, Passthrough);
@@ -81,30 +100,22 @@ fn who_decides_about_opens_on_the_host_is_asked_once_a_file_has_changed() {
             let (source, ours) = Ours::of_new(sandbox, args);
             let (server, on_host) = (ours.server().as_raw(), source.join("f"));
             fs::write(&on_host, "one").unwrap();
-            std::thread::sleep(Duration::from_millis(30));
             let read = || {
                 let read = fs::read_to_string(ours.at("f"));
                 read.map_err(|error| error.raw_os_error().unwrap())
             };
-            assert_eq!(read().unwrap(), "one");
-            let group = raw::hold(&on_host, libc::FAN_OPEN_PERM).unwrap();
-            let until = Arc::new(());
-            let asks = Arc::downgrade(&until);
-            std::thread::spawn(move || {
-                while asks.strong_count() > 0 {
-                    let mut events = [PollFd::new(group.as_fd(), PollFlags::POLLIN)];
-                    if poll(&mut events, PollTimeout::from(20_u8)) == Ok(1) {
-                        raw::answer_next(group.as_fd(), |pid| pid != server).unwrap();
-                    }
-                }
-            });
             let refused = Err(libc::EPERM);
             let expected = if is_asked { refused.clone() } else { Ok("one".to_owned()) };
-            // The kernel tells of a close a moment after it.
-            wait_for("an open that is not asked", || read() == expected);
-            fs::write(&on_host, "two!").unwrap();
-            assert_eq!(read(), refused, "{args:?}");
-            drop(until);
+            // What has just changed does not stay open, nor what nobody has read for long.
+            wait_for("an answer", || {
+                assert_eq!(read().unwrap(), "one");
+                refusing(&on_host, server, read) == expected
+            });
+            let change_and_read = || {
+                fs::write(&on_host, "two!").unwrap();
+                read()
+            };
+            assert_eq!(refusing(&on_host, server, change_and_read), refused, "{args:?}");
         });
     }
 }
