@@ -35,6 +35,7 @@ const STUCK: u64 = 1000;
 /// How long ago a directory has been asked for something, for the answer to be
 /// still under way perhaps; in milliseconds.
 const UNDER_WAY: u64 = 1000;
+
 /// What the kernel may believe, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {

@@ -275,7 +275,7 @@ impl Fs {
             Ok(()) => {
                 if let Ok(node) = self.tree.node(number) {
                     // It counts for one descriptor.
-                    self.source.close_kept(&node);
+                    self.source.close_reader(&node);
                 }
                 Some(number)
             }

@@ -447,9 +447,9 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// As open(2).
     fn open(&self, node: &Node, flags: i32) -> Result<Arc<dyn File>>;
 
-    /// Closes what is kept of a file besides its node, until it is opened again: the node
-    /// is about to be held by itself.
-    fn close_kept(&self, _node: &Node) {}
+    /// Closes what stays open of a file to be read again, if anything does: its node alone
+    /// is to be held.
+    fn close_reader(&self, _node: &Node) {}
 
     /// Opens a directory for listing.
     ///

@@ -162,8 +162,8 @@ impl Source for Wrap {
         self.inner.leave();
     }
 
-    fn close_kept(&self, node: &Node) {
-        self.inner.close_kept(node);
+    fn close_reader(&self, node: &Node) {
+        self.inner.close_reader(node);
     }
 
     fn root(&self) -> Result<(Node, Found)> {

@@ -263,13 +263,6 @@ fn a_user_who_opens_too_much_leaves_some_for_others() {
 /// How a caller comes by an open file.
 type Way = fn(&Path) -> raw::Sys<OwnedFd>;
 
-/// How many descriptors the server has of files that are deleted.
-fn descriptors_to_deleted(ours: &Ours) -> usize {
-    let links = fs::read_dir(format!("/proc/{}/fd", ours.server())).unwrap();
-    let links = links.filter_map(|link| fs::read_link(link.unwrap().path()).ok());
-    links.filter(|path| str(path).ends_with("(deleted)")).count()
-}
-
 /// Files that are deleted through the mount and still known take descriptors
 /// too, which nobody else may count on.
 #[test]
@@ -285,7 +278,7 @@ fn deleted_files_that_are_known_leave_enough_for_others() {
         let deleted: Vec<_> = (300..360).map(|n| by(1000, || known(&n))).collect();
         let remove = |n: usize| fs::remove_file(ours.at(&n.to_string())).unwrap();
         (300..330).for_each(remove);
-        assert_eq!(descriptors_to_deleted(&ours), 30);
+        assert_eq!(ours.deleted_held_open(), 30);
         (330..360).for_each(remove);
         let file = |n: usize| raw::open(&ours.at(&n.to_string()), libc::O_RDWR, 0);
         let held: Vec<_> = [1001, 1002, 0].map(|uid| as_many_as_there_are(uid, file)).into();

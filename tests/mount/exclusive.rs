@@ -87,14 +87,9 @@ fn files_without_names_stay_what_was_opened() {
             file.sync_all().unwrap();
             assert_eq!(file.metadata().unwrap().nlink(), 0);
         }
-        let deleted = || {
-            let fds = fs::read_dir(format!("/proc/{}/fd", ours.server())).unwrap().flatten();
-            let links = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
-            links.filter(|link| str(link).ends_with("(deleted)")).count()
-        };
-        assert!(deleted() >= 300);
+        assert!(ours.deleted_held_open() >= 300);
         drop(open);
-        wait_for("no file without a name held", || deleted() == 0);
+        wait_for("no file without a name held", || ours.deleted_held_open() == 0);
         assert_eq!(fs::read_to_string(source.join("7")).unwrap(), "another");
     });
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,12 +42,8 @@ fn a_file_stays_open_to_be_read_again_for_some_seconds() {
         let (source, ours) = Ours::of_new(sandbox, &[]);
         fs::write(source.join("f"), "x").unwrap();
         std::thread::sleep(Duration::from_millis(30));
-        let kept = || {
-            let links = fs::read_dir(format!("/proc/{}/fd", ours.server())).unwrap();
-            let links = links.filter_map(|link| fs::read_link(link.unwrap().path()).ok());
-            // The other one is what knows the file, and has no access to it.
-            links.filter(|path| path.ends_with("f")).count() == 2
-        };
+        // The other one is what knows the file, and has no access to it.
+        let kept = || ours.held_open().iter().filter(|path| path.ends_with("f")).count() == 2;
         let on_host = File::open(source.join("f")).unwrap();
         let lease = |kind| raw::set_lease(on_host.as_fd(), kind).map(drop);
         for _ in 0..3 {
@@ -169,13 +165,8 @@ fn the_kernel_reads_and_writes_by_itself() {
         assert!(ours.log().contains("the kernel reads and writes files by itself"));
         // Nothing of it is left open when all is closed.
         drop((read, write, made));
-        let fds = format!("/proc/{}/fd", ours.server());
-        let open = || {
-            let names = fs::read_dir(&fds).unwrap().flatten();
-            let paths = names.filter_map(|fd| fs::read_link(fd.path()).ok());
-            paths.filter(|path| path.ends_with("new") && path.starts_with(&source)).count()
-        };
-        wait_for("closed files", || open() == 0);
+        let is_it = |path: &PathBuf| path.ends_with("new") && path.starts_with(&source);
+        wait_for("closed files", || !ours.held_open().iter().any(is_it));
     });
 }
 

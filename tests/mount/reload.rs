@@ -306,7 +306,7 @@ fn many_reloads_in_a_row_cost_nothing_that_stays() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
         let live = Live::new(sandbox);
-        let open = || fs::read_dir(format!("/proc/{}/fd", live.ours.server())).unwrap().count();
+        let open = || live.ours.held_open().len();
         let threads =
             || fs::read_dir(format!("/proc/{}/task", live.ours.server())).unwrap().count();
         live.reloaded();

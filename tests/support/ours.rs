@@ -174,6 +174,18 @@ impl Ours {
         processes(&self.point).into_iter().find(is_ours).expect("a server")
     }
 
+    /// Where the descriptors of the process that serves lead.
+    pub fn held_open(&self) -> Vec<PathBuf> {
+        let fds = fs::read_dir(format!("/proc/{}/fd", self.server())).unwrap().flatten();
+        fds.filter_map(|fd| fs::read_link(fd.path()).ok()).collect()
+    }
+
+    /// How many of them lead to files that are deleted.
+    pub fn deleted_held_open(&self) -> usize {
+        let links = self.held_open();
+        links.iter().filter(|link| super::str(link).ends_with("(deleted)")).count()
+    }
+
     /// Sends the process that serves a signal.
     pub fn signal_server(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(self.server(), signal).expect("a signal to the server");

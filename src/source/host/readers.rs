@@ -33,8 +33,8 @@ use crate::sys::stat::stat;
 
 /// How many files stay open at most.
 const MOST: usize = 1 << 14;
-/// How many descriptors are left out of account: as many as nodes, which take half of all,
-/// must leave for what is open besides.
+/// How many descriptors are for what the server opens for itself: of the others, a third may
+/// be such files, beside the half of all that nodes may be.
 const FEW: u64 = 96;
 
 /// How many files stay open.

@@ -135,7 +135,7 @@ impl Source for Host {
         self.open_held(to_open(node)?, flags)
     }
 
-    fn close_kept(&self, node: &Node) {
+    fn close_reader(&self, node: &Node) {
         if let Ok(HostNode::Held(held)) = inner(node) {
             // Closed without the lock.
             let reader = lock(held.reader()).take();

@@ -45,9 +45,9 @@ impl Source for Kept {
         self.inner.below.leave();
     }
 
-    fn close_kept(&self, node: &Node) {
+    fn close_reader(&self, node: &Node) {
         if let Ok(under) = self.under(node) {
-            self.inner.below.close_kept(&under);
+            self.inner.below.close_reader(&under);
         }
     }
 
