@@ -242,6 +242,12 @@ fn a_user_who_opens_too_much_leaves_some_for_others() {
             let file = |n: usize| open(&ours.at(&n.to_string()));
             let most = as_many_as_there_are(1001, file);
             assert!(most.len() > least, "{}", most.len());
+            // For each its own and that of its node, which are all that is counted.
+            wait_for("no third descriptor", || {
+                let links = ours.held_open();
+                let of = |n: usize| links.iter().filter(|l| l.ends_with(n.to_string())).count();
+                (0..most.len()).all(|n| of(n) <= 2)
+            });
             goes_on(1002, &ours);
             // Who is refused still walks and lists.
             by(1001, || assert_eq!(fs::read_dir(ours.at("d")).unwrap().count(), 1));
