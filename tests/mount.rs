@@ -39,6 +39,7 @@ mod mount {
     mod load;
     mod locks;
     mod names;
+    mod nearby;
     mod oracle;
     mod owners;
     mod passthrough;

@@ -17,6 +17,7 @@ mod convert;
 mod dispatch;
 mod entries;
 mod files;
+mod near;
 mod notices;
 mod notifier;
 mod passthrough;
@@ -102,7 +103,8 @@ impl Session {
     /// is gone, or no thread can be started.
     pub fn start(device: OwnedFd, fs: Arc<Fs>, options: SessionOptions) -> io::Result<Self> {
         let mut config = fuser::Config::default();
-        config.n_threads = Some(options.threads.max(1));
+        let near = near(options.threads, &device);
+        config.n_threads = Some(options.threads.saturating_add(usize::from(near.is_some())).max(1));
         config.clone_fd = options.clone_device;
         let own = device.try_clone()?;
         let notifier = Notifier::new(own, &fs, options.anchored);
@@ -110,7 +112,7 @@ impl Session {
         let of_adapter = (notifier.clone(), Arc::clone(&passing));
         let adapter = adapter::Adapter::new(Arc::clone(&fs), options, of_adapter.0, of_adapter.1);
         // Who may use the mount is the kernel's decision (allow_other).
-        let served = served::Served::new(adapter);
+        let served = served::Served::new(adapter, near);
         let session = fuser::Session::from_fd(served, device, fuser::SessionACL::All, config)?;
         let data = if fs.is_alone() { DataPath::Cache } else { data_path(options, probe.as_fd()) };
         if data == DataPath::Kernel {
@@ -146,6 +148,16 @@ impl Session {
             ended => ended,
         }
     }
+}
+
+/// Finds out whether one more worker can stay near its client.
+fn near(threads: usize, device: &OwnedFd) -> Option<near::Near> {
+    if threads < 2 {
+        // There would be nobody to see that it is held up.
+        return None;
+    }
+    let near = device.try_clone().and_then(near::Near::new);
+    near.inspect_err(|error| log::debug!("no worker stays near its client: {error}")).ok()
 }
 
 /// Finds out who reads and writes files of a session that has been agreed on.

@@ -23,7 +23,7 @@ use super::notices::{Told, expire, forget_attributes, forget_name, forget_pages}
 use crate::count::{self, Count};
 use crate::fs::{Fs, Notice, Teller};
 use crate::sync::lock;
-use crate::sys::daemon;
+use crate::sys::schedule;
 use crate::tree::ANCHOR;
 
 /// How long a caller may need to read a reply that it has been woken up for.
@@ -326,7 +326,7 @@ impl Shared {
 
     /// Tells what there is to tell, until the end.
     fn run(&self) {
-        daemon::hurry();
+        schedule::hurry();
         let mut later = Later::default();
         while let Some(work) = self.next(&later) {
             let (all, wanted) = (work.all, work.wanted);

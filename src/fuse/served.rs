@@ -15,6 +15,7 @@ use fuser::{
 };
 
 use super::adapter::Adapter;
+use super::near::Near;
 use super::turns::Turns;
 
 /// An [`Adapter`] whose workers take turns.
@@ -25,22 +26,25 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Has the workers of an adapter take turns.
-    pub(super) fn new(adapter: Adapter) -> Self {
-        Self { adapter, turns: Arc::default() }
+    /// Has the workers of an adapter take turns, one of which may be near its client.
+    pub(super) fn new(adapter: Adapter, near: Option<Near>) -> Self {
+        Self { adapter, turns: Arc::new(Turns::new(near)) }
     }
 }
 
-/// Hands requests on, each in a turn; those of data after a word.
+/// From how many bytes on a request is of much data, of which several come at once.
+const MUCH: usize = 64 << 10;
+
+/// Hands requests on, each in a turn; those of data with how many bytes.
 macro_rules! in_turn {
-    ($($(@$data:ident)? $request:ident($($given:ident: $type:ty),*);)*) => {
+    ($($(@($bytes:expr))? $request:ident($($given:ident: $type:ty),*);)*) => {
         $(fn $request(&self, req: &Request, $($given: $type),*) {
-            let _turn = self.turns.take(req.pid(), in_turn!(is $($data)?));
+            let _turn = self.turns.take(req.pid(), in_turn!(much $($bytes)?));
             self.adapter.$request(req, $($given),*);
         })*
     };
-    (is data) => { true };
-    (is) => { false };
+    (much $bytes:expr) => { $bytes >= MUCH };
+    (much) => { false };
 }
 
 impl Filesystem for Served {
@@ -74,9 +78,9 @@ impl Filesystem for Served {
         open(ino: INodeNo, flags: OpenFlags, reply: ReplyOpen);
         create(parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32,
             reply: ReplyCreate);
-        @data read(ino: INodeNo, fh: FileHandle, offset: u64, size: u32, flags: OpenFlags,
+        @(size as usize) read(ino: INodeNo, fh: FileHandle, offset: u64, size: u32, flags: OpenFlags,
             owner: Option<LockOwner>, reply: ReplyData);
-        @data write(ino: INodeNo, fh: FileHandle, offset: u64, data: &[u8], how: WriteFlags,
+        @(data.len()) write(ino: INodeNo, fh: FileHandle, offset: u64, data: &[u8], how: WriteFlags,
             flags: OpenFlags, owner: Option<LockOwner>, reply: ReplyWrite);
         flush(ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty);
         release(ino: INodeNo, fh: FileHandle, flags: OpenFlags, owner: Option<LockOwner>,

@@ -10,19 +10,32 @@
 //! data; and one of those that lie looks every now and then whether a request takes
 //! long (a disk, a server far away), and waits for the next one then, so that nobody is
 //! held up by another one for more than a moment.
+//!
+//! Where one client asks several times in a row, the worker that stays
+//! [near](super::near) it takes its requests, and all others lie. Whoever of them looks
+//! sees whether it is held up: a request waits that it has not taken. They do as
+//! without it then, and for longer the sooner that happens again.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::unistd::gettid;
+
+use super::near::{Follower, Near};
 use crate::sync::lock;
+use crate::sys::schedule::{Bystander, step_back};
 
 /// How often the guard looks, and so half of how long a request may hold up others.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// After how many looks at nothing it does so no more, until a request comes.
 const LOOKS: u32 = 50;
+
+/// For how many looks a request may wait for the near worker: when it has just come,
+/// that worker is about to take it.
+const LATE: u32 = 2;
 
 /// What the pressure goes up by with a request of another client than the last one,
 /// what it goes down from, and from where on all workers wait.
@@ -34,10 +47,17 @@ const MUCH: u32 = 8;
 /// something.
 const HOLD: u32 = 100;
 
+/// How many requests a client makes in a row until the near worker takes them.
+const ROW: u32 = 8;
+
+/// For how long at least, and at most, it does not once it was held up.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// The workers of a session.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// How many wait for a request, or are about to.
+    /// How many wait for a request, or are about to; the near one does not count.
     waiting: AtomicUsize,
     /// How many requests have begun or ended.
     beats: AtomicU64,
@@ -47,10 +67,20 @@ pub(super) struct Turns {
     hold: AtomicU32,
     /// Who asked last.
     client: AtomicU32,
+    /// How often in a row, since that counts.
+    row: AtomicU32,
     /// Whether nobody looks, since nothing was asked for a while.
     asleep: AtomicBool,
+    /// The near worker, if there is to be one.
+    near: Option<Near>,
+    /// Whether it alone is to wait.
+    close: AtomicBool,
+    /// Whether it has let go of something since its last request.
+    tidies: AtomicBool,
     lying: Mutex<Lying>,
     changed: Condvar,
+    /// Has the near worker get up.
+    near_called: Condvar,
 }
 
 /// The workers that do not wait for requests.
@@ -63,6 +93,22 @@ struct Lying {
     guarded: bool,
     /// Whether a worker has ended, and all are to.
     ended: bool,
+    near: NearLying,
+}
+
+/// What becomes of the near worker, which is not counted among the others.
+#[derive(Debug, Default)]
+struct NearLying {
+    /// Whether it lies.
+    lies: bool,
+    /// Whether it is to get up.
+    called: bool,
+    /// Since when it alone was to wait, the last time.
+    since: Option<Instant>,
+    /// Until when it is not called.
+    until: Option<Instant>,
+    /// For how long that was.
+    pause: Duration,
 }
 
 thread_local! {
@@ -75,6 +121,10 @@ struct Own {
     turns: Arc<Turns>,
     /// Whether it is counted as one that waits.
     waits: bool,
+    /// What it knows of its client, if it is the near worker.
+    near: Option<Follower>,
+    /// If it is not.
+    _bystander: Option<Bystander>,
 }
 
 impl Drop for Own {
@@ -88,17 +138,23 @@ impl Drop for Own {
 pub(super) struct Turn<'t>(&'t Arc<Turns>);
 
 impl Turns {
+    /// Has workers take turns, one of which may be near its client.
+    pub(super) fn new(near: Option<Near>) -> Self {
+        Self { near, ..Self::default() }
+    }
+
     /// Begins a request of a client (0: nobody waits for it); `much` if it is of data.
     pub(super) fn take(self: &Arc<Self>, client: u32, much: bool) -> Turn<'_> {
-        self.be_busy();
+        let near = self.be_busy();
+        if near {
+            self.tidies.store(false, Ordering::Relaxed);
+        }
+        if near && client != 0 && self.close.load(Ordering::SeqCst) {
+            self.stay_near(client);
+        }
         self.beats.fetch_add(1, Ordering::SeqCst);
         self.weigh(client, much);
-        if self.asleep.load(Ordering::SeqCst) {
-            let lying = lock(&self.lying);
-            self.asleep.store(false, Ordering::SeqCst);
-            drop(lying);
-            self.changed.notify_all();
-        }
+        self.rouse();
         Turn(self)
     }
 
@@ -106,7 +162,12 @@ impl Turns {
     /// take long to be gone, and many such things may come at once, whose end is not
     /// told. Until its next request this worker is taken for one that does that.
     pub(super) fn tidy(self: &Arc<Self>) {
-        self.be_busy();
+        if self.be_busy() && self.close.load(Ordering::SeqCst) {
+            // Whoever looks sees what that holds up.
+            self.tidies.store(true, Ordering::Relaxed);
+            self.rouse();
+            return;
+        }
         let held = self.hold.swap(HOLD, Ordering::SeqCst) > 0;
         // Who looks has to be awake, since the next request may be long in coming.
         if !held || self.asleep.load(Ordering::SeqCst) {
@@ -114,11 +175,36 @@ impl Turns {
         }
     }
 
-    /// Notes that this worker does not wait for requests.
-    fn be_busy(self: &Arc<Self>) {
-        let waited = self.with_own(|own| std::mem::replace(&mut own.waits, false));
-        if waited == Some(true) {
+    /// Notes that this worker does not wait for requests; reports whether it is the near
+    /// one.
+    fn be_busy(self: &Arc<Self>) -> bool {
+        let done = |own: &mut Own| (std::mem::replace(&mut own.waits, false), own.near.is_some());
+        let (waited, near) = self.with_own(done).unwrap_or_default();
+        if waited {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+        near
+    }
+
+    /// Has the near worker, this one, take a request; where its client cannot be found,
+    /// others are to wait.
+    fn stay_near(self: &Arc<Self>, client: u32) {
+        let found = self.with_own(|own| {
+            let near = own.near.as_mut().zip(self.near.as_ref());
+            near.is_none_or(|(follower, near)| follower.take(near, client))
+        });
+        if found == Some(false) {
+            self.part(&mut lock(&self.lying), true);
+        }
+    }
+
+    /// Has somebody look again.
+    fn rouse(&self) {
+        if self.asleep.load(Ordering::SeqCst) {
+            let lying = lock(&self.lying);
+            self.asleep.store(false, Ordering::SeqCst);
+            drop(lying);
+            self.changed.notify_all();
         }
     }
 
@@ -127,7 +213,10 @@ impl Turns {
         let done = OWN.try_with(|own| {
             let mut own = own.try_borrow_mut().ok()?;
             if own.as_ref().is_none_or(|own| !Arc::ptr_eq(&own.turns, self)) {
-                *own = Some(Own { turns: Arc::clone(self), waits: false });
+                let near = self.near.as_ref().and_then(Near::begin);
+                let bystander = near.is_none().then(Bystander::begin);
+                let turns = Arc::clone(self);
+                *own = Some(Own { turns, waits: false, near, _bystander: bystander });
             }
             own.as_mut().map(act)
         });
@@ -148,6 +237,11 @@ impl Turns {
         if !same {
             self.client.store(client, relaxed);
         }
+        if !same || much {
+            self.row.store(0, relaxed);
+        } else if client != 0 {
+            self.row.fetch_add(1, relaxed);
+        }
         // Nothing to be done at 0.
         let _held = self.hold.fetch_update(relaxed, relaxed, |hold| hold.checked_sub(1));
         if before.is_ok_and(|before| before < MUCH && weighed(before) >= MUCH) {
@@ -160,7 +254,7 @@ impl Turns {
         self.pressure.load(Ordering::Relaxed) >= MUCH || self.hold.load(Ordering::Relaxed) > 0
     }
 
-    /// Has all workers that lie get up.
+    /// Has all workers that lie get up, but for the near one.
     fn call(&self) {
         let mut lying = lock(&self.lying);
         lying.called = lying.count;
@@ -172,16 +266,23 @@ impl Turns {
     fn end(&self) {
         lock(&self.lying).ended = true;
         self.changed.notify_all();
+        self.near_called.notify_all();
     }
 
     /// Waits for requests again: now, or when called if another one waits already.
     fn wait(self: &Arc<Self>) {
+        let near = self.with_own(|own| own.near.as_mut().map(Follower::answered).is_some());
+        if near == Some(true) {
+            self.wait_near();
+            return;
+        }
         let one_more = |waiting: usize| {
-            let enough = waiting > 0 && !self.is_much();
+            let one = waiting > 0 || self.close.load(Ordering::SeqCst);
+            let enough = one && !self.is_much();
             (!enough).then_some(waiting.saturating_add(1))
         };
         let (set, read) = (Ordering::SeqCst, Ordering::SeqCst);
-        if self.waiting.fetch_update(set, read, one_more).is_err() {
+        if self.come_close() || self.waiting.fetch_update(set, read, one_more).is_err() {
             self.lie();
             self.waiting.fetch_add(1, Ordering::SeqCst);
         }
@@ -208,6 +309,9 @@ impl Turns {
             // Somebody else looks from now on.
             self.changed.notify_all();
             if needed {
+                // What it does for nobody does not say that it gets no turn.
+                let held_up = !self.tidies.load(Ordering::Relaxed);
+                self.part(&mut lying, held_up);
                 self.hold.store(HOLD, Ordering::Relaxed);
                 lying.called = lying.count;
             }
@@ -219,8 +323,13 @@ impl Turns {
     /// Looks whether a request takes long, until one does, or all are called; reports
     /// whether one does.
     fn look<'l>(&'l self, mut lying: MutexGuard<'l, Lying>) -> (MutexGuard<'l, Lying>, bool) {
-        let (mut seen, mut idle) = (self.beats.load(Ordering::SeqCst), 0_u32);
+        let (mut seen, mut idle, mut late) = (self.beats.load(Ordering::SeqCst), 0_u32, 0_u32);
         while !lying.ended && lying.called == 0 {
+            if idle >= LOOKS && self.close.load(Ordering::SeqCst) {
+                // What comes next is not to wait for a turn that nobody watches over.
+                self.part(&mut lying, false);
+                continue;
+            }
             if idle >= LOOKS {
                 self.asleep.store(true, Ordering::SeqCst);
                 // Whoever began before this has not seen it.
@@ -238,14 +347,86 @@ impl Turns {
             let waited = self.changed.wait_timeout(lying, LOOK);
             lying = waited.unwrap_or_else(PoisonError::into_inner).0;
             let now = self.beats.load(Ordering::SeqCst);
-            let nobody = self.waiting.load(Ordering::SeqCst) == 0;
-            if now == seen && nobody {
+            let still = now == seen;
+            let held_up = if self.close.load(Ordering::SeqCst) {
+                let asked = still && self.near.as_ref().is_some_and(Near::is_asked);
+                late = if asked { late.saturating_add(1) } else { 0 };
+                late >= LATE
+            } else {
+                still && self.waiting.load(Ordering::SeqCst) == 0
+            };
+            if held_up {
                 return (lying, true);
             }
-            idle = if now == seen { idle.saturating_add(1) } else { 0 };
+            idle = if still { idle.saturating_add(1) } else { 0 };
             seen = now;
         }
         (lying, false)
+    }
+
+    /// Has the near worker wait alone where one client asks again and again; reports
+    /// whether it does from now on.
+    fn come_close(&self) -> bool {
+        if self.row.load(Ordering::Relaxed) < ROW || self.is_much() {
+            return false;
+        }
+        self.row.store(0, Ordering::Relaxed);
+        let Some(near) = self.near.as_ref().filter(|_| !self.close.load(Ordering::SeqCst)) else {
+            return false;
+        };
+        let now = Instant::now();
+        let mut lying = lock(&self.lying);
+        let state = &mut lying.near;
+        if !state.lies || state.called || state.until.is_some_and(|until| now < until) {
+            return false;
+        }
+        near.send(self.client.load(Ordering::Relaxed));
+        state.called = true;
+        state.since = Some(now);
+        self.close.store(true, Ordering::SeqCst);
+        drop(lying);
+        self.near_called.notify_one();
+        true
+    }
+
+    /// Has the near worker wait alone no more, and others in its place; not again for
+    /// a while if it was held up.
+    fn part(&self, lying: &mut Lying, held_up: bool) {
+        if !self.close.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        if let Some(near) = &self.near {
+            near.release();
+        }
+        if held_up {
+            let (now, near) = (Instant::now(), &mut lying.near);
+            let stayed = near.since.map_or(Duration::ZERO, |since| now.duration_since(since));
+            let again = near.pause.saturating_mul(2).min(LONGEST_PAUSE);
+            near.pause = if stayed < near.pause { again } else { PAUSE };
+            near.until = now.checked_add(near.pause);
+        }
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            lying.called = lying.called.max(1).min(lying.count);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for requests again as the near worker: now, or when called.
+    fn wait_near(self: &Arc<Self>) {
+        if self.close.load(Ordering::SeqCst) && !self.is_much() {
+            return;
+        }
+        let mut lying = lock(&self.lying);
+        self.part(&mut lying, false);
+        lying.near.lies = true;
+        while !lying.ended && !lying.near.called {
+            lying = self.near_called.wait(lying).unwrap_or_else(PoisonError::into_inner);
+        }
+        (lying.near.lies, lying.near.called) = (false, false);
+        drop(lying);
+        if let Err(error) = step_back(gettid()) {
+            log::debug!("the worker near its client runs as others do: {error}");
+        }
     }
 }
 
@@ -260,130 +441,4 @@ impl Drop for Turn<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
-    use std::thread::{self, JoinHandle};
-    use std::time::Instant;
-
-    use super::*;
-
-    /// What a worker is asked: by which client, and how long it takes.
-    type Asked = (u32, Duration);
-
-    /// Workers that take what they are asked from one queue.
-    struct Pool {
-        turns: Arc<Turns>,
-        ask: Sender<Asked>,
-        done: Receiver<u32>,
-        workers: Vec<JoinHandle<()>>,
-    }
-
-    impl Pool {
-        fn new(workers: usize) -> Self {
-            let turns = Arc::<Turns>::default();
-            let ((ask, asked), (tell, done)) = (channel::<Asked>(), channel());
-            let asked = Arc::new(Mutex::new(asked));
-            let work = || {
-                let (turns, asked, tell) = (Arc::clone(&turns), Arc::clone(&asked), tell.clone());
-                thread::spawn(move || {
-                    loop {
-                        // It ends with the queue, as a worker does with the connection.
-                        let Ok((client, time)) = lock(&asked).recv() else { return };
-                        let turn = turns.take(client, false);
-                        thread::sleep(time);
-                        tell.send(client).unwrap();
-                        drop(turn);
-                    }
-                })
-            };
-            let workers = (0..workers).map(|_| work()).collect();
-            Self { turns, ask, done, workers }
-        }
-
-        fn ask(&self, client: u32, millis: u64) {
-            self.ask.send((client, Duration::from_millis(millis))).unwrap();
-        }
-
-        /// Asks and waits for the answer.
-        fn served(&self, client: u32) {
-            self.ask(client, 0);
-            assert_eq!(self.done.recv(), Ok(client));
-        }
-
-        fn lying(&self) -> usize {
-            lock(&self.turns.lying).count
-        }
-
-        /// Asks for one client until so many lie.
-        fn settle(&self, lying: usize) {
-            let begun = Instant::now();
-            while self.lying() != lying {
-                self.served(1);
-                assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", self.turns);
-            }
-        }
-
-        /// Ends, and waits for all workers.
-        fn end(self) {
-            drop(self.ask);
-            self.workers.into_iter().for_each(|worker| worker.join().unwrap());
-        }
-    }
-
-    #[test]
-    fn one_worker_waits_for_one_client_and_all_for_several() {
-        let pool = Pool::new(4);
-        pool.settle(3);
-        for client in (1..=5).cycle().take(200) {
-            pool.served(client);
-        }
-        assert_eq!(pool.lying(), 0, "{:?}", pool.turns);
-        // Who lets something go calls the others, also where that was just called for
-        // and nobody looks any more.
-        for (pause, held) in [(0, 0), (200, 5)] {
-            pool.settle(3);
-            thread::sleep(Duration::from_millis(pause));
-            pool.turns.hold.store(held, Ordering::SeqCst);
-            pool.turns.tidy();
-            let begun = Instant::now();
-            while pool.lying() > 0 {
-                thread::yield_now();
-                assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", pool.turns);
-            }
-            pool.turns.hold.store(0, Ordering::SeqCst);
-        }
-        pool.end();
-    }
-
-    #[test]
-    fn a_request_that_takes_long_holds_up_nobody() {
-        let pool = Pool::new(2);
-        for pause in [0, 200] {
-            pool.settle(1);
-            // Whoever looks sleeps when nothing is asked for a while.
-            thread::sleep(Duration::from_millis(pause));
-            pool.ask(1, 3000);
-            let begun = Instant::now();
-            for _ in 0..50 {
-                pool.served(2);
-            }
-            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-            assert_eq!(pool.done.recv(), Ok(1));
-        }
-        pool.end();
-    }
-
-    #[test]
-    fn nobody_is_left_behind() {
-        let pool = Pool::new(3);
-        let begun = Instant::now();
-        for request in 0..20_000_u32 {
-            pool.ask(request / 64, 0);
-            if request % 7 == 0 {
-                while pool.done.try_recv().is_ok() {}
-            }
-        }
-        pool.end();
-        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
-    }
-}
+mod tests;

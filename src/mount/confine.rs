@@ -13,7 +13,7 @@ use super::processes::is_in_initial_namespace;
 use crate::control::Said;
 use crate::sys::caps::{self, Caps};
 use crate::sys::landlock::{Allowed, Given, Right, restrict};
-use crate::sys::{daemon, fuse, mountinfo};
+use crate::sys::{fuse, mountinfo, schedule};
 
 /// What a server does with the files of callers, whoever owns them.
 const FILES: u64 = caps::CHOWN
@@ -58,7 +58,7 @@ impl Needs {
 /// Gives up what this process does not need any more, and says what that was.
 /// What cannot be given up is no reason not to serve.
 pub(super) fn confine(needs: &Needs) -> Said {
-    daemon::allow_hurry();
+    schedule::allow_hurry();
     let (mut given, mut kept) = (Vec::new(), Vec::new());
     let mut note = |done: Result<String, String>| match done {
         Ok(what) => given.push(what),

@@ -11,7 +11,7 @@ use crate::count::{self, Count};
 use crate::fs::{Fs, Notice, SHORT, Trust};
 use crate::fuse::Notifier;
 use crate::source::{Happened, Source, Watch, What};
-use crate::sys::daemon;
+use crate::sys::schedule::{Bystander, hurry};
 
 /// How long the kernel may believe what only this mount can change.
 const UNBOUNDED: Duration = Duration::from_secs(3600);
@@ -74,7 +74,8 @@ impl Watching {
         let (watch, ended) = (Arc::clone(&this.watch), Arc::clone(&this.ended));
         let fs = Arc::downgrade(fs);
         thread::Builder::new().name("watch".to_owned()).spawn(move || {
-            daemon::hurry();
+            hurry();
+            let _bystander = Bystander::begin();
             while let Some(fs) = fs.upgrade().filter(|_| !ended.load(Ordering::SeqCst)) {
                 let waited = watch.wait(&mut |happened| tell(&fs, &notifier, happened));
                 if let Err(error) = waited {

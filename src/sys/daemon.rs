@@ -10,16 +10,9 @@ use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, geteuid, setgroup
 
 use super::id_map::IdMap;
 
-/// The nice value of threads that many wait for and that do little.
-const HURRY: i32 = -10;
-
 /// How many descriptors the kernel's table has room for from the start: 128 KiB of the
 /// kernel's memory.
 const RESERVED: RawFd = 16_384;
-
-/// For how many nanoseconds such a thread asks for the processor at a time: the
-/// shortest that the kernel takes.
-const SLICE: u64 = 100_000;
 
 /// Closes every descriptor above standard error that this program was started
 /// with: one could keep a file system busy for as long as the server lives.
@@ -133,91 +126,9 @@ fn reserve_descriptors(limit: u64) {
     }
 }
 
-/// Lets threads [`hurry`] also when the capability for it is gone, where this
-/// process may allow that.
-pub fn allow_hurry() {
-    let nice = 20_u64.saturating_add(HURRY.unsigned_abs().into());
-    let limit = getrlimit(Resource::RLIMIT_NICE).unwrap_or((nice, nice));
-    if limit.0 < nice
-        && let Err(errno) = setrlimit(Resource::RLIMIT_NICE, nice, nice.max(limit.1))
-    {
-        log::debug!("RLIMIT_NICE: {errno}");
-    }
-}
-
-/// Has this thread run soon when it is woken on a busy machine.
-///
-/// A higher priority takes a privilege. Without it, since Linux 6.12, a thread may say
-/// that it runs for a short time only: it then takes the place of one that asks for
-/// more (`PREEMPT_SHORT` of kernel/sched/features.h). Its share stays the same.
-pub fn hurry() {
-    let thread = 0;
-    // SAFETY: takes and returns plain numbers; it fails without the privilege.
-    let _asked = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, HURRY) };
-    if let Err(error) = ask_for_short_slices() {
-        log::debug!("short slices: {error}");
-    }
-}
-
-/// Asks for short slices for this thread; a kernel before Linux 6.12 does nothing.
-fn ask_for_short_slices() -> io::Result<()> {
-    let mut attr = scheduling()?;
-    // A real-time policy has no slices, and with a deadline this is something else.
-    if !matches!(i32::try_from(attr.sched_policy), Ok(libc::SCHED_OTHER | libc::SCHED_BATCH)) {
-        return Ok(());
-    }
-    attr.sched_runtime = SLICE;
-    let (thread, flags): (libc::pid_t, libc::c_uint) = (0, 0);
-    // SAFETY: the structure is whole, says its size, and outlives the call.
-    let done = unsafe {
-        libc::syscall(libc::SYS_sched_setattr, thread, std::ptr::from_mut(&mut attr), flags)
-    };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Returns how this thread is scheduled, as sched_setattr(2) takes it.
-fn scheduling() -> io::Result<libc::sched_attr> {
-    let size = u32::try_from(size_of::<libc::sched_attr>()).unwrap_or(0);
-    let mut attr = libc::sched_attr {
-        size,
-        sched_policy: 0,
-        sched_flags: 0,
-        sched_nice: 0,
-        sched_priority: 0,
-        sched_runtime: 0,
-        sched_deadline: 0,
-        sched_period: 0,
-    };
-    let (thread, flags): (libc::pid_t, libc::c_uint) = (0, 0);
-    // SAFETY: the structure is as large as the call is told, and outlives it.
-    let done = unsafe {
-        libc::syscall(libc::SYS_sched_getattr, thread, std::ptr::from_mut(&mut attr), size, flags)
-    };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(attr) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_thread_that_hurries_has_short_slices() {
-        let (before, after) = std::thread::spawn(|| {
-            let before = scheduling().unwrap();
-            hurry();
-            (before, scheduling().unwrap())
-        })
-        .join()
-        .unwrap();
-        if before.sched_runtime == 0 {
-            eprintln!("SKIP: this kernel tells no slice");
-            return;
-        }
-        assert_eq!(after.sched_runtime, SLICE);
-        assert_eq!(after.sched_policy, before.sched_policy);
-        // Without the privilege it is as nice as it was.
-        assert!(after.sched_nice == HURRY || after.sched_nice == before.sched_nice);
-    }
 
     #[test]
     fn the_kernel_has_room_for_descriptors_before_they_are_opened() {

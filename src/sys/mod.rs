@@ -25,6 +25,7 @@ pub mod mountinfo;
 pub mod namespace;
 pub mod process;
 pub mod procfs;
+pub mod schedule;
 pub mod signal;
 pub mod sqlite;
 pub mod stat;

@@ -1,0 +1,256 @@
+//! The worker that stays on the processor of its client.
+//!
+//! Client and server wake each other up with each request. On one processor that is a
+//! switch from one to the other; on two it takes an interrupt, and a processor out of
+//! its sleep, each way: up to ten times as long as what is asked for.
+//!
+//! The scheduler does not keep them together by itself. It has a thread run where it
+//! ran last if nothing runs there, so that the server stays away; and it has the client
+//! run somewhere else while the server still runs where both were, unless that has the
+//! idle policy (`sched_idle_cpu` of kernel/sched/fair.c). So this worker has it, and
+//! is sent after its client.
+//!
+//! Where that is, `/proc` tells a thread that answers nobody: what is read there can
+//! wait for the client itself. A process that closes a file while it starts a program
+//! waits for our answer with `exec_update_lock` held, and so does its `stat`.
+//!
+//! With this policy the worker gets hardly a turn where something else wants to run. When
+//! it is to wait for requests, and that others do as soon as it is held up, is the
+//! business of [`Turns`](super::turns::Turns).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{Pid, gettid};
+
+use crate::sync::lock;
+use crate::sys::schedule::{Bystander, Processors, Seen, make_room, step_back, step_forward};
+
+/// How often the scout looks where the client is.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// What comes later than this after an answer was perhaps on the way from another
+/// processor; and how long the scout is not called again.
+const LATE: Duration = Duration::from_micros(15);
+const CALLED: Duration = Duration::from_micros(200);
+
+/// What all threads know of the worker.
+#[derive(Debug)]
+pub(super) struct Near {
+    /// Where requests come from.
+    device: OwnedFd,
+    /// The thread.
+    thread: OnceLock<Pid>,
+    scout: Arc<Scout>,
+}
+
+impl Near {
+    /// Makes it possible that a thread becomes this worker; `device` is where requests
+    /// come from.
+    ///
+    /// # Errors
+    /// `Unsupported` if there is one processor; if `/proc` cannot be opened, or no
+    /// thread be started; as sched_getaffinity(2).
+    pub(super) fn new(device: OwnedFd) -> io::Result<Self> {
+        let allowed = Processors::allowed()?;
+        if allowed.count() < 2 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let search =
+            Search { worker: None, client: 0, at: None, allowed, due: false, ended: false };
+        let scout = Arc::new(Scout {
+            proc: File::open("/proc")?.into(),
+            search: search.into(),
+            changed: Condvar::new(),
+            lost: AtomicBool::new(false),
+        });
+        let runs = Arc::clone(&scout);
+        thread::Builder::new().name("scout".to_owned()).spawn(move || runs.run())?;
+        Ok(Self { device, thread: OnceLock::new(), scout })
+    }
+
+    /// Has this thread be the worker, unless another one is, or it may not.
+    pub(super) fn begin(&self) -> Option<Follower> {
+        if self.thread.get().is_some() || self.thread.set(gettid()).is_err() {
+            return None;
+        }
+        if let Err(error) = step_back(gettid()) {
+            log::debug!("no worker stays near its client: {error}");
+            return None;
+        }
+        Some(Follower::default())
+    }
+
+    /// Returns the thread that is the worker.
+    #[cfg(test)]
+    pub(super) fn thread(&self) -> Option<&Pid> {
+        self.thread.get()
+    }
+
+    /// Reports whether a request waits that no worker has taken.
+    pub(super) fn is_asked(&self) -> bool {
+        let mut fds = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Begins to send the worker after a client. All others make room, on the processors
+    /// that this thread may use.
+    pub(super) fn send(&self, client: u32) {
+        let mut search = lock(&self.scout.search);
+        if let Ok(allowed) = Processors::allowed() {
+            search.allowed = allowed;
+        }
+        (search.worker, search.at) = (self.thread.get().copied(), None);
+        self.scout.lost.store(false, Ordering::SeqCst);
+        self.scout.call(search, client);
+    }
+
+    /// Lets all threads run wherever there is room, this worker too, and as the others do
+    /// if that is allowed.
+    pub(super) fn release(&self) {
+        let mut search = lock(&self.scout.search);
+        let Some(worker) = search.worker.take() else { return };
+        make_room(search.allowed);
+        if let Err(errno) = search.allowed.keep(worker) {
+            log::debug!("the worker near its client stays there: {errno}");
+        }
+        if let Err(error) = step_forward(worker) {
+            log::trace!("the worker near its client stays back: {error}");
+        }
+    }
+}
+
+impl Drop for Near {
+    fn drop(&mut self) {
+        lock(&self.scout.search).ended = true;
+        self.scout.changed.notify_all();
+    }
+}
+
+/// Who looks where the client is.
+#[derive(Debug)]
+struct Scout {
+    proc: OwnedFd,
+    search: Mutex<Search>,
+    changed: Condvar,
+    /// Whether the client cannot be seen, or is where the server may not run.
+    lost: AtomicBool,
+}
+
+/// What is looked for.
+#[derive(Debug)]
+struct Search {
+    /// The worker, while it is to be near.
+    worker: Option<Pid>,
+    /// The client's thread.
+    client: u32,
+    /// The processor that the worker keeps to.
+    at: Option<usize>,
+    /// Those that the server may use; somebody may change that.
+    allowed: Processors,
+    /// Whether to look at once.
+    due: bool,
+    ended: bool,
+}
+
+impl Scout {
+    /// Has it look for a client at once.
+    fn call(&self, mut search: MutexGuard<'_, Search>, client: u32) {
+        (search.client, search.due) = (client, true);
+        drop(search);
+        self.changed.notify_all();
+    }
+
+    /// Sends the worker after the client, until the end.
+    fn run(&self) {
+        let _bystander = Bystander::begin();
+        let mut seen = None;
+        while let Some(client) = self.next() {
+            // Nothing is held: this may take as long as the client likes.
+            let there = where_is(&mut seen, &self.proc, client);
+            let mut search = lock(&self.search);
+            if search.client == client && !search.send(there) {
+                self.lost.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Waits until it is to look; returns for whom, or `None` at the end.
+    fn next(&self) -> Option<u32> {
+        let mut search = lock(&self.search);
+        while !(search.ended || search.due && search.worker.is_some()) {
+            if search.worker.is_none() {
+                search = self.changed.wait(search).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let waited = self.changed.wait_timeout(search, LOOK);
+            search = waited.unwrap_or_else(PoisonError::into_inner).0;
+            search.due = true;
+        }
+        search.due = false;
+        (!search.ended).then_some(search.client)
+    }
+}
+
+impl Search {
+    /// Has the worker run where its client is, and all others elsewhere; reports whether
+    /// it can.
+    fn send(&mut self, there: Option<usize>) -> bool {
+        let (Some(worker), Some(there)) = (self.worker, there) else {
+            return self.worker.is_none();
+        };
+        if self.at == Some(there) {
+            return true;
+        }
+        let sent = self.allowed.only(there).is_some_and(|only| only.keep(worker).is_ok());
+        make_room(self.allowed.without(there).unwrap_or(self.allowed));
+        self.at = sent.then_some(there);
+        sent
+    }
+}
+
+/// Returns the processor of a client; `seen` is what was opened of the last one.
+fn where_is(seen: &mut Option<(u32, Seen)>, proc: &OwnedFd, client: u32) -> Option<usize> {
+    if seen.as_ref().is_none_or(|(known, _)| *known != client) {
+        *seen = Seen::open(proc.as_fd(), client).ok().map(|opened| (client, opened));
+    }
+    seen.as_ref()?.1.processor().ok()
+}
+
+/// What the worker itself knows.
+#[derive(Debug, Default)]
+pub(super) struct Follower {
+    /// Who asked last.
+    client: u32,
+    /// When it had answered.
+    answered: Option<Instant>,
+    /// When it called the scout.
+    called: Option<Instant>,
+}
+
+impl Follower {
+    /// Takes a request of a client; reports whether it is known where that is, so far.
+    pub(super) fn take(&mut self, near: &Near, client: u32) -> bool {
+        let now = Instant::now();
+        let long = |since: Option<Instant>, time| {
+            since.is_none_or(|since| now.saturating_duration_since(since) > time)
+        };
+        let same = std::mem::replace(&mut self.client, client) == client;
+        if !same || long(self.answered, LATE) && long(self.called, CALLED) {
+            self.called = Some(now);
+            near.scout.call(lock(&near.scout.search), client);
+        }
+        !near.scout.lost.load(Ordering::SeqCst)
+    }
+
+    /// Notes that it has answered.
+    pub(super) fn answered(&mut self) {
+        self.answered = Some(Instant::now());
+    }
+}

@@ -1,0 +1,302 @@
+//! How threads of the server are scheduled, and where.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Mutex;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, gettid};
+
+use crate::sync::lock;
+
+/// The nice value of threads that many wait for and that do little.
+const HURRY: i32 = -10;
+
+/// For how many nanoseconds such a thread asks for the processor at a time: the
+/// shortest that the kernel takes.
+const SLICE: u64 = 100_000;
+
+/// Where the processor is among what follows the name in `/proc/PID/stat`: the 39th
+/// field of all, proc_pid_stat(5).
+const PROCESSOR: usize = 36;
+
+/// More than the file has up to there.
+const STAT: usize = 1024;
+
+/// Lets threads [`hurry`] also when the capability for it is gone, where this
+/// process may allow that.
+pub fn allow_hurry() {
+    let nice = 20_u64.saturating_add(HURRY.unsigned_abs().into());
+    let limit = getrlimit(Resource::RLIMIT_NICE).unwrap_or((nice, nice));
+    if limit.0 < nice
+        && let Err(errno) = setrlimit(Resource::RLIMIT_NICE, nice, nice.max(limit.1))
+    {
+        log::debug!("RLIMIT_NICE: {errno}");
+    }
+}
+
+/// Has this thread run soon when it is woken on a busy machine.
+///
+/// A higher priority takes a privilege. Without it, since Linux 6.12, a thread may say
+/// that it runs for a short time only: it then takes the place of one that asks for
+/// more (`PREEMPT_SHORT` of kernel/sched/features.h). Its share stays the same.
+pub fn hurry() {
+    let thread = 0;
+    // SAFETY: takes and returns plain numbers; it fails without the privilege.
+    let _asked = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, HURRY) };
+    if let Err(error) = ask_for_short_slices() {
+        log::debug!("short slices: {error}");
+    }
+}
+
+/// Asks for short slices for this thread; a kernel before Linux 6.12 does nothing.
+fn ask_for_short_slices() -> io::Result<()> {
+    let mut attr = scheduling()?;
+    // A real-time policy has no slices, and with a deadline this is something else.
+    if !matches!(i32::try_from(attr.sched_policy), Ok(libc::SCHED_OTHER | libc::SCHED_BATCH)) {
+        return Ok(());
+    }
+    attr.sched_runtime = SLICE;
+    let (thread, flags): (libc::pid_t, libc::c_uint) = (0, 0);
+    // SAFETY: the structure is whole, says its size, and outlives the call.
+    let done = unsafe {
+        libc::syscall(libc::SYS_sched_setattr, thread, std::ptr::from_mut(&mut attr), flags)
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Returns how this thread is scheduled, as sched_setattr(2) takes it.
+fn scheduling() -> io::Result<libc::sched_attr> {
+    let size = u32::try_from(size_of::<libc::sched_attr>()).unwrap_or(0);
+    let mut attr = libc::sched_attr {
+        size,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    let (thread, flags): (libc::pid_t, libc::c_uint) = (0, 0);
+    // SAFETY: the structure is as large as the call is told, and outlives it.
+    let done = unsafe {
+        libc::syscall(libc::SYS_sched_getattr, thread, std::ptr::from_mut(&mut attr), size, flags)
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(attr) }
+}
+
+/// Has a thread of this process run only where nothing else wants to (`SCHED_IDLE`).
+///
+/// A processor that does nothing else counts as idle to who looks for one.
+///
+/// # Errors
+/// As sched_setscheduler(2).
+pub fn step_back(thread: Pid) -> io::Result<()> {
+    set_policy(thread, libc::SCHED_IDLE)
+}
+
+/// Has a thread that has stepped back run as others do.
+///
+/// # Errors
+/// `EPERM` without a privilege, or the limit of `RLIMIT_NICE` that [`allow_hurry`] sets.
+pub fn step_forward(thread: Pid) -> io::Result<()> {
+    set_policy(thread, libc::SCHED_OTHER)
+}
+
+fn set_policy(thread: Pid, policy: i32) -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the structure outlives the call.
+    let done = unsafe { libc::sched_setscheduler(thread.as_raw(), policy, &raw const priority) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Threads of this process that wake up often and can do so anywhere.
+static BYSTANDERS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// A thread that makes room for others, for as long as it has this.
+#[derive(Debug)]
+pub struct Bystander {
+    thread: Pid,
+}
+
+impl Bystander {
+    /// Has this thread make room.
+    pub fn begin() -> Self {
+        let thread = gettid();
+        lock(&BYSTANDERS).push(thread);
+        Self { thread }
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        // The number may soon be somebody else's.
+        lock(&BYSTANDERS).retain(|thread| *thread != self.thread);
+    }
+}
+
+/// Has all bystanders run on these processors, of those that the process may use.
+pub fn make_room(on: Processors) {
+    for thread in lock(&BYSTANDERS).iter() {
+        if let Err(errno) = on.keep(*thread) {
+            log::debug!("thread {thread} stays where it is: {errno}");
+        }
+    }
+}
+
+/// A set of processors.
+#[derive(Clone, Copy, Debug)]
+pub struct Processors(CpuSet);
+
+impl Processors {
+    /// Returns those that this thread may run on.
+    ///
+    /// # Errors
+    /// As sched_getaffinity(2).
+    pub fn allowed() -> nix::Result<Self> {
+        sched_getaffinity(Pid::from_raw(0)).map(Self)
+    }
+
+    /// Returns how many there are.
+    pub fn count(self) -> usize {
+        (0..CpuSet::count()).filter(|&number| self.0.is_set(number) == Ok(true)).count()
+    }
+
+    /// Returns one of these alone, by its number; `None` if it is not among them.
+    pub fn only(self, processor: usize) -> Option<Self> {
+        let mut only = CpuSet::new();
+        let found = self.0.is_set(processor).unwrap_or(false);
+        (found && only.set(processor).is_ok()).then_some(Self(only))
+    }
+
+    /// Returns these but for one; `None` if there are no others.
+    pub fn without(self, processor: usize) -> Option<Self> {
+        let mut others = self;
+        let gone = others.0.unset(processor).is_ok();
+        (gone && others.count() > 0).then_some(others)
+    }
+
+    /// Has a thread of this process run on these; it moves at once if it runs elsewhere.
+    ///
+    /// # Errors
+    /// As sched_setaffinity(2).
+    pub fn keep(self, thread: Pid) -> nix::Result<()> {
+        sched_setaffinity(thread, &self.0)
+    }
+}
+
+/// A thread whose processor is asked for.
+#[derive(Debug)]
+pub struct Seen {
+    stat: File,
+}
+
+impl Seen {
+    /// Opens what is told of a thread in a given `/proc`.
+    ///
+    /// # Errors
+    /// `ENOENT` if it has ended, or is hidden; as open(2).
+    pub fn open(proc: BorrowedFd<'_>, thread: u32) -> nix::Result<Self> {
+        // The first part alone leads to the sums of all threads of its process.
+        let path = format!("{thread}/task/{thread}/stat");
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        openat(proc, path.as_str(), flags, Mode::empty()).map(|stat| Self { stat: stat.into() })
+    }
+
+    /// Returns the number of the processor that it runs on, or ran on last.
+    ///
+    /// # Errors
+    /// `ESRCH` if it has ended.
+    pub fn processor(&self) -> io::Result<usize> {
+        let mut text = [0; STAT];
+        let length = self.stat.read_at(&mut text, 0)?;
+        processor_in(text.get(..length).unwrap_or_default())
+            .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// Returns the processor that `/proc/PID/stat` names.
+fn processor_in(stat: &[u8]) -> Option<usize> {
+    // The name in brackets may be any bytes, and have brackets too.
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let field = stat.get(end..)?.split(|&byte| byte == b' ').skip(1).nth(PROCESSOR)?;
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use nix::unistd::geteuid;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_hurries_has_short_slices() {
+        let (before, after) = std::thread::spawn(|| {
+            let before = scheduling().unwrap();
+            hurry();
+            (before, scheduling().unwrap())
+        })
+        .join()
+        .unwrap();
+        if before.sched_runtime == 0 {
+            eprintln!("SKIP: this kernel tells no slice");
+            return;
+        }
+        assert_eq!(after.sched_runtime, SLICE);
+        assert_eq!(after.sched_policy, before.sched_policy);
+        // Without the privilege it is as nice as it was.
+        assert!(after.sched_nice == HURRY || after.sched_nice == before.sched_nice);
+    }
+
+    #[test]
+    fn the_processor_of_a_thread_is_seen_whatever_its_name_is() {
+        let fields = (4..=52).map(|field| field.to_string()).collect::<Vec<_>>().join(" ");
+        let stat = format!("1 (a) 7 (b) S {fields}\n");
+        assert_eq!(processor_in(stat.as_bytes()), Some(39));
+        for text in ["", "1 (a", "1 (a) S", "1 (a) S 2 3"] {
+            assert_eq!(processor_in(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_thread_is_kept_on_a_processor_and_seen_there() {
+        let proc = File::open("/proc").unwrap();
+        let allowed = Processors::allowed().unwrap();
+        let thread = gettid();
+        let seen = Seen::open(proc.as_fd(), thread.as_raw().unsigned_abs()).unwrap();
+        for processor in (0..CpuSet::count())
+            .filter_map(|number| allowed.only(number).map(|only| (number, only)))
+        {
+            processor.1.keep(thread).unwrap();
+            assert_eq!(seen.processor().unwrap(), processor.0);
+        }
+        allowed.keep(thread).unwrap();
+        assert!(allowed.only(CpuSet::count()).is_none());
+        assert!(Seen::open(proc.as_fd(), 1 << 30).is_err());
+    }
+
+    #[test]
+    fn a_thread_that_steps_back_is_idle() {
+        let policy = std::thread::spawn(|| {
+            step_back(gettid()).unwrap();
+            let back = scheduling().unwrap().sched_policy;
+            let forward = step_forward(gettid());
+            (back, forward.map(|()| scheduling().unwrap().sched_policy))
+        });
+        let (back, forward) = policy.join().unwrap();
+        assert_eq!(i32::try_from(back), Ok(libc::SCHED_IDLE));
+        // Without the privilege it stays so.
+        assert!(
+            forward.is_ok_and(|policy| i32::try_from(policy) == Ok(libc::SCHED_OTHER))
+                || !geteuid().is_root()
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! The worker that stays on its client's processor: where it is, and that it is nobody's loss.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::require;
+use crate::support::ours::Ours;
+use crate::support::{holds_within, raw, sandbox};
+
+const HERE: Pid = Pid::from_raw(0);
+
+/// Asks a mount of which nothing is cached, until something is so.
+fn ask_until(ours: &Ours, limit: Duration, mut so: impl FnMut() -> bool) -> bool {
+    holds_within(limit, || {
+        for _ in 0..100 {
+            fs::symlink_metadata(ours.at("f")).unwrap();
+        }
+        so()
+    })
+}
+
+/// The threads of the server.
+fn threads(ours: &Ours) -> Vec<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", ours.server())).unwrap().flatten();
+    tasks.map(|task| Pid::from_raw(task.file_name().to_str().unwrap().parse().unwrap())).collect()
+}
+
+/// Where they may run.
+fn places(ours: &Ours) -> Vec<CpuSet> {
+    threads(ours).into_iter().filter_map(|thread| sched_getaffinity(thread).ok()).collect()
+}
+
+/// Has this thread run on each processor for a while, and a worker of the server too.
+fn follows(ours: &Ours) {
+    let all = sched_getaffinity(HERE).unwrap();
+    for number in (0..CpuSet::count()).filter(|&number| all.is_set(number) == Ok(true)) {
+        let mut only = CpuSet::new();
+        only.set(number).unwrap();
+        sched_setaffinity(HERE, &only).unwrap();
+        let here = || places(ours).contains(&only);
+        assert!(ask_until(ours, Duration::from_secs(30), here), "nobody comes to {number}");
+    }
+    sched_setaffinity(HERE, &all).unwrap();
+    // Who asks no more has nobody stay.
+    let anywhere = || places(ours).into_iter().all(|place| place == all);
+    assert!(holds_within(Duration::from_secs(10), anywhere), "{:?}", places(ours));
+}
+
+#[test]
+fn a_worker_comes_where_its_client_is() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--map", "0:0:1000", "--cache", "none"]);
+        fs::write(source.join("f"), "x").unwrap();
+        follows(&ours);
+    });
+}
+
+#[test]
+fn a_worker_of_an_ordinary_user_does_too() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        fs::write(source.join("f"), "x").unwrap();
+        raw::chown(&source.join("f"), 1000, 1000, false).unwrap();
+        let ours = Ours::of_user(sandbox, 1000, &source, &point, &["--cache", "none"]);
+        follows(&ours);
+    });
+}
+
+/// Programs that only compute, one on each processor, until this is dropped.
+struct Busy(Vec<std::process::Child>);
+
+impl Busy {
+    fn everywhere() -> Self {
+        let all = sched_getaffinity(HERE).unwrap();
+        let used = (0..CpuSet::count()).filter(|&number| all.is_set(number) == Ok(true));
+        let busy = |_| {
+            let mut command = std::process::Command::new("sh");
+            raw::die_with_us(command.args(["-c", "while :; do :; done"])).spawn().unwrap()
+        };
+        Self(used.map(busy).collect())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().and_then(|()| child.wait()).unwrap();
+        }
+    }
+}
+
+/// Its scheduling policy gives it hardly a turn beside others that want one: others
+/// answer then.
+#[test]
+fn a_busy_machine_does_not_starve_who_asks() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "none"]);
+        fs::write(source.join("f"), "x").unwrap();
+        let all = sched_getaffinity(HERE).unwrap();
+        let ended = AtomicBool::new(false);
+        let (came, went) = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::SeqCst) {
+                    fs::symlink_metadata(ours.at("f")).unwrap();
+                }
+            });
+            let comes = || places(&ours).into_iter().any(|place| place != all);
+            let came = holds_within(Duration::from_secs(30), comes);
+            let _busy = Busy::everywhere();
+            let went = holds_within(Duration::from_secs(30), || !comes());
+            ended.store(true, Ordering::SeqCst);
+            (came, went)
+        });
+        assert!(came, "nobody comes");
+        assert!(went, "{:?}", places(&ours));
+    });
+}
+
+/// A process that closes a file while it starts a program waits for the answer with
+/// `exec_update_lock` held, for which who looks at it in `/proc` waits.
+#[test]
+fn who_closes_a_file_by_starting_a_program_is_answered() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "none"]);
+        fs::write(source.join("f"), "x").unwrap();
+        for round in 0..50 {
+            let path = ours.at("f");
+            let child = raw::fork(move || {
+                use std::io::Write as _;
+                use std::os::unix::process::CommandExt as _;
+                let mut file = fs::File::options().write(true).open(&path).unwrap();
+                for _ in 0..50 + round {
+                    fs::symlink_metadata(&path).unwrap();
+                }
+                file.write_all(b"y").unwrap();
+                panic!("{}", std::process::Command::new("true").exec());
+            });
+            let child = child.expect("fork");
+            let ended = || {
+                let status = waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap();
+                status == WaitStatus::Exited(child, 0)
+            };
+            assert!(holds_within(Duration::from_secs(20), ended), "round {round}");
+        }
+    });
+}
