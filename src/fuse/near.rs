@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// What comes later than this after an answer was perhaps on the way from another
 /// processor; and how long the scout is not called again.
 const LATE: Duration = Duration::from_micros(15);
-const CALLED: Duration = Duration::from_micros(200);
+const CALLED: Duration = Duration::from_micros(50);
 
 /// What all threads know of the worker.
 #[derive(Debug)]
