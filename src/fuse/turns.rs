@@ -143,7 +143,7 @@ impl Turns {
         Self { near, ..Self::default() }
     }
 
-    /// Begins a request of a client (0: nobody waits for it); `much` if it is of data.
+    /// Begins a request of a client (0: nobody waits for it); `much` if it is of much data.
     pub(super) fn take(self: &Arc<Self>, client: u32, much: bool) -> Turn<'_> {
         let near = self.be_busy();
         if near {

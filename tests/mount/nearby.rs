@@ -10,11 +10,23 @@ use nix::unistd::Pid;
 
 use crate::require;
 use crate::support::ours::Ours;
-use crate::support::{holds_within, raw, sandbox};
+use crate::support::{Sandbox, holds_within, raw, sandbox};
 
 const HERE: Pid = Pid::from_raw(0);
 
-/// Asks a mount of which nothing is cached, until something is so.
+/// Mounts a new directory with one file, of which nothing is cached.
+fn asked(sandbox: &Sandbox) -> Ours {
+    let (source, ours) = Ours::of_new(sandbox, &["--map", "0:0:1000", "--cache", "none"]);
+    fs::write(source.join("f"), "x").unwrap();
+    ours
+}
+
+/// The numbers of the processors of a set.
+fn numbers(set: CpuSet) -> impl Iterator<Item = usize> {
+    (0..CpuSet::count()).filter(move |&number| set.is_set(number) == Ok(true))
+}
+
+/// Asks a mount until something is so.
 fn ask_until(ours: &Ours, limit: Duration, mut so: impl FnMut() -> bool) -> bool {
     holds_within(limit, || {
         for _ in 0..100 {
@@ -38,7 +50,7 @@ fn places(ours: &Ours) -> Vec<CpuSet> {
 /// Has this thread run on each processor for a while, and a worker of the server too.
 fn follows(ours: &Ours) {
     let all = sched_getaffinity(HERE).unwrap();
-    for number in (0..CpuSet::count()).filter(|&number| all.is_set(number) == Ok(true)) {
+    for number in numbers(all) {
         let mut only = CpuSet::new();
         only.set(number).unwrap();
         sched_setaffinity(HERE, &only).unwrap();
@@ -54,11 +66,7 @@ fn follows(ours: &Ours) {
 #[test]
 fn a_worker_comes_where_its_client_is() {
     require!(Root, Fuse);
-    sandbox(|sandbox| {
-        let (source, ours) = Ours::of_new(sandbox, &["--map", "0:0:1000", "--cache", "none"]);
-        fs::write(source.join("f"), "x").unwrap();
-        follows(&ours);
-    });
+    sandbox(|sandbox| follows(&asked(sandbox)));
 }
 
 #[test]
@@ -79,12 +87,11 @@ struct Busy(Vec<std::process::Child>);
 impl Busy {
     fn everywhere() -> Self {
         let all = sched_getaffinity(HERE).unwrap();
-        let used = (0..CpuSet::count()).filter(|&number| all.is_set(number) == Ok(true));
         let busy = |_| {
             let mut command = std::process::Command::new("sh");
             raw::die_with_us(command.args(["-c", "while :; do :; done"])).spawn().unwrap()
         };
-        Self(used.map(busy).collect())
+        Self(numbers(all).map(busy).collect())
     }
 }
 
@@ -102,8 +109,7 @@ impl Drop for Busy {
 fn a_busy_machine_does_not_starve_who_asks() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
-        let (source, ours) = Ours::of_new(sandbox, &["--cache", "none"]);
-        fs::write(source.join("f"), "x").unwrap();
+        let ours = asked(sandbox);
         let all = sched_getaffinity(HERE).unwrap();
         let ended = AtomicBool::new(false);
         let (came, went) = std::thread::scope(|scope| {
@@ -130,8 +136,7 @@ fn a_busy_machine_does_not_starve_who_asks() {
 fn who_closes_a_file_by_starting_a_program_is_answered() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
-        let (source, ours) = Ours::of_new(sandbox, &["--cache", "none"]);
-        fs::write(source.join("f"), "x").unwrap();
+        let ours = asked(sandbox);
         for round in 0..50 {
             let path = ours.at("f");
             let child = raw::fork(move || {
