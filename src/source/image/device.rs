@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::ImageError;
+use super::streams::Streams;
 use super::windows::Windows;
 use crate::error::{Error, Result};
 use crate::text::shown;
@@ -39,7 +40,7 @@ impl Part {
 /// see [`Device::is_unchanged`]. Once that says no, nothing is read any more.
 #[derive(Debug)]
 pub struct Device {
-    file: File,
+    streams: Streams,
     path: PathBuf,
     offset: u64,
     length: u64,
@@ -89,7 +90,7 @@ impl Device {
         let length =
             part.within(end).ok_or_else(|| ImageError::Part { path: path.to_owned(), end })?;
         Ok(Self {
-            file,
+            streams: Streams::new(file, &metadata),
             path: path.to_owned(),
             offset: part.offset,
             length,
@@ -116,7 +117,7 @@ impl Device {
         &self.further
     }
 
-    /// Returns a part of this one, with a descriptor of its own.
+    /// Returns a part of this one.
     ///
     /// # Errors
     /// If there is no such part.
@@ -127,13 +128,18 @@ impl Device {
         let Some((length, offset)) = place else {
             return Err(ImageError::Part { path, end: self.length });
         };
-        let file = match self.file.try_clone() {
-            Ok(file) => file,
-            Err(why) => return Err(ImageError::File { path, why }),
-        };
         let changed = AtomicBool::new(self.changed.load(Ordering::Relaxed));
         let (windows, further) = (Windows::default(), self.further.clone());
-        Ok(Self { file, path, offset, length, state: self.state, changed, windows, further })
+        Ok(Self {
+            streams: self.streams.clone(),
+            path,
+            offset,
+            length,
+            state: self.state,
+            changed,
+            windows,
+            further,
+        })
     }
 
     /// Returns the path that it was opened by.
@@ -164,7 +170,7 @@ impl Device {
         if self.changed.load(Ordering::Relaxed) {
             return Err(eio);
         }
-        self.file.read_exact_at(buf, at).map_err(|error| {
+        self.streams.at(at).read_exact_at(buf, at).map_err(|error| {
             if self.is_unchanged() {
                 log::error!("{}: at {at}: {error}", shown(&self.path));
             }
@@ -187,7 +193,7 @@ impl Device {
         if self.changed.load(Ordering::Relaxed) {
             return false;
         }
-        let now = self.file.metadata().map(|metadata| State::of(&metadata));
+        let now = self.streams.first().metadata().map(|metadata| State::of(&metadata));
         if now.is_ok_and(|now| now == self.state) {
             return self.further.iter().all(|device| device.is_unchanged());
         }
@@ -200,7 +206,7 @@ impl Device {
 
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        self.streams.first().as_fd()
     }
 }
 

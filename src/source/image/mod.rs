@@ -22,6 +22,7 @@ mod probe;
 mod source;
 #[cfg(feature = "squashfs")]
 pub mod squashfs;
+mod streams;
 mod survey;
 #[cfg(test)]
 mod tests;

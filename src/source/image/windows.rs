@@ -4,6 +4,7 @@
 //! are asked for that are near, or one that follows such, all that is around is read at
 //! once; where only one is, as for a single path, a page.
 
+use std::mem;
 use std::sync::Mutex;
 
 use lru::LruCache;
@@ -47,11 +48,14 @@ impl Window {
 #[derive(Debug)]
 pub(super) struct Windows {
     kept: Mutex<LruCache<u64, Window>>,
+    /// The memory of one that is kept no more. To take new memory for each, and have it
+    /// filled with zeros, takes longer than to read into it.
+    spare: Mutex<Vec<u8>>,
 }
 
 impl Default for Windows {
     fn default() -> Self {
-        Self { kept: Mutex::new(LruCache::unbounded()) }
+        Self { kept: Mutex::new(LruCache::unbounded()), spare: Mutex::default() }
     }
 }
 
@@ -76,7 +80,8 @@ impl Windows {
             (at & !(PAGE - 1), end.next_multiple_of(PAGE).min(last))
         };
         let length = usize::try_from(to.min(whole).saturating_sub(from)).unwrap_or_default();
-        let mut bytes = vec![0; length];
+        let mut bytes = mem::take(&mut *lock(&self.spare));
+        bytes.resize(length, 0);
         // Without the lock: others need not wait for the disk.
         read(from, &mut bytes)?;
         let window = Window { start: from, bytes };
@@ -85,9 +90,11 @@ impl Windows {
         }
         let mut kept = lock(&self.kept);
         let old = kept.put(number, window);
-        let last = if kept.len() > KEPT { kept.pop_lru() } else { None };
+        let last = if kept.len() > KEPT { kept.pop_lru().map(|(_, last)| last) } else { None };
         drop(kept);
-        drop((old, last));
+        if let Some(gone) = old.or(last) {
+            *lock(&self.spare) = gone.bytes;
+        }
         Ok(())
     }
 
