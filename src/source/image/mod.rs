@@ -26,6 +26,7 @@ mod streams;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod walks;
 mod windows;
 
 use std::ffi::OsString;
