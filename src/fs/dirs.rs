@@ -77,6 +77,9 @@ impl Fs {
         each: &mut dyn FnMut(Listed<'_>, &Entry) -> ControlFlow<()>,
     ) -> Result<()> {
         let open = self.dirs.get(handle)?;
+        if offset == 0 {
+            self.walk(caller, open.number);
+        }
         let eyes = self.eyes(caller);
         let mut out = Lines { fs: self, each, held: None, holds: self.hides_names(open.number) };
         // Of a name that may be hidden nothing is asked.
@@ -105,6 +108,17 @@ impl Fs {
         })?;
         let _full = out.end();
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Has what comes next read, if this directory is one of several in a row.
+    fn walk(&self, caller: &Caller, number: u64) {
+        // Of a name that may be hidden nothing is asked.
+        if !self.has_rules()
+            && let Ok(Some(place)) = self.tree.place(number)
+        {
+            let parent = place.0;
+            self.walks.step(caller.pid, &self.source, place, || self.node(parent));
+        }
     }
 
     /// Closes a directory.

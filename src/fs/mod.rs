@@ -13,7 +13,7 @@
 //! | `files` | open, create, read, write, flush, release, and so on |
 //! | `alone` | none: files that the kernel opens without asking |
 //! | `passed` | none: open files that the kernel reads and writes by itself |
-//! | `dirs` | opendir, readdirplus, fsyncdir; `ahead` looks up for them |
+//! | `dirs` | opendir, readdirplus, fsyncdir; `ahead` looks up for them, `walks` for the next one |
 //! | `xattrs`, `ioctl` | extended attributes, inode flags |
 //! | `rights`, `rules` | what a caller may, and what the rules of the policy say of a file |
 //! | `unknown` | none: what holds for callers whose ids the kernel does not tell |
@@ -51,6 +51,7 @@ mod stamps;
 mod tests;
 mod unknown;
 mod waits;
+mod walks;
 mod xattrs;
 
 use std::ffi::OsStr;
@@ -80,6 +81,7 @@ use opens::Opens;
 use passed::Mapped;
 use rules::Seen;
 use waits::Waits;
+use walks::Walks;
 
 /// A capability that a decision of ours depends on: capabilities(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,6 +245,7 @@ pub struct Fs {
     mapped: Mapped,
     dirs: Handles<OpenDir>,
     ahead: Ahead,
+    walks: Walks,
     waits: Arc<Waits>,
 }
 
@@ -263,7 +266,7 @@ impl Fs {
         let checks = policy.inputs().caller;
         let in_force = InForce::new(policy, config.stand_in);
         let (opens, dirs) = (Arc::new(Opens::new(Arc::clone(&budget))), Handles::new());
-        let ahead = Ahead::default();
+        let (ahead, walks) = (Ahead::default(), Walks::default());
         let alone = Alone::new(config.descriptors / 8);
         Ok(Self {
             source,
@@ -279,6 +282,7 @@ impl Fs {
             mapped: Mapped::default(),
             dirs,
             ahead,
+            walks,
             waits,
         })
     }

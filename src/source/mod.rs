@@ -457,6 +457,15 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// As open(2).
     fn opendir(&self, node: &Node) -> Result<Arc<dyn Dir>>;
 
+    /// Opens a directory that nobody has asked for yet: to read it changes nothing, access
+    /// times included. `None` where that cannot be, or asking ahead of time has a price.
+    ///
+    /// # Errors
+    /// As open(2).
+    fn open_ahead(&self, _node: &Node) -> Result<Option<Arc<dyn Dir>>> {
+        Ok(None)
+    }
+
     /// Returns the totals of the file system that a node is on.
     ///
     /// # Errors

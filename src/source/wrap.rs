@@ -43,6 +43,7 @@ pub enum Call {
     Rename,
     Open,
     Opendir,
+    OpenAhead,
     Statfs,
     Acl,
     SetAcl,
@@ -254,6 +255,12 @@ impl Source for Wrap {
         self.ledger.enter(Call::Opendir)?;
         let inner = self.inner.opendir(node)?;
         Ok(Arc::new(WrapDir { inner, ledger: Arc::clone(&self.ledger) }))
+    }
+
+    fn open_ahead(&self, node: &Node) -> Result<Option<Arc<dyn Dir>>> {
+        self.ledger.enter(Call::OpenAhead)?;
+        let inner = self.inner.open_ahead(node)?;
+        Ok(inner.map(|inner| Arc::new(WrapDir { inner, ledger: Arc::clone(&self.ledger) }) as _))
     }
 
     fn statfs(&self, node: &Node) -> Result<Statfs> {

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::require;
+use crate::support::image::Ext4;
 use crate::support::ours::Ours;
 use crate::support::{Sandbox, raw, sandbox, sh, str, wait_for};
 
@@ -23,6 +26,36 @@ fn a_hundred_thousand_entries_are_listed_once_each() {
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 100_000);
         let owners = sh(&format!("find {} -type f -uid 100000 | wc -l", str(&ours.point)));
         assert_eq!(owners.trim(), "100000");
+    });
+}
+
+#[test]
+fn what_is_read_before_it_is_asked_for_keeps_its_access_time() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 32);
+        image.remount("strictatime");
+        let dirs = ["a", "b", "c", "d"].map(|name| image.root.join(name));
+        for dir in &dirs {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join("f"), "").unwrap();
+        }
+        let old = std::fs::FileTimes::new().set_accessed(std::time::UNIX_EPOCH);
+        for dir in dirs.iter().chain([&image.root]) {
+            File::open(dir).unwrap().set_times(old).unwrap();
+        }
+        let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &["--map", "0:0:1000"]);
+        for name in ["a", "b"] {
+            assert_eq!(fs::read_dir(ours.at(name)).unwrap().count(), 1);
+        }
+        if std::thread::available_parallelism().unwrap().get() > 1 {
+            let tasks = format!("cat /proc/{}/task/*/comm", ours.server());
+            wait_for("somebody who reads ahead", || sh(&tasks).lines().any(|name| name == "walk"));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        let is_old = |dir: &Path| fs::metadata(dir).unwrap().atime() == 0;
+        assert_eq!(dirs.each_ref().map(|dir| is_old(dir)), [false, false, true, true]);
+        assert!(is_old(&image.root), "the directory that they are in");
     });
 }
 

@@ -18,6 +18,7 @@ mod rules;
 mod setid;
 mod threads;
 mod unknown;
+mod walks;
 mod xattrs;
 
 use std::collections::{HashMap, HashSet};

@@ -152,6 +152,21 @@ impl Source for Host {
         Ok(Arc::new(HostDir::new(Arc::clone(&self.context), self.reopen_dir(held)?, hides)))
     }
 
+    fn open_ahead(&self, node: &Node) -> Result<Option<Arc<dyn Dir>>> {
+        let HostNode::Held(held) = inner(node)? else { return Ok(None) };
+        // Elsewhere it may be slow, or mount something.
+        let volume = self.volume(held);
+        if !held.kind.is_dir() || !volume.as_ref().is_some_and(|volume| volume.traits.lends) {
+            return Ok(None);
+        }
+        self.context.as_onlooker(volume.as_deref())?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOATIME | OFlag::O_CLOEXEC;
+        // Whose directory it is not may not leave its access time alone.
+        let Ok(fd) = openat(held.fd(), ".", flags, Mode::empty()) else { return Ok(None) };
+        let hides = self.hides(&held.key);
+        Ok(Some(Arc::new(HostDir::new(Arc::clone(&self.context), fd, hides))))
+    }
+
     fn statfs(&self, node: &Node) -> Result<Statfs> {
         match inner(node)? {
             HostNode::Held(held) => totals(held),

@@ -14,10 +14,6 @@ pub(super) struct Listing {
     lines: Vec<Line>,
     /// Indices of lines, by name.
     sorted: Vec<u32>,
-    /// The directories, in order.
-    dirs: Vec<Nid>,
-    /// The same by name, where that is another order.
-    dirs_by_name: Vec<Nid>,
     names: Vec<u8>,
 }
 
@@ -42,8 +38,6 @@ impl Listing {
         let mut listing = Self {
             lines: Vec::with_capacity(entries.len()),
             sorted: Vec::new(),
-            dirs: Vec::new(),
-            dirs_by_name: Vec::new(),
             names: Vec::new(),
         };
         for entry in entries {
@@ -73,13 +67,6 @@ impl Listing {
             listing.lines = lines.collect();
             listing.sorted = listing.by_name()?;
         }
-        let is_dir = |line: &&Line| line.kind == Some(FileKind::Directory);
-        listing.dirs = listing.lines.iter().filter(is_dir).map(|line| line.nid).collect();
-        let by_name = listing.sorted.iter().filter_map(|index| listing.line(*index));
-        let by_name: Vec<Nid> = by_name.filter(is_dir).map(|line| line.nid).collect();
-        if by_name != listing.dirs {
-            listing.dirs_by_name = by_name;
-        }
         Ok(listing)
     }
 
@@ -96,9 +83,7 @@ impl Listing {
     pub fn bytes(&self) -> u64 {
         let lines = self.lines.capacity().saturating_mul(size_of::<Line>());
         let sorted = self.sorted.capacity().saturating_mul(size_of::<u32>());
-        let dirs = self.dirs.capacity().saturating_add(self.dirs_by_name.capacity());
-        let all = [sorted, dirs.saturating_mul(size_of::<Nid>()), self.names.capacity()];
-        let all = all.into_iter().fold(lines, usize::saturating_add);
+        let all = lines.saturating_add(sorted).saturating_add(self.names.capacity());
         u64::try_from(all).unwrap_or(u64::MAX)
     }
 
@@ -106,12 +91,6 @@ impl Listing {
     pub fn find(&self, name: &[u8]) -> Option<&Line> {
         let place = self.sorted.binary_search_by(|line| self.name_at(*line).cmp(name)).ok()?;
         self.line(*self.sorted.get(place)?)
-    }
-
-    /// Returns the directories of which it says so, in its own order and by name; the
-    /// second is empty where that is the same.
-    pub fn dirs(&self) -> [&[Nid]; 2] {
-        [&self.dirs, &self.dirs_by_name]
     }
 
     /// Returns lines with their names, from an index on.
@@ -165,24 +144,6 @@ mod tests {
         let order: Vec<_> = listing.from(1).map(|(_, line)| line.nid.0).collect();
         assert_eq!(order, [1, 2, 3, 4, 5]);
         assert_eq!(listing.from(7).count(), 0);
-    }
-
-    #[test]
-    fn directories_are_in_both_orders() {
-        let dirs = |names: &[(&str, FileKind)]| {
-            let entry = |(nid, (name, kind)): (u64, &(&str, FileKind))| Entry {
-                name: OsString::from(name),
-                nid: Nid(nid),
-                ino: nid,
-                kind: Some(*kind),
-            };
-            let listing = Listing::new((0..).zip(names).map(entry).collect()).unwrap();
-            listing.dirs().map(<[Nid]>::to_vec)
-        };
-        let (dir, file) = (FileKind::Directory, FileKind::Regular);
-        let hashed = dirs(&[("c", dir), ("x", file), ("a", dir), ("b", dir)]);
-        assert_eq!(hashed, [vec![Nid(0), Nid(2), Nid(3)], vec![Nid(2), Nid(3), Nid(0)]]);
-        assert_eq!(dirs(&[("a", dir), ("b", dir)]), [vec![Nid(0), Nid(1)], vec![]]);
     }
 
     #[test]

@@ -26,7 +26,6 @@ mod streams;
 mod survey;
 #[cfg(test)]
 mod tests;
-mod walks;
 mod windows;
 
 use std::ffi::OsString;

@@ -12,7 +12,6 @@ use super::cache::Cache;
 use super::dir::ImageDir;
 use super::file::ImageFile;
 use super::listing::Listing;
-use super::walks::Walks;
 use super::{Contents, Device, Image, Nid, Part, eio};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
 use crate::attr::{Attr, FileKind, Name};
@@ -37,9 +36,6 @@ const AHEAD: u64 = 1 << 20;
 /// sends at once come in any order.
 const BEHIND: u64 = 1 << 20;
 
-/// How many files of the next directory are looked at ahead.
-const LOOKED_AHEAD: usize = 512;
-
 /// The part of the cache that is for listings.
 const LISTINGS: u64 = 8;
 
@@ -59,13 +55,12 @@ pub(super) struct Inner {
     listings: Cache<Nid, Listing>,
     blocks: Cache<(Nid, u64), Vec<u8>>,
     ahead: Ahead,
-    walks: Walks,
     locks: Arc<Tables>,
 }
 
 /// What is held for a file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ImageNode(pub Nid);
+struct ImageNode(Nid);
 
 /// Returns the error of all changes.
 pub(super) const fn read_only() -> Error {
@@ -83,7 +78,6 @@ impl ImageSource {
             listings: Cache::new(listings),
             blocks: Cache::new(cache.saturating_sub(listings)),
             ahead: Ahead::default(),
-            walks: Walks::default(),
             locks: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -185,20 +179,6 @@ impl Inner {
         }
     }
 
-    /// Has a directory read before it is asked for, and inodes of what is in it: not to
-    /// keep them, but for what they are in to be at hand.
-    fn look_ahead(self: &Arc<Self>, dir: Nid) {
-        let inner = Arc::clone(self);
-        self.ahead.leave(move || {
-            // Whoever asks for it hears of what is wrong.
-            let (Ok(()) | Err(_)) = inner.answer(|inner| {
-                let listing = inner.listing(dir)?;
-                let mut lines = listing.from(0).take(LOOKED_AHEAD);
-                lines.try_for_each(|(_, line)| inner.image.attr(line.nid).map(drop))
-            });
-        });
-    }
-
     fn listing(&self, dir: Nid) -> Result<Arc<Listing>> {
         let make = || match self.image.attr(dir)?.kind.is_dir() {
             true => Listing::new(self.image.list(dir)?),
@@ -252,11 +232,7 @@ impl Source for ImageSource {
         self.inner.answer(|inner| {
             let listing = inner.listing(dir)?;
             let line = listing.find(name.as_os_str().as_bytes());
-            let line = line.ok_or(Error::Os(Errno(libc::ENOENT)))?;
-            if line.kind == Some(FileKind::Directory) {
-                inner.walks.enter(dir, &listing);
-            }
-            inner.found(line.nid)
+            inner.found(line.ok_or(Error::Os(Errno(libc::ENOENT)))?.nid)
         })
     }
 
@@ -333,11 +309,11 @@ impl Source for ImageSource {
         let nid = nid(node)?;
         let opened = |inner: &Inner| Ok((inner.image.attr(nid)?.ino, inner.listing(nid)?));
         let (ino, listing) = self.inner.answer(opened)?;
-        self.inner.walks.enter(nid, &listing);
-        if let Some(next) = self.inner.walks.open(nid) {
-            self.inner.look_ahead(next);
-        }
         Ok(Arc::new(ImageDir { inner: Arc::clone(&self.inner), listing, ino }))
+    }
+
+    fn open_ahead(&self, node: &Node) -> Result<Option<Arc<dyn Dir>>> {
+        self.opendir(node).map(Some)
     }
 
     fn statfs(&self, _node: &Node) -> Result<Statfs> {

@@ -33,17 +33,11 @@ const LONG: Nid = Nid(220);
 const LONG_SIZE: u64 = 4 << 20;
 const LONG_PIECE: u64 = 100_000;
 
-/// A directory with directories, in each of which are the files of the root.
-const DIRS: Nid = Nid(300);
-const BELOW: [Nid; 3] = [Nid(310), Nid(320), Nid(330)];
-
-/// An image with directories and files.
+/// An image with a directory and a file.
 #[derive(Debug)]
 struct Made {
     about: About,
     unpacked: Arc<AtomicUsize>,
-    /// The directories that were read.
-    listed: Arc<Mutex<Vec<Nid>>>,
     late: Arc<Late>,
 }
 
@@ -73,7 +67,7 @@ impl Made {
             acl: true,
             notes: Vec::new(),
         };
-        Self { about, unpacked: Arc::default(), listed: Arc::default(), late: Arc::default() }
+        Self { about, unpacked: Arc::default(), late: Arc::default() }
     }
 }
 
@@ -88,7 +82,7 @@ impl Image for Made {
 
     fn attr(&self, nid: Nid) -> Result<Attr<Disk>> {
         self.late.is_over();
-        let dir = nid == self.root() || nid == DIRS || BELOW.contains(&nid);
+        let dir = nid == self.root();
         Ok(Attr {
             ino: nid.0 / 10,
             kind: if dir { FileKind::Directory } else { FileKind::Regular },
@@ -107,18 +101,8 @@ impl Image for Made {
         })
     }
 
-    fn list(&self, dir: Nid) -> Result<Vec<Entry>> {
+    fn list(&self, _dir: Nid) -> Result<Vec<Entry>> {
         self.late.is_over();
-        lock(&self.listed).push(dir);
-        if dir == DIRS {
-            let entry = |nid: Nid| Entry {
-                name: nid.0.to_string().into(),
-                nid,
-                ino: nid.0 / 10,
-                kind: Some(FileKind::Directory),
-            };
-            return Ok(BELOW.map(entry).into());
-        }
         let names = ["zz", "file", "aa"].into_iter().zip([200, 210, 220]);
         let entry = |(name, nid): (&str, u64)| Entry {
             name: name.into(),
@@ -272,23 +256,6 @@ fn what_cannot_be_unpacked_is_an_error_of_whoever_reads_it() {
     for _ in 0..3 {
         assert!(file.read(0, &mut [0; 11]).unwrap_err().is(libc::EIO));
     }
-}
-
-#[test]
-fn the_next_directory_of_a_walk_is_read_before_it_is_asked_for() {
-    let made = Made::new();
-    let listed = Arc::clone(&made.listed);
-    let (source, _file) = source_of(made, 1 << 20);
-    let open = |nid: Nid| drop(source.opendir(&Node::new(super::source::ImageNode(nid))).unwrap());
-    let [first, second, third] = BELOW;
-    [DIRS, first, second].into_iter().for_each(open);
-    let start = Instant::now();
-    while lock(&listed).len() < 4 && start.elapsed() < Duration::from_secs(20) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert_eq!(*lock(&listed), [DIRS, first, second, third]);
-    open(third);
-    assert_eq!(lock(&listed).len(), 4, "it is read again");
 }
 
 #[test]

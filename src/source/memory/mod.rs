@@ -46,12 +46,14 @@ pub struct Options {
     pub reuse_numbers: bool,
     /// How many blocks of 4096 bytes all contents may take.
     pub blocks: u64,
+    /// Whether directories can be opened ahead of time.
+    pub ahead: bool,
 }
 
 impl Options {
-    /// Returns the usual options: everything on, 1 GiB of space.
+    /// Returns the usual options: everything on but what happens by itself, 1 GiB of space.
     pub const fn new(root: Ids<Disk>) -> Self {
-        Self { root, acl: true, handles: true, reuse_numbers: true, blocks: 1 << 18 }
+        Self { root, acl: true, handles: true, reuse_numbers: true, blocks: 1 << 18, ahead: false }
     }
 }
 
@@ -335,6 +337,10 @@ impl Source for Memory {
             Ok((serial, ()))
         })?;
         Ok(Arc::new(MemoryDir { held }))
+    }
+
+    fn open_ahead(&self, node: &Node) -> Result<Option<Arc<dyn Dir>>> {
+        if self.shared.lock().options.ahead { self.opendir(node).map(Some) } else { Ok(None) }
     }
 
     fn statfs(&self, node: &Node) -> Result<Statfs> {

@@ -177,6 +177,12 @@ impl Source for Kept {
         Ok(Arc::new(KeptDir::new(Arc::clone(&self.inner), dir)))
     }
 
+    fn open_ahead(&self, node: &Node) -> Result<Option<Arc<dyn Dir>>> {
+        let below = self.inner.under(Self::held(node)?)?.0;
+        let dir = self.inner.below.open_ahead(&below)?;
+        Ok(dir.map(|dir| Arc::new(KeptDir::new(Arc::clone(&self.inner), dir)) as _))
+    }
+
     fn statfs(&self, node: &Node) -> Result<Statfs> {
         self.inner.below.statfs(&self.under(node)?)
     }
