@@ -80,7 +80,7 @@ impl Near {
         if self.thread.get().is_some() || self.thread.set(gettid()).is_err() {
             return None;
         }
-        if let Err(error) = step_back(gettid()) {
+        if let Err(error) = step_back() {
             log::debug!("no worker stays near its client: {error}");
             return None;
         }

@@ -21,8 +21,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::unistd::gettid;
-
 use super::near::{Follower, Near};
 use crate::sync::lock;
 use crate::sys::schedule::{Bystander, step_back};
@@ -424,7 +422,7 @@ impl Turns {
         }
         (lying.near.lies, lying.near.called) = (false, false);
         drop(lying);
-        if let Err(error) = step_back(gettid()) {
+        if let Err(error) = step_back() {
             log::debug!("the worker near its client runs as others do: {error}");
         }
     }

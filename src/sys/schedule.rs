@@ -91,14 +91,44 @@ fn scheduling() -> io::Result<libc::sched_attr> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(attr) }
 }
 
-/// Has a thread of this process run only where nothing else wants to (`SCHED_IDLE`).
+/// Has this thread run only where nothing else wants to (`SCHED_IDLE`).
 ///
-/// A processor that does nothing else counts as idle to who looks for one.
+/// A processor that does nothing else counts as idle to who looks for one. Disks serve
+/// the thread as before: by its policy they would let all others go first, some for as
+/// long as there are any (`task_nice_ioclass` of linux/ioprio.h).
 ///
 /// # Errors
-/// As sched_setscheduler(2).
-pub fn step_back(thread: Pid) -> io::Result<()> {
-    set_policy(thread, libc::SCHED_IDLE)
+/// As sched_setscheduler(2), ioprio_set(2).
+pub fn step_back() -> io::Result<()> {
+    let now = scheduling()?;
+    if i32::try_from(now.sched_policy) != Ok(libc::SCHED_IDLE) && disk_priority()? == 0 {
+        set_disk_priority((BEST_EFFORT << CLASS) | (now.sched_nice.saturating_add(20) / 5))?;
+    }
+    set_policy(gettid(), libc::SCHED_IDLE)
+}
+
+/// `IOPRIO_CLASS_BE` of linux/ioprio.h, and where in a priority its class is.
+const BEST_EFFORT: i32 = 2;
+const CLASS: i32 = 13;
+
+/// `IOPRIO_WHO_PROCESS`: a thread.
+const THREAD: libc::c_int = 1;
+
+/// Returns the priority that was set for what this thread reads and writes; 0 if none was.
+fn disk_priority() -> io::Result<i32> {
+    // SAFETY: takes and returns plain numbers.
+    let priority = unsafe { libc::syscall(libc::SYS_ioprio_get, THREAD, 0 as libc::c_int) };
+    if priority < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(i32::try_from(priority).unwrap_or(0))
+    }
+}
+
+fn set_disk_priority(priority: i32) -> io::Result<()> {
+    // SAFETY: takes and returns plain numbers.
+    let done = unsafe { libc::syscall(libc::SYS_ioprio_set, THREAD, 0 as libc::c_int, priority) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Has a thread that has stepped back run as others do.
@@ -286,12 +316,14 @@ mod tests {
     #[test]
     fn a_thread_that_steps_back_is_idle() {
         let policy = std::thread::spawn(|| {
-            step_back(gettid()).unwrap();
-            let back = scheduling().unwrap().sched_policy;
+            step_back().unwrap();
+            let (back, disk) = (scheduling().unwrap().sched_policy, disk_priority().unwrap());
             let forward = step_forward(gettid());
-            (back, forward.map(|()| scheduling().unwrap().sched_policy))
+            (back, disk, forward.map(|()| scheduling().unwrap().sched_policy))
         });
-        let (back, forward) = policy.join().unwrap();
+        let (back, disk, forward) = policy.join().unwrap();
+        // What its policy says of disks counts where nothing was set.
+        assert_ne!(disk, 0);
         assert_eq!(i32::try_from(back), Ok(libc::SCHED_IDLE));
         // Without the privilege it stays so.
         assert!(
