@@ -7,6 +7,7 @@
 //! it found is used for another request: the kernel takes what it is told for
 //! younger than the request.
 
+use std::any::Any;
 use std::ffi::{OsStr, OsString};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -31,8 +32,9 @@ const LINE: usize = 152;
 const SMALLEST: usize = 4096;
 
 /// The helper, which is there from the first time that it is of use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ahead {
+    begin: fn() -> Box<dyn Any>,
     helper: OnceLock<Option<SyncSender<Arc<Batch>>>>,
     /// How many listings are under way: with two there is no idle processor.
     listings: AtomicUsize,
@@ -66,6 +68,18 @@ pub(super) struct Listing<'a> {
 }
 
 impl Ahead {
+    /// Makes one without a helper yet; `begin` is what that does first.
+    pub(super) fn new(begin: fn() -> Box<dyn Any>) -> Self {
+        Self {
+            begin,
+            helper: OnceLock::new(),
+            listings: AtomicUsize::new(0),
+            last: AtomicU32::new(0),
+            row: AtomicUsize::new(0),
+            room: AtomicUsize::new(0),
+        }
+    }
+
     /// Starts a listing of a directory for a caller's thread; `names` returns
     /// those that come next.
     pub(super) fn list(
@@ -109,9 +123,12 @@ impl Ahead {
             if thread::available_parallelism().map_or(1, usize::from) < 2 {
                 return None;
             }
-            let (sender, batches) = sync_channel(1);
-            let started =
-                thread::Builder::new().name("ahead".to_owned()).spawn(move || help(&batches));
+            let ((sender, batches), begin) = (sync_channel(1), self.begin);
+            let work = move || {
+                let _held = begin();
+                help(&batches);
+            };
+            let started = thread::Builder::new().name("ahead".to_owned()).spawn(work);
             started.ok().map(|_| sender)
         };
         self.helper.get_or_init(start).as_ref()

@@ -54,6 +54,7 @@ mod waits;
 mod walks;
 mod xattrs;
 
+use std::any::Any;
 use std::ffi::OsStr;
 use std::fmt;
 use std::sync::Arc;
@@ -155,6 +156,9 @@ pub struct Config {
     /// Whether the mount can be mapped by the kernel in its turn: ids of callers
     /// come with nothing but new files then, and are none to compare with.
     pub unknown_callers: bool,
+    /// What a thread does first that looks something up before it is asked for; it holds
+    /// the result while it lives.
+    pub helper: fn() -> Box<dyn Any>,
 }
 
 /// What a file system holds at a moment.
@@ -266,7 +270,7 @@ impl Fs {
         let checks = policy.inputs().caller;
         let in_force = InForce::new(policy, config.stand_in);
         let (opens, dirs) = (Arc::new(Opens::new(Arc::clone(&budget))), Handles::new());
-        let (ahead, walks) = (Ahead::default(), Walks::default());
+        let (ahead, walks) = (Ahead::new(config.helper), Walks::new(config.helper));
         let alone = Alone::new(config.descriptors / 8);
         Ok(Self {
             source,

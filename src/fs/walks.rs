@@ -4,6 +4,7 @@
 //! helper reads the next directory meanwhile, and looks at the files in it. It keeps
 //! nothing of that: the source has it at hand when it is asked.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
@@ -33,8 +34,9 @@ const FILES: usize = 512;
 const AGE: Duration = Duration::from_secs(1);
 
 /// Who walks where.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Walks {
+    begin: fn() -> Box<dyn Any>,
     walk: Mutex<Walk>,
     /// The helper, which is there from the first walk on.
     helper: OnceLock<Option<SyncSender<Step>>>,
@@ -73,6 +75,11 @@ struct Step {
 }
 
 impl Walks {
+    /// Makes one without a helper yet; `begin` is what that does first.
+    pub(super) fn new(begin: fn() -> Box<dyn Any>) -> Self {
+        Self { begin, walk: Mutex::default(), helper: OnceLock::new() }
+    }
+
     /// Notes that a thread lists a directory, and where that is; `parent` returns the node
     /// of the directory that it is in.
     pub(super) fn step(
@@ -83,7 +90,7 @@ impl Walks {
         parent: impl FnOnce() -> Result<Node>,
     ) {
         let Some(from) = lock(&self.walk).step(pid, number, &to) else { return };
-        let Some(helper) = self.helper.get_or_init(start) else { return };
+        let Some(helper) = self.helper.get_or_init(|| start(self.begin)) else { return };
         if let Ok(parent) = parent() {
             let source = Arc::clone(source);
             // One that is busy is late already.
@@ -92,12 +99,16 @@ impl Walks {
     }
 }
 
-fn start() -> Option<SyncSender<Step>> {
+fn start(begin: fn() -> Box<dyn Any>) -> Option<SyncSender<Step>> {
     if thread::available_parallelism().map_or(1, usize::from) < 2 {
         return None;
     }
     let (sender, steps) = sync_channel(1);
-    let started = thread::Builder::new().name("walk".to_owned()).spawn(move || follow(&steps));
+    let work = move || {
+        let _held = begin();
+        follow(&steps);
+    };
+    let started = thread::Builder::new().name("walk".to_owned()).spawn(work);
     started.ok().map(|_| sender)
 }
 

@@ -30,6 +30,7 @@ use crate::source::host::{Host, HostOptions};
 use crate::source::image::{Device, Image, Part};
 use crate::source::{Source, image, owners};
 use crate::sys::cred::may_mount;
+use crate::sys::schedule::Bystander;
 use crate::sys::signal::{Asked, Signals};
 use crate::sys::{daemon, memory, mount_namespace};
 use crate::text::shown;
@@ -336,7 +337,9 @@ pub(super) fn file_system(
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     let unknown_callers = options.allow_idmap;
     let nodes = descriptors / 2;
-    let config = Config { trust, nodes, descriptors, stand_in, unknown_callers };
+    // Beside a worker that is near its client, a helper would take its processor.
+    let helper = || Box::new(Bystander::begin()) as _;
+    let config = Config { trust, nodes, descriptors, stand_in, unknown_callers, helper };
     let fs = Fs::new(source, Arc::new(policy), Arc::new(proc), config);
     let fs = fs.map_err(|error| MountError::System {
         what: "root of the source",

@@ -66,6 +66,7 @@ fn file_system_of(source: Arc<Memory>, time: Duration) -> Fs {
         descriptors: 1024,
         stand_in,
         unknown_callers: false,
+        helper: || Box::new(()),
     };
     Fs::new(source, Arc::new(policy), Arc::new(Proc::open("self")), config).unwrap()
 }
@@ -371,6 +372,7 @@ fn start_watched(target: &Path) -> (Session, Watching, Arc<Fs>, Fs, Arc<Script>)
         descriptors: 1024,
         stand_in,
         unknown_callers: false,
+        helper: || Box::new(()),
     };
     let known = Arc::new(Proc::open("self"));
     let fs = Arc::new(Fs::new(source.clone(), Arc::new(policy), known, config).unwrap());
