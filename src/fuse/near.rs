@@ -99,13 +99,9 @@ impl Near {
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
-    /// Begins to send the worker after a client. All others make room, on the processors
-    /// that this thread may use.
+    /// Begins to send the worker after a client. All others make room.
     pub(super) fn send(&self, client: u32) {
         let mut search = lock(&self.scout.search);
-        if let Ok(allowed) = Processors::allowed() {
-            search.allowed = allowed;
-        }
         (search.worker, search.at) = (self.thread.get().copied(), None);
         self.scout.lost.store(false, Ordering::SeqCst);
         self.scout.call(search, client);
@@ -116,8 +112,10 @@ impl Near {
     pub(super) fn release(&self) {
         let mut search = lock(&self.scout.search);
         let Some(worker) = search.worker.take() else { return };
-        make_room(search.allowed);
-        if let Err(errno) = search.allowed.keep(worker) {
+        search.ask_where();
+        let anywhere = search.allowed.again().unwrap_or(search.allowed);
+        make_room(anywhere);
+        if let Err(errno) = anywhere.keep(worker) {
             log::debug!("the worker near its client stays there: {errno}");
         }
         if let Err(error) = step_forward(worker) {
@@ -152,7 +150,7 @@ struct Search {
     client: u32,
     /// The processor that the worker keeps to.
     at: Option<usize>,
-    /// Those that the server may use; somebody may change that.
+    /// Those that the server may use, when that was asked last.
     allowed: Processors,
     /// Whether to look at once.
     due: bool,
@@ -199,12 +197,22 @@ impl Scout {
 }
 
 impl Search {
+    /// Asks where the server may run: somebody may have changed that, for each thread.
+    fn ask_where(&mut self) {
+        if let Ok(allowed) = Processors::allowed()
+            && allowed != self.allowed
+        {
+            (self.allowed, self.at) = (allowed, None);
+        }
+    }
+
     /// Has the worker run where its client is, and all others elsewhere; reports whether
     /// it can.
     fn send(&mut self, there: Option<usize>) -> bool {
         let (Some(worker), Some(there)) = (self.worker, there) else {
             return self.worker.is_none();
         };
+        self.ask_where();
         if self.at == Some(there) {
             return true;
         }

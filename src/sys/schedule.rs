@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, gettid};
+use nix::unistd::{Pid, getpid, gettid};
 
 use crate::sync::lock;
 
@@ -181,16 +181,41 @@ pub fn make_room(on: Processors) {
 }
 
 /// A set of processors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Processors(CpuSet);
 
 impl Processors {
-    /// Returns those that this thread may run on.
+    /// Returns those that this process may run on.
+    ///
+    /// It asks for the first thread, which is kept nowhere by this process: what others
+    /// set for all threads, and what becomes of cpusets and processors, is seen there.
     ///
     /// # Errors
     /// As sched_getaffinity(2).
     pub fn allowed() -> nix::Result<Self> {
-        sched_getaffinity(Pid::from_raw(0)).map(Self)
+        sched_getaffinity(getpid()).map(Self)
+    }
+
+    /// Returns what a thread is to be kept on that may run on all of these again: all
+    /// there are, unless it is only these because somebody asked for that.
+    ///
+    /// Where a cpuset, or processors that are switched off, leave these, the kernel would
+    /// remember them as asked for (`user_cpus_ptr` of kernel/sched/core.c) when there are
+    /// more again. To find out, this thread is kept on what it returns.
+    ///
+    /// # Errors
+    /// As sched_setaffinity(2).
+    pub fn again(self) -> nix::Result<Self> {
+        let (mut all, here) = (self, gettid());
+        for number in 0..CpuSet::count() {
+            all.0.set(number)?;
+        }
+        all.keep(here)?;
+        if sched_getaffinity(here)? == self.0 {
+            return Ok(all);
+        }
+        self.keep(here)?;
+        Ok(self)
     }
 
     /// Returns how many there are.
@@ -311,6 +336,29 @@ mod tests {
         allowed.keep(thread).unwrap();
         assert!(allowed.only(CpuSet::count()).is_none());
         assert!(Seen::open(proc.as_fd(), 1 << 30).is_err());
+    }
+
+    #[test]
+    fn a_thread_may_run_again_where_it_might_before() {
+        let allowed = Processors::allowed().unwrap();
+        // Somebody may have asked that this process uses only some, or nobody.
+        let again = std::thread::spawn(move || {
+            let only = (0..CpuSet::count()).find_map(|number| allowed.only(number)).unwrap();
+            only.keep(gettid()).unwrap();
+            let again = allowed.again().unwrap();
+            let only = only.again().unwrap();
+            (again, only, sched_getaffinity(gettid()).unwrap())
+        });
+        let (again, only, kept) = again.join().unwrap();
+        let all = |set: Processors| set.count() == CpuSet::count();
+        assert!(all(again) || again == allowed, "{again:?}");
+        assert!(all(only) || only.0 == kept, "{only:?}");
+        assert_eq!(Processors(kept).count(), 1);
+        if allowed.count() < 2 {
+            eprintln!("SKIP: one processor");
+            return;
+        }
+        assert!(!all(only), "{only:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::require;
+use crate::support::cpuset::{Cpuset, numbers};
 use crate::support::ours::Ours;
 use crate::support::{Sandbox, holds_within, raw, sandbox};
 
@@ -19,11 +20,6 @@ fn asked(sandbox: &Sandbox) -> Ours {
     let (source, ours) = Ours::of_new(sandbox, &["--map", "0:0:1000", "--cache", "none"]);
     fs::write(source.join("f"), "x").unwrap();
     ours
-}
-
-/// The numbers of the processors of a set.
-fn numbers(set: CpuSet) -> impl Iterator<Item = usize> {
-    (0..CpuSet::count()).filter(move |&number| set.is_set(number) == Ok(true))
 }
 
 /// Asks a mount until something is so.
@@ -47,14 +43,19 @@ fn places(ours: &Ours) -> Vec<CpuSet> {
     threads(ours).into_iter().filter_map(|thread| sched_getaffinity(thread).ok()).collect()
 }
 
+/// One processor alone.
+fn only(number: usize) -> CpuSet {
+    let mut only = CpuSet::new();
+    only.set(number).unwrap();
+    only
+}
+
 /// Has this thread run on each processor for a while, and a worker of the server too.
 fn follows(ours: &Ours) {
     let all = sched_getaffinity(HERE).unwrap();
     for number in numbers(all) {
-        let mut only = CpuSet::new();
-        only.set(number).unwrap();
-        sched_setaffinity(HERE, &only).unwrap();
-        let here = || places(ours).contains(&only);
+        sched_setaffinity(HERE, &only(number)).unwrap();
+        let here = || places(ours).contains(&only(number));
         assert!(ask_until(ours, Duration::from_secs(30), here), "nobody comes to {number}");
     }
     sched_setaffinity(HERE, &all).unwrap();
@@ -78,6 +79,56 @@ fn a_worker_of_an_ordinary_user_does_too() {
         raw::chown(&source.join("f"), 1000, 1000, false).unwrap();
         let ours = Ours::of_user(sandbox, 1000, &source, &point, &["--cache", "none"]);
         follows(&ours);
+    });
+}
+
+/// Waits until whatever was near its client is that no more.
+fn be_quiet() {
+    std::thread::sleep(Duration::from_secs(1));
+}
+
+#[test]
+fn what_others_set_for_the_server_stays() {
+    require!(Root, Fuse, Processors);
+    sandbox(|sandbox| {
+        let ours = asked(sandbox);
+        let all = sched_getaffinity(HERE).unwrap();
+        for number in numbers(all) {
+            let comes = || places(&ours).into_iter().any(|place| place != all);
+            assert!(ask_until(&ours, Duration::from_secs(30), comes), "nobody comes");
+            let set = |on: CpuSet| {
+                for thread in threads(&ours) {
+                    sched_setaffinity(thread, &on).unwrap();
+                }
+            };
+            let kept = || places(&ours).into_iter().all(|place| place == only(number));
+            set(only(number));
+            assert!(ask_until(&ours, Duration::from_secs(10), kept), "{:?}", places(&ours));
+            be_quiet();
+            assert!(holds_within(Duration::from_secs(5), kept), "{:?}", places(&ours));
+            set(all);
+        }
+    });
+}
+
+#[test]
+fn a_server_whose_cpuset_was_small_for_a_while_may_run_anywhere_again() {
+    require!(Root, Fuse, Processors, Cpusets);
+    sandbox(|sandbox| {
+        let ours = asked(sandbox);
+        let all = sched_getaffinity(HERE).unwrap();
+        let number = numbers(all).next().unwrap();
+        let cpuset = Cpuset::try_new(sandbox, number).unwrap();
+        cpuset.take(ours.server()).unwrap();
+        sched_setaffinity(HERE, &only(number)).unwrap();
+        // Two times: what was set before is what comes back.
+        for _ in 0..2 {
+            ask_until(&ours, Duration::from_secs(1), || false);
+            be_quiet();
+        }
+        cpuset.give_back(ours.server()).unwrap();
+        let anywhere = || places(&ours).into_iter().all(|place| place == all);
+        assert!(holds_within(Duration::from_secs(10), anywhere), "{:?}", places(&ours));
     });
 }
 

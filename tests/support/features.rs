@@ -12,6 +12,10 @@ pub enum Feature {
     Root,
     /// /dev/fuse can be opened.
     Fuse,
+    /// The tests may run on more than one processor.
+    Processors,
+    /// Control groups can say on which processors a process may run.
+    Cpusets,
     /// ext4 images can be mounted by loop.
     Ext4Loop,
     /// The kernel has idmapped mounts of ext4.
@@ -107,6 +111,15 @@ fn probe(feature: Feature) -> Answer {
                 .map(drop)
                 .map_err(|e| errno("/dev/fuse", e))
         }
+        Feature::Processors => {
+            let here = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+            let here = here.map_err(|errno| errno.to_string())?;
+            let count = super::cpuset::numbers(here).count();
+            (count > 1).then_some(()).ok_or("one processor".into())
+        }
+        Feature::Cpusets => in_sandbox(|sandbox| {
+            super::cpuset::Cpuset::try_new(sandbox, 0).map(drop).map_err(|e| e.to_string())
+        }),
         Feature::Ext4Loop => in_sandbox(|sandbox| image::Ext4::try_new(sandbox, 16, "").map(drop)),
         Feature::Idmap => in_sandbox(|sandbox| {
             let image = image::Ext4::try_new(sandbox, 16, "")?;
