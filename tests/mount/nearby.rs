@@ -66,19 +66,35 @@ fn follows(ours: &Ours) {
 
 #[test]
 fn a_worker_comes_where_its_client_is() {
-    require!(Root, Fuse);
+    require!(Root, Fuse, Processors);
     sandbox(|sandbox| follows(&asked(sandbox)));
 }
 
 #[test]
 fn a_worker_of_an_ordinary_user_does_too() {
-    require!(Root, Fuse);
+    require!(Root, Fuse, Processors);
     sandbox(|sandbox| {
         let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
         fs::write(source.join("f"), "x").unwrap();
         raw::chown(&source.join("f"), 1000, 1000, false).unwrap();
         let ours = Ours::of_user(sandbox, 1000, &source, &point, &["--cache", "none"]);
         follows(&ours);
+    });
+}
+
+#[test]
+fn a_server_of_one_processor_answers_without() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let number = numbers(sched_getaffinity(HERE).unwrap()).next().unwrap();
+        sched_setaffinity(HERE, &only(number)).unwrap();
+        let ours = asked(sandbox);
+        for name in 0..1000 {
+            fs::symlink_metadata(ours.at("f")).unwrap();
+            fs::write(ours.at(&name.to_string()), "x").unwrap();
+        }
+        let name = |thread| fs::read_to_string(format!("/proc/{thread}/comm")).unwrap();
+        assert!(threads(&ours).into_iter().all(|thread| name(thread) != "scout\n"));
     });
 }
 
@@ -158,7 +174,7 @@ impl Drop for Busy {
 /// answer then.
 #[test]
 fn a_busy_machine_does_not_starve_who_asks() {
-    require!(Root, Fuse);
+    require!(Root, Fuse, Processors);
     sandbox(|sandbox| {
         let ours = asked(sandbox);
         let all = sched_getaffinity(HERE).unwrap();
