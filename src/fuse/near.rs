@@ -18,7 +18,6 @@
 //! it is to wait for requests, and that others do as soon as it is held up, is the
 //! business of [`Turns`](super::turns::Turns).
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +29,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, gettid};
 
 use crate::sync::lock;
-use crate::sys::schedule::{Bystander, Processors, Seen, make_room, step_back, step_forward};
+use crate::sys::schedule::{
+    Bystander, Processors, Seen, make_room, own_proc, step_back, step_forward,
+};
 
 /// How often the scout looks where the client is.
 const LOOK: Duration = Duration::from_millis(1);
@@ -55,17 +56,17 @@ impl Near {
     /// come from.
     ///
     /// # Errors
-    /// `Unsupported` if there is one processor; if `/proc` cannot be opened, or no
-    /// thread be started; as sched_getaffinity(2).
+    /// `Unsupported` if there is one processor, or no `/proc` where clients can be
+    /// found; if that cannot be opened, or no thread be started; as sched_getaffinity(2).
     pub(super) fn new(device: OwnedFd) -> io::Result<Self> {
         let allowed = Processors::allowed()?;
         if allowed.count() < 2 {
-            return Err(io::ErrorKind::Unsupported.into());
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "there is one processor"));
         }
         let search =
             Search { worker: None, client: 0, at: None, allowed, due: false, ended: false };
         let scout = Arc::new(Scout {
-            proc: File::open("/proc")?.into(),
+            proc: own_proc()?,
             search: search.into(),
             changed: Condvar::new(),
             lost: AtomicBool::new(false),

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat, readlink, readlinkat};
@@ -12,6 +12,7 @@ use super::asking::Asking;
 use crate::fs::{Capability, Processes};
 use crate::id::{Caller, Group, Id, NO_ID, Owner, User, View};
 use crate::sys::id_map::IdMap;
+use crate::sys::procfs::shows_this_process;
 use crate::sys::signal;
 
 /// Returns the bit of a capability in a set of them: linux/capability.h.
@@ -64,7 +65,9 @@ impl Proc {
     /// name of that process in `/proc`: `self` for the server's own.
     pub(super) fn open(process: &str) -> Self {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let root = openat(AT_FDCWD, "/proc", flags, Mode::empty()).ok().filter(shows_this_process);
+        let root = openat(AT_FDCWD, "/proc", flags, Mode::empty())
+            .ok()
+            .filter(|root| shows_this_process(root.as_fd()));
         let mut found = Self { root, namespace: None, maps: None, asking: None };
         found.namespace = found.namespace_of(process);
         if found.namespace != found.namespace_of("self") {
@@ -180,10 +183,6 @@ impl Proc {
             here.is_ok_and(|here| self.read(process, file).is_ok_and(|there| there == here))
         })
     }
-}
-
-fn shows_this_process(root: &OwnedFd) -> bool {
-    readlinkat(root, "self").is_ok_and(|link| *link == *std::process::id().to_string())
 }
 
 impl Processes for Proc {

@@ -8,12 +8,18 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::linkat;
 
 use super::file;
+
+/// Reports whether processes have the numbers there that this one knows them by: it may
+/// be that of another pid namespace.
+pub fn shows_this_process(proc: BorrowedFd<'_>) -> bool {
+    readlinkat(proc, "self").is_ok_and(|link| *link == *std::process::id().to_string())
+}
 
 /// The proc file system, held open.
 ///

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Mutex;
 
@@ -12,6 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid, gettid};
 
+use super::procfs::shows_this_process;
 use crate::sync::lock;
 
 /// The nice value of threads that many wait for and that do little.
@@ -246,6 +247,19 @@ impl Processors {
     }
 }
 
+/// Opens the `/proc` in which threads have the numbers that this process knows them by.
+///
+/// # Errors
+/// `Unsupported` if it is one of another pid namespace; as open(2).
+pub fn own_proc() -> io::Result<OwnedFd> {
+    let proc = OwnedFd::from(File::open("/proc")?);
+    if !shows_this_process(proc.as_fd()) {
+        let why = "/proc is of another pid namespace";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+    }
+    Ok(proc)
+}
+
 /// A thread whose processor is asked for.
 #[derive(Debug)]
 pub struct Seen {
@@ -286,8 +300,6 @@ fn processor_in(stat: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd as _;
-
     use nix::unistd::geteuid;
 
     use super::*;
@@ -323,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_thread_is_kept_on_a_processor_and_seen_there() {
-        let proc = File::open("/proc").unwrap();
+        let proc = own_proc().unwrap();
         let allowed = Processors::allowed().unwrap();
         let thread = gettid();
         let seen = Seen::open(proc.as_fd(), thread.as_raw().unsigned_abs()).unwrap();

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::require;
 use crate::support::cpuset::{Cpuset, numbers};
-use crate::support::ours::Ours;
+use crate::support::ours::{Ours, PROGRAM};
 use crate::support::{Sandbox, holds_within, raw, sandbox};
 
 const HERE: Pid = Pid::from_raw(0);
@@ -95,6 +95,24 @@ fn a_server_of_one_processor_answers_without() {
         }
         let name = |thread| fs::read_to_string(format!("/proc/{thread}/comm")).unwrap();
         assert!(threads(&ours).into_iter().all(|thread| name(thread) != "scout\n"));
+    });
+}
+
+/// What has the client's number there is somebody else.
+#[test]
+fn nobody_is_followed_in_the_proc_of_another_namespace() {
+    require!(Root, Fuse, Processors);
+    sandbox(|sandbox| {
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        fs::write(source.join("f"), "x").unwrap();
+        let ours = ["-f", "--map", "0:0:1000", "--cache", "none", "--log", "debug"];
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-pf", "--kill-child", PROGRAM]).args(ours);
+        command.arg(&source).arg(&point);
+        let ours = Ours::start(command, &point, point.with_extension("log"));
+        ask_until(&ours, Duration::from_secs(10), || true);
+        let said = "no worker stays near its client: /proc is of another pid namespace";
+        assert!(ours.log().contains(said));
     });
 }
 
