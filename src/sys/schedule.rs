@@ -132,12 +132,22 @@ fn set_disk_priority(priority: i32) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Has a thread that has stepped back run as others do.
+/// Has a thread that has stepped back run as others do: as the first one does, but never
+/// in real time.
 ///
 /// # Errors
 /// `EPERM` without a privilege, or the limit of `RLIMIT_NICE` that [`allow_hurry`] sets.
 pub fn step_forward(thread: Pid) -> io::Result<()> {
-    set_policy(thread, libc::SCHED_OTHER)
+    let first = policy_of(getpid())? & !libc::SCHED_RESET_ON_FORK;
+    let as_it_does = matches!(first, libc::SCHED_BATCH | libc::SCHED_IDLE);
+    set_policy(thread, if as_it_does { first } else { libc::SCHED_OTHER })
+}
+
+/// Returns the policy of a thread.
+fn policy_of(thread: Pid) -> io::Result<i32> {
+    // SAFETY: takes and returns plain numbers.
+    let policy = unsafe { libc::sched_getscheduler(thread.as_raw()) };
+    if policy < 0 { Err(io::Error::last_os_error()) } else { Ok(policy) }
 }
 
 fn set_policy(thread: Pid, policy: i32) -> io::Result<()> {
@@ -390,5 +400,20 @@ mod tests {
             forward.is_ok_and(|policy| i32::try_from(policy) == Ok(libc::SCHED_OTHER))
                 || !geteuid().is_root()
         );
+        if !geteuid().is_root() {
+            eprintln!("SKIP: not root");
+            return;
+        }
+        // It goes no further than the process does.
+        for first in [libc::SCHED_IDLE, libc::SCHED_BATCH] {
+            set_policy(getpid(), first).unwrap();
+            let forward = std::thread::spawn(move || {
+                step_back(gettid()).unwrap();
+                step_forward(gettid()).unwrap();
+                policy_of(gettid()).unwrap()
+            });
+            assert_eq!(forward.join().unwrap(), first);
+        }
+        set_policy(getpid(), libc::SCHED_OTHER).unwrap();
     }
 }
