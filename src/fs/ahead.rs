@@ -12,10 +12,10 @@ use std::ffi::{OsStr, OsString};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
 use crate::attr::Name;
 use crate::source::{Found, Node, Source};
+use crate::sync;
 
 /// With fewer names than this waking the helper takes longer than it saves.
 const FEW: usize = 24;
@@ -35,6 +35,8 @@ const SMALLEST: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Ahead {
     begin: fn() -> Box<dyn Any>,
+    /// Whether there is a processor for it.
+    can_help: bool,
     helper: OnceLock<Option<SyncSender<Arc<Batch>>>>,
     /// How many listings are under way: with two there is no idle processor.
     listings: AtomicUsize,
@@ -72,6 +74,7 @@ impl Ahead {
     pub(super) fn new(begin: fn() -> Box<dyn Any>) -> Self {
         Self {
             begin,
+            can_help: sync::processors() > 1,
             helper: OnceLock::new(),
             listings: AtomicUsize::new(0),
             last: AtomicU32::new(0),
@@ -120,7 +123,7 @@ impl Ahead {
 
     fn helper(&self) -> Option<&SyncSender<Arc<Batch>>> {
         let start = || {
-            if thread::available_parallelism().map_or(1, usize::from) < 2 {
+            if !self.can_help {
                 return None;
             }
             let ((sender, batches), begin) = (sync_channel(1), self.begin);
@@ -128,8 +131,7 @@ impl Ahead {
                 let _held = begin();
                 help(&batches);
             };
-            let started = thread::Builder::new().name("ahead".to_owned()).spawn(work);
-            started.ok().map(|_| sender)
+            sync::start("ahead", work).ok().map(|_| sender)
         };
         self.helper.get_or_init(start).as_ref()
     }

@@ -11,13 +11,12 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::attr::{FileKind, Name};
 use crate::error::Result;
 use crate::source::{Node, Source};
-use crate::sync::lock;
+use crate::sync::{self, lock};
 
 /// In how many directories a walk is followed: as deep as one goes.
 const DEPTH: usize = 16;
@@ -37,6 +36,8 @@ const AGE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Walks {
     begin: fn() -> Box<dyn Any>,
+    /// Whether there is a processor for the helper.
+    can_help: bool,
     walk: Mutex<Walk>,
     /// The helper, which is there from the first walk on.
     helper: OnceLock<Option<SyncSender<Step>>>,
@@ -77,7 +78,12 @@ struct Step {
 impl Walks {
     /// Makes one without a helper yet; `begin` is what that does first.
     pub(super) fn new(begin: fn() -> Box<dyn Any>) -> Self {
-        Self { begin, walk: Mutex::default(), helper: OnceLock::new() }
+        Self {
+            begin,
+            can_help: sync::processors() > 1,
+            walk: Mutex::default(),
+            helper: OnceLock::new(),
+        }
     }
 
     /// Notes that a thread lists a directory, and where that is; `parent` returns the node
@@ -89,6 +95,9 @@ impl Walks {
         (number, to): (u64, OsString),
         parent: impl FnOnce() -> Result<Node>,
     ) {
+        if !self.can_help {
+            return;
+        }
         let Some(from) = lock(&self.walk).step(pid, number, &to) else { return };
         let Some(helper) = self.helper.get_or_init(|| start(self.begin)) else { return };
         if let Ok(parent) = parent() {
@@ -100,16 +109,12 @@ impl Walks {
 }
 
 fn start(begin: fn() -> Box<dyn Any>) -> Option<SyncSender<Step>> {
-    if thread::available_parallelism().map_or(1, usize::from) < 2 {
-        return None;
-    }
     let (sender, steps) = sync_channel(1);
     let work = move || {
         let _held = begin();
         follow(&steps);
     };
-    let started = thread::Builder::new().name("walk".to_owned()).spawn(work);
-    started.ok().map(|_| sender)
+    sync::start("walk", work).ok().map(|_| sender)
 }
 
 /// Goes ahead of those who walk, until there can be none any more.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use super::notices::{Told, expire, forget_attributes, forget_name, forget_pages};
 use crate::count::{self, Count};
 use crate::fs::{Fs, Notice, Teller};
-use crate::sync::lock;
+use crate::sync::{self, lock};
 use crate::sys::schedule;
 use crate::tree::ANCHOR;
 
@@ -318,7 +318,7 @@ impl Shared {
     fn start(self: &Arc<Self>, work: &mut MutexGuard<'_, Work>) -> io::Result<()> {
         if !work.running && !self.ended.load(Ordering::SeqCst) {
             let shared = Arc::clone(self);
-            thread::Builder::new().name("notifier".to_owned()).spawn(move || shared.run())?;
+            sync::start("notifier", move || shared.run())?;
             work.running = true;
         }
         Ok(())

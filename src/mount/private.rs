@@ -17,7 +17,7 @@ use super::confine::{Needs, confine};
 use super::error::MountError;
 use super::options::Options;
 use super::processes::Proc;
-use super::serve::{Begun, Files, Opened, begin, file_system, fits, keep_tidy};
+use super::serve::{Begun, Files, Opened, begin, begin_threads, file_system, fits};
 use super::upper::Upper;
 use super::watch::Watching;
 use crate::fuse::{Session, SessionOptions};
@@ -139,7 +139,7 @@ pub fn serve(
     let serving = SessionOptions { clone_device: false, ..serving };
     let _said = confined.unwrap_or_else(|| confine(&needs));
     let fs = Arc::new(fs);
-    keep_tidy(&fs)?;
+    begin_threads(&fs)?;
     let session = Session::start(device, Arc::clone(&fs), serving).map_err(MountError::Session)?;
     let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"))?;
     Ok(Served { _session: session, _watching: watching, source })

@@ -29,6 +29,7 @@ use crate::policy::Policy as _;
 use crate::source::host::{Host, HostOptions};
 use crate::source::image::{Device, Image, Part};
 use crate::source::{Source, image, owners};
+use crate::sync;
 use crate::sys::cred::may_mount;
 use crate::sys::schedule::Bystander;
 use crate::sys::signal::{Asked, Signals};
@@ -92,7 +93,7 @@ pub(super) fn serve(
     }
     // From here on there are threads.
     let fs = Arc::new(fs);
-    keep_tidy(&fs)?;
+    begin_threads(&fs)?;
     let session = Session::start(device, Arc::clone(&fs), serving).map_err(MountError::Session)?;
     let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"))?;
     tell(&link, &Word::Serving)?;
@@ -269,12 +270,13 @@ pub(super) fn fits(
     upper::reaches(image, &policy, process)
 }
 
-/// Starts the thread that lets nodes and memory go, for as long as the file system is
-/// there.
+/// Starts the thread that starts others, and the one that lets nodes and memory go for as
+/// long as the file system is there.
 ///
 /// # Errors
 /// If no thread can be had.
-pub(super) fn keep_tidy(fs: &Arc<Fs>) -> Result<(), MountError> {
+pub(super) fn begin_threads(fs: &Arc<Fs>) -> Result<(), MountError> {
+    sync::begin_starter().map_err(MountError::doing("thread"))?;
     let fs = Arc::downgrade(fs);
     let tidy = move || {
         loop {
@@ -286,8 +288,7 @@ pub(super) fn keep_tidy(fs: &Arc<Fs>) -> Result<(), MountError> {
             }
         }
     };
-    let started = thread::Builder::new().name("tidy".to_owned()).spawn(tidy);
-    started.map(drop).map_err(MountError::doing("thread"))
+    sync::start("tidy", tidy).map(drop).map_err(MountError::doing("thread"))
 }
 
 /// Makes the file system of a source, and says how it is to be served, and why the

@@ -88,6 +88,42 @@ fn a_worker_of_an_ordinary_user_does_too() {
     });
 }
 
+/// Its scheduling policy, the 41st field of its `stat`.
+fn policy(server: Pid, thread: Pid) -> String {
+    let stat = fs::read_to_string(format!("/proc/{server}/task/{thread}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(38).unwrap().to_owned()
+}
+
+/// It would be put where the worker is, as on a processor that does nothing; and what that
+/// worker has started must not be as it is.
+#[test]
+fn who_reads_ahead_keeps_away() {
+    require!(Root, Fuse, Processors);
+    sandbox(|sandbox| {
+        let ours = asked(sandbox);
+        for dir in ["a", "b", "c"] {
+            fs::create_dir(ours.at(dir)).unwrap();
+            ask_until(&ours, Duration::ZERO, || true);
+            assert_eq!(fs::read_dir(ours.at(dir)).unwrap().count(), 0);
+        }
+        let name = |thread| fs::read_to_string(format!("/proc/{thread}/comm")).unwrap();
+        let walk = || threads(&ours).into_iter().find(|thread| name(*thread) == "walk\n");
+        assert!(holds_within(Duration::from_secs(10), || walk().is_some()), "nobody reads ahead");
+        let (walk, all) = (walk().unwrap(), sched_getaffinity(HERE).unwrap());
+        for number in numbers(all) {
+            sched_setaffinity(HERE, &only(number)).unwrap();
+            let mut others = all;
+            others.unset(number).unwrap();
+            let away = || sched_getaffinity(walk).unwrap() == others;
+            assert!(ask_until(&ours, Duration::from_secs(30), away), "it stays on {number}");
+        }
+        let idle = threads(&ours).into_iter();
+        let idle = idle.filter(|thread| policy(ours.server(), *thread) == "5");
+        assert!(idle.count() <= 1, "the worker alone runs where nothing else wants to");
+        sched_setaffinity(HERE, &all).unwrap();
+    });
+}
+
 #[test]
 fn a_server_of_one_processor_answers_without() {
     require!(Root, Fuse);

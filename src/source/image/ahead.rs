@@ -3,9 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
 
-use crate::sync::lock;
+use crate::sync::{self, lock};
 
 /// How much may wait to be unpacked; what does not fit, whoever reads it unpacks.
 const WAITING: usize = 32;
@@ -18,15 +17,22 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// Threads that begin when there is something for them to do: not before the server
 /// has given up what it does not need.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ahead {
+    /// How many there are to be.
+    threads: usize,
     queue: OnceLock<Option<SyncSender<Work>>>,
 }
 
 impl Ahead {
+    /// Makes none yet.
+    pub fn new() -> Self {
+        Self { threads: sync::processors().min(THREADS), queue: OnceLock::new() }
+    }
+
     /// Leaves something to be done, if there is room for it.
     pub fn leave(&self, work: impl FnOnce() + Send + 'static) {
-        if let Some(queue) = self.queue.get_or_init(start) {
+        if let Some(queue) = self.queue.get_or_init(|| start(self.threads)) {
             // What is not done ahead is done by those who need it.
             let _full = queue.try_send(Box::new(work));
         }
@@ -34,10 +40,9 @@ impl Ahead {
 }
 
 /// Starts the threads; `None` if there can be none.
-fn start() -> Option<SyncSender<Work>> {
+fn start(count: usize) -> Option<SyncSender<Work>> {
     let (sender, receiver) = sync_channel::<Work>(WAITING);
     let receiver = Arc::new(Mutex::new(receiver));
-    let count = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let started = (0..count).filter(|_| {
         let receiver = Arc::clone(&receiver);
         let work = move || {
@@ -46,7 +51,7 @@ fn start() -> Option<SyncSender<Work>> {
                 drop(catch_unwind(AssertUnwindSafe(work)));
             }
         };
-        thread::Builder::new().name("ahead".to_owned()).spawn(work).is_ok()
+        sync::start("ahead", work).is_ok()
     });
     (started.count() > 0).then_some(sender)
 }

@@ -77,7 +77,7 @@ impl ImageSource {
             device,
             listings: Cache::new(listings),
             blocks: Cache::new(cache.saturating_sub(listings)),
-            ahead: Ahead::default(),
+            ahead: Ahead::new(),
             locks: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
