@@ -32,4 +32,5 @@ mod sync;
 #[allow(unsafe_code, reason = "system calls; the only place for them")]
 mod sys;
 mod text;
+mod threads;
 pub mod tree;

@@ -7,15 +7,13 @@
 //! it found is used for another request: the kernel takes what it is told for
 //! younger than the request.
 
-use std::any::Any;
 use std::ffi::{OsStr, OsString};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 
+use super::helper::{Begin, Helper};
 use crate::attr::Name;
 use crate::source::{Found, Node, Source};
-use crate::sync;
 
 /// With fewer names than this waking the helper takes longer than it saves.
 const FEW: usize = 24;
@@ -31,13 +29,10 @@ const LINE: usize = 152;
 /// The smallest answer that the kernel asks for, in bytes.
 const SMALLEST: usize = 4096;
 
-/// The helper, which is there from the first time that it is of use.
+/// The helper, and who lists.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    begin: fn() -> Box<dyn Any>,
-    /// Whether there is a processor for it.
-    can_help: bool,
-    helper: OnceLock<Option<SyncSender<Arc<Batch>>>>,
+    helper: Helper<Arc<Batch>>,
     /// How many listings are under way: with two there is no idle processor.
     listings: AtomicUsize,
     /// The thread that asked for the last one, and how often in a row it has.
@@ -70,12 +65,10 @@ pub(super) struct Listing<'a> {
 }
 
 impl Ahead {
-    /// Makes one without a helper yet; `begin` is what that does first.
-    pub(super) fn new(begin: fn() -> Box<dyn Any>) -> Self {
+    /// Makes one whose helper has not begun.
+    pub(super) fn new(begin: Begin) -> Self {
         Self {
-            begin,
-            can_help: sync::processors() > 1,
-            helper: OnceLock::new(),
+            helper: Helper::new("ahead", begin, || Box::new(|batch| help(&batch))),
             listings: AtomicUsize::new(0),
             last: AtomicU32::new(0),
             row: AtomicUsize::new(0),
@@ -94,7 +87,7 @@ impl Ahead {
     ) -> Listing<'_> {
         let (first, only) = (self.listings.fetch_add(1, Ordering::Relaxed) == 0, self.is_only(pid));
         let mut listing = Listing { ahead: self, batch: None, lines: 0, bytes: 0 };
-        if let Some(helper) = self.helper().filter(|_| first && only) {
+        if first && only && self.helper.can_help() {
             let mut room = self.room.load(Ordering::Relaxed).max(SMALLEST);
             let fits = |name: &OsString| {
                 room = room.saturating_sub(line(name.len()));
@@ -106,8 +99,7 @@ impl Ahead {
                 let (passed, over) = (AtomicUsize::new(0), AtomicBool::new(false));
                 let (source, dir) = (Arc::clone(source), dir.clone());
                 let batch = Arc::new(Batch { source, dir, names, found, passed, over });
-                // One that is busy is not waited for.
-                listing.batch = helper.try_send(Arc::clone(&batch)).ok().map(|()| batch);
+                listing.batch = self.helper.ask(Arc::clone(&batch)).then_some(batch);
             }
         }
         listing
@@ -119,21 +111,6 @@ impl Ahead {
             self.row.store(0, Ordering::Relaxed);
         }
         self.row.fetch_add(1, Ordering::Relaxed) >= ROW
-    }
-
-    fn helper(&self) -> Option<&SyncSender<Arc<Batch>>> {
-        let start = || {
-            if !self.can_help {
-                return None;
-            }
-            let ((sender, batches), begin) = (sync_channel(1), self.begin);
-            let work = move || {
-                let _held = begin();
-                help(&batches);
-            };
-            sync::start("ahead", work).ok().map(|_| sender)
-        };
-        self.helper.get_or_init(start).as_ref()
     }
 }
 
@@ -172,21 +149,19 @@ const fn line(name: usize) -> usize {
     LINE.saturating_add(name).next_multiple_of(8)
 }
 
-/// Looks up what is asked for, until nobody can ask any more.
-fn help(batches: &Receiver<Arc<Batch>>) {
-    for batch in batches {
-        for (at, (name, found)) in batch.names.iter().zip(&batch.found).enumerate().rev() {
-            let met = batch.passed.load(Ordering::Relaxed) > at;
-            if met || batch.over.load(Ordering::Relaxed) {
-                break;
-            }
-            // `.` and `..` are no names.
-            if let Ok(name) = Name::new(name)
-                && let Ok(file) = batch.source.lookup(&batch.dir, name)
-            {
-                // Nobody else sets it. What failed is looked up once more.
-                let (Ok(()) | Err(_)) = found.set(file);
-            }
+/// Looks names up from the last one on, until the listing has come there.
+fn help(batch: &Batch) {
+    for (at, (name, found)) in batch.names.iter().zip(&batch.found).enumerate().rev() {
+        let met = batch.passed.load(Ordering::Relaxed) > at;
+        if met || batch.over.load(Ordering::Relaxed) {
+            break;
+        }
+        // `.` and `..` are no names.
+        if let Ok(name) = Name::new(name)
+            && let Ok(file) = batch.source.lookup(&batch.dir, name)
+        {
+            // Nobody else sets it. What failed is looked up once more.
+            let (Ok(()) | Err(_)) = found.set(file);
         }
     }
 }

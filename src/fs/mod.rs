@@ -13,7 +13,7 @@
 //! | `files` | open, create, read, write, flush, release, and so on |
 //! | `alone` | none: files that the kernel opens without asking |
 //! | `passed` | none: open files that the kernel reads and writes by itself |
-//! | `dirs` | opendir, readdirplus, fsyncdir; `ahead` looks up for them, `walks` for the next one |
+//! | `dirs` | opendir, readdirplus, fsyncdir; `ahead` looks up for them, `walks` for the next one, each by a `helper` |
 //! | `xattrs`, `ioctl` | extended attributes, inode flags |
 //! | `rights`, `rules` | what a caller may, and what the rules of the policy say of a file |
 //! | `unknown` | none: what holds for callers whose ids the kernel does not tell |
@@ -35,6 +35,7 @@ mod dirs;
 mod files;
 mod fresh;
 mod heard;
+mod helper;
 mod in_force;
 mod ioctl;
 mod locks;
@@ -54,7 +55,6 @@ mod waits;
 mod walks;
 mod xattrs;
 
-use std::any::Any;
 use std::ffi::OsStr;
 use std::fmt;
 use std::sync::Arc;
@@ -77,6 +77,7 @@ use alone::Alone;
 use budget::Budget;
 use dirs::OpenDir;
 use fresh::Fresh;
+use helper::Begin;
 use in_force::InForce;
 use opens::Opens;
 use passed::Mapped;
@@ -156,9 +157,8 @@ pub struct Config {
     /// Whether the mount can be mapped by the kernel in its turn: ids of callers
     /// come with nothing but new files then, and are none to compare with.
     pub unknown_callers: bool,
-    /// What a thread does first that looks something up before it is asked for; it holds
-    /// the result while it lives.
-    pub helper: fn() -> Box<dyn Any>,
+    /// What a thread does first that looks something up before it is asked for.
+    pub helper: Begin,
 }
 
 /// What a file system holds at a moment.

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::{Done, Processes};
 use crate::error::{Errno, Error, Result};
-use crate::sync::{self, lock};
+use crate::sync::lock;
+use crate::threads;
 
 /// The interval before the second try; it doubles from try to try.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -140,7 +141,7 @@ impl Waits {
         let mut waiter = Waiter { ticket, number, pid, job, delay: SHORTEST, next };
         if state.thread.is_none() {
             let shared = Arc::clone(&self.shared);
-            match sync::start("waits", move || shared.run()) {
+            match threads::start("waits", move || shared.run()) {
                 Ok(thread) => state.thread = Some(thread),
                 Err(error) => {
                     drop(state);

@@ -4,19 +4,17 @@
 //! helper reads the next directory meanwhile, and looks at the files in it. It keeps
 //! nothing of that: the source has it at hand when it is asked.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::helper::{Begin, Helper};
 use crate::attr::{FileKind, Name};
 use crate::error::Result;
 use crate::source::{Node, Source};
-use crate::sync::{self, lock};
+use crate::sync::lock;
 
 /// In how many directories a walk is followed: as deep as one goes.
 const DEPTH: usize = 16;
@@ -35,12 +33,8 @@ const AGE: Duration = Duration::from_secs(1);
 /// Who walks where.
 #[derive(Debug)]
 pub(super) struct Walks {
-    begin: fn() -> Box<dyn Any>,
-    /// Whether there is a processor for the helper.
-    can_help: bool,
     walk: Mutex<Walk>,
-    /// The helper, which is there from the first walk on.
-    helper: OnceLock<Option<SyncSender<Step>>>,
+    helper: Helper<Step>,
 }
 
 /// Which directory was listed last in each of those that somebody is in.
@@ -76,14 +70,9 @@ struct Step {
 }
 
 impl Walks {
-    /// Makes one without a helper yet; `begin` is what that does first.
-    pub(super) fn new(begin: fn() -> Box<dyn Any>) -> Self {
-        Self {
-            begin,
-            can_help: sync::processors() > 1,
-            walk: Mutex::default(),
-            helper: OnceLock::new(),
-        }
+    /// Makes one whose helper has not begun.
+    pub(super) fn new(begin: Begin) -> Self {
+        Self { walk: Mutex::default(), helper: Helper::new("walk", begin, goer) }
     }
 
     /// Notes that a thread lists a directory, and where that is; `parent` returns the node
@@ -95,35 +84,25 @@ impl Walks {
         (number, to): (u64, OsString),
         parent: impl FnOnce() -> Result<Node>,
     ) {
-        if !self.can_help {
+        if !self.helper.can_help() {
             return;
         }
         let Some(from) = lock(&self.walk).step(pid, number, &to) else { return };
-        let Some(helper) = self.helper.get_or_init(|| start(self.begin)) else { return };
         if let Ok(parent) = parent() {
             let source = Arc::clone(source);
             // One that is busy is late already.
-            let _busy = helper.try_send(Step { source, number, parent, from, to });
+            let _busy = !self.helper.ask(Step { source, number, parent, from, to });
         }
     }
 }
 
-fn start(begin: fn() -> Box<dyn Any>) -> Option<SyncSender<Step>> {
-    let (sender, steps) = sync_channel(1);
-    let work = move || {
-        let _held = begin();
-        follow(&steps);
-    };
-    sync::start("walk", work).ok().map(|_| sender)
-}
-
-/// Goes ahead of those who walk, until there can be none any more.
-fn follow(steps: &Receiver<Step>) {
+/// Returns what goes ahead of those who walk.
+fn goer() -> Box<dyn FnMut(Step) + Send> {
     let mut known = VecDeque::new();
-    for step in steps {
-        // Whoever asks for it hears of what is wrong; a fault of the source is logged.
-        drop(catch_unwind(AssertUnwindSafe(|| go_ahead(&mut known, &step))));
-    }
+    Box::new(move |step| {
+        // Whoever asks for it hears of what is wrong.
+        let (Ok(()) | Err(_)) = go_ahead(&mut known, &step);
+    })
 }
 
 fn go_ahead(known: &mut VecDeque<Orders>, step: &Step) -> Result<()> {

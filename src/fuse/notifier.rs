@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 use super::notices::{Told, expire, forget_attributes, forget_name, forget_pages};
 use crate::count::{self, Count};
 use crate::fs::{Fs, Notice, Teller};
-use crate::sync::{self, lock};
+use crate::sync::lock;
 use crate::sys::schedule;
+use crate::threads;
 use crate::tree::ANCHOR;
 
 /// How long a caller may need to read a reply that it has been woken up for.
@@ -318,7 +319,7 @@ impl Shared {
     fn start(self: &Arc<Self>, work: &mut MutexGuard<'_, Work>) -> io::Result<()> {
         if !work.running && !self.ended.load(Ordering::SeqCst) {
             let shared = Arc::clone(self);
-            sync::start("notifier", move || shared.run())?;
+            threads::start("notifier", move || shared.run())?;
             work.running = true;
         }
         Ok(())

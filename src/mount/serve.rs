@@ -29,12 +29,12 @@ use crate::policy::Policy as _;
 use crate::source::host::{Host, HostOptions};
 use crate::source::image::{Device, Image, Part};
 use crate::source::{Source, image, owners};
-use crate::sync;
 use crate::sys::cred::may_mount;
 use crate::sys::schedule::Bystander;
 use crate::sys::signal::{Asked, Signals};
 use crate::sys::{daemon, memory, mount_namespace};
 use crate::text::shown;
+use crate::threads;
 
 /// How often nodes are let go that nobody has used for long.
 const TIDY: Duration = Duration::from_secs(5);
@@ -276,7 +276,7 @@ pub(super) fn fits(
 /// # Errors
 /// If no thread can be had.
 pub(super) fn begin_threads(fs: &Arc<Fs>) -> Result<(), MountError> {
-    sync::begin_starter().map_err(MountError::doing("thread"))?;
+    threads::begin_starter().map_err(MountError::doing("thread"))?;
     let fs = Arc::downgrade(fs);
     let tidy = move || {
         loop {
@@ -288,7 +288,7 @@ pub(super) fn begin_threads(fs: &Arc<Fs>) -> Result<(), MountError> {
             }
         }
     };
-    sync::start("tidy", tidy).map(drop).map_err(MountError::doing("thread"))
+    threads::start("tidy", tidy).map(drop).map_err(MountError::doing("thread"))
 }
 
 /// Makes the file system of a source, and says how it is to be served, and why the
@@ -352,7 +352,7 @@ pub(super) fn file_system(
 
 /// Returns how many threads serve: more than the processors only take memory.
 fn threads() -> usize {
-    thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8))
+    threads::processors().clamp(2, 8)
 }
 
 /// What ends serving.

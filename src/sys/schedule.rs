@@ -22,6 +22,13 @@ const HURRY: i32 = -10;
 /// shortest that the kernel takes.
 const SLICE: u64 = 100_000;
 
+/// `IOPRIO_CLASS_BE` of linux/ioprio.h, and where in a priority its class is.
+const BEST_EFFORT: i32 = 2;
+const CLASS: i32 = 13;
+
+/// `IOPRIO_WHO_PROCESS`: a thread.
+const THREAD: libc::c_int = 1;
+
 /// Where the processor is among what follows the name in `/proc/PID/stat`: the 39th
 /// field of all, proc_pid_stat(5).
 const PROCESSOR: usize = 36;
@@ -107,13 +114,6 @@ pub fn step_back() -> io::Result<()> {
     }
     set_policy(gettid(), libc::SCHED_IDLE)
 }
-
-/// `IOPRIO_CLASS_BE` of linux/ioprio.h, and where in a priority its class is.
-const BEST_EFFORT: i32 = 2;
-const CLASS: i32 = 13;
-
-/// `IOPRIO_WHO_PROCESS`: a thread.
-const THREAD: libc::c_int = 1;
 
 /// Returns the priority that was set for what this thread reads and writes; 0 if none was.
 fn disk_priority() -> io::Result<i32> {

@@ -4,7 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::sync::{self, lock};
+use crate::sync::lock;
+use crate::threads;
 
 /// How much may wait to be unpacked; what does not fit, whoever reads it unpacks.
 const WAITING: usize = 32;
@@ -27,7 +28,7 @@ pub(super) struct Ahead {
 impl Ahead {
     /// Makes none yet.
     pub fn new() -> Self {
-        Self { threads: sync::processors().min(THREADS), queue: OnceLock::new() }
+        Self { threads: threads::processors().min(THREADS), queue: OnceLock::new() }
     }
 
     /// Leaves something to be done, if there is room for it.
@@ -51,7 +52,7 @@ fn start(count: usize) -> Option<SyncSender<Work>> {
                 drop(catch_unwind(AssertUnwindSafe(work)));
             }
         };
-        sync::start("ahead", work).is_ok()
+        threads::start("ahead", work).is_ok()
     });
     (started.count() > 0).then_some(sender)
 }
