@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::sync::lock;
+use crate::sys::schedule::Bystander;
 use crate::threads;
 
 /// How much may wait to be unpacked; what does not fit, whoever reads it unpacks.
@@ -47,6 +48,7 @@ fn start(count: usize) -> Option<SyncSender<Work>> {
     let started = (0..count).filter(|_| {
         let receiver = Arc::clone(&receiver);
         let work = move || {
+            let _bystander = Bystander::begin();
             while let Some(work) = next(&receiver) {
                 // The fault is logged; others need what waits.
                 drop(catch_unwind(AssertUnwindSafe(work)));
