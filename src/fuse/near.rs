@@ -30,7 +30,7 @@ use nix::unistd::{Pid, gettid};
 
 use crate::sync::lock;
 use crate::sys::schedule::{
-    Bystander, Processors, Seen, make_room, own_proc, step_back, step_forward,
+    Bystander, Processors, Seen, give_room_back, make_room, own_proc, step_back, step_forward,
 };
 
 /// How often the scout looks where the client is.
@@ -115,7 +115,7 @@ impl Near {
         let Some(worker) = search.worker.take() else { return };
         search.ask_where();
         let anywhere = search.allowed.again().unwrap_or(search.allowed);
-        make_room(anywhere);
+        give_room_back(anywhere);
         if let Err(errno) = anywhere.keep(worker) {
             log::debug!("the worker near its client stays there: {errno}");
         }

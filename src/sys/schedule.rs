@@ -163,7 +163,23 @@ fn set_policy(thread: Pid, policy: i32) -> io::Result<()> {
 }
 
 /// Threads of this process that wake up often and can do so anywhere.
-static BYSTANDERS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+static BYSTANDERS: Mutex<Bystanders> = Mutex::new(Bystanders { threads: Vec::new(), on: None });
+
+/// Those threads, and where all of them are to be.
+struct Bystanders {
+    threads: Vec<Pid>,
+    on: Option<Processors>,
+}
+
+impl Bystanders {
+    fn keep(&self, on: Processors) {
+        for thread in &self.threads {
+            if let Err(errno) = on.keep(*thread) {
+                log::debug!("thread {thread} stays where it is: {errno}");
+            }
+        }
+    }
+}
 
 /// A thread that makes room for others, for as long as it has this.
 #[derive(Debug)]
@@ -175,7 +191,11 @@ impl Bystander {
     /// Has this thread make room.
     pub fn begin() -> Self {
         let thread = gettid();
-        lock(&BYSTANDERS).push(thread);
+        let mut bystanders = lock(&BYSTANDERS);
+        bystanders.threads.push(thread);
+        if let Some(Err(errno)) = bystanders.on.map(|on| on.keep(thread)) {
+            log::debug!("thread {thread} stays where it is: {errno}");
+        }
         Self { thread }
     }
 }
@@ -183,17 +203,23 @@ impl Bystander {
 impl Drop for Bystander {
     fn drop(&mut self) {
         // The number may soon be somebody else's.
-        lock(&BYSTANDERS).retain(|thread| *thread != self.thread);
+        lock(&BYSTANDERS).threads.retain(|thread| *thread != self.thread);
     }
 }
 
-/// Has all bystanders run on these processors, of those that the process may use.
+/// Has all bystanders run on these processors, of those that the process may use, and those
+/// that begin from now on.
 pub fn make_room(on: Processors) {
-    for thread in lock(&BYSTANDERS).iter() {
-        if let Err(errno) = on.keep(*thread) {
-            log::debug!("thread {thread} stays where it is: {errno}");
-        }
-    }
+    let mut bystanders = lock(&BYSTANDERS);
+    bystanders.on = Some(on);
+    bystanders.keep(on);
+}
+
+/// Has them run on these again, and those that begin from now on wherever they are.
+pub fn give_room_back(on: Processors) {
+    let mut bystanders = lock(&BYSTANDERS);
+    bystanders.on = None;
+    bystanders.keep(on);
 }
 
 /// A set of processors.
