@@ -161,6 +161,10 @@ struct Search {
 impl Scout {
     /// Has it look for a client at once.
     fn call(&self, mut search: MutexGuard<'_, Search>, client: u32) {
+        if search.client != client {
+            // That the last one cannot be seen, since it has ended, says nothing of this.
+            self.lost.store(false, Ordering::SeqCst);
+        }
         (search.client, search.due) = (client, true);
         drop(search);
         self.changed.notify_all();

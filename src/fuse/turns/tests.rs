@@ -220,6 +220,25 @@ fn who_asks_in_a_row_is_answered_from_nearby() {
     pool.end();
 }
 
+/// One program of a script after the other.
+#[test]
+fn who_asks_next_is_answered_from_nearby_too() {
+    let Some(mut pool) = Pool::near(2) else { return };
+    let mut stays = false;
+    // On a busy machine it may be held up instead.
+    for _ in 0..5 {
+        let first = thread::spawn(|| (pool.come_close(), pool));
+        let near;
+        (near, pool) = first.join().unwrap();
+        // Where the first one is has been looked for in vain meanwhile.
+        thread::sleep(Duration::from_millis(10));
+        let answered = [(); 3].map(|()| pool.served(own()));
+        stays |= answered == [near; 3] && pool.is_close();
+    }
+    assert!(stays, "{:?}", pool.turns);
+    pool.end();
+}
+
 #[test]
 fn who_asks_no_more_leaves_nobody_on_one_processor() {
     let all = processors(gettid());
