@@ -30,11 +30,16 @@ use nix::unistd::{Pid, gettid};
 
 use crate::sync::lock;
 use crate::sys::schedule::{
-    Bystander, Processors, Seen, give_room_back, make_room, own_proc, step_back, step_forward,
+    Bystander, Load, Processors, Seen, give_room_back, make_room, own_proc, step_back, step_forward,
 };
 
-/// How often the scout looks where the client is.
-const LOOK: Duration = Duration::from_millis(1);
+/// How often the scout looks where the client is. What comes late calls it sooner; and a
+/// processor that has just been awake is where the scheduler sends the client to.
+const LOOK: Duration = Duration::from_millis(4);
+
+/// After how many looks in a row at processors that all have something else to do it gives
+/// up: they need not be woken up then, and client and worker had one for both of them.
+const FULL: u32 = 8;
 
 /// What comes later than this after an answer was perhaps on the way from another
 /// processor; and how long the scout is not called again.
@@ -69,7 +74,7 @@ impl Near {
             proc: own_proc()?,
             search: search.into(),
             changed: Condvar::new(),
-            lost: AtomicBool::new(false),
+            in_vain: AtomicBool::new(false),
         });
         let runs = Arc::clone(&scout);
         thread::Builder::new().name("scout".to_owned()).spawn(move || runs.run())?;
@@ -104,7 +109,7 @@ impl Near {
     pub(super) fn send(&self, client: u32) {
         let mut search = lock(&self.scout.search);
         (search.worker, search.at) = (self.thread.get().copied(), None);
-        self.scout.lost.store(false, Ordering::SeqCst);
+        self.scout.in_vain.store(false, Ordering::SeqCst);
         self.scout.call(search, client);
     }
 
@@ -138,8 +143,9 @@ struct Scout {
     proc: OwnedFd,
     search: Mutex<Search>,
     changed: Condvar,
-    /// Whether the client cannot be seen, or is where the server may not run.
-    lost: AtomicBool,
+    /// Whether the client cannot be seen, or is where the server may not run, or each
+    /// processor has something else to do.
+    in_vain: AtomicBool,
 }
 
 /// What is looked for.
@@ -163,7 +169,7 @@ impl Scout {
     fn call(&self, mut search: MutexGuard<'_, Search>, client: u32) {
         if search.client != client {
             // That the last one cannot be seen, since it has ended, says nothing of this.
-            self.lost.store(false, Ordering::SeqCst);
+            self.in_vain.store(false, Ordering::SeqCst);
         }
         (search.client, search.due) = (client, true);
         drop(search);
@@ -173,13 +179,13 @@ impl Scout {
     /// Sends the worker after the client, until the end.
     fn run(&self) {
         let _bystander = Bystander::begin();
-        let mut seen = None;
+        let (mut seen, mut crowd) = (None, Crowd::new(&self.proc));
         while let Some(client) = self.next() {
             // Nothing is held: this may take as long as the client likes.
-            let there = where_is(&mut seen, &self.proc, client);
+            let there = where_is(&mut seen, &self.proc, client).filter(|_| !crowd.is_full());
             let mut search = lock(&self.search);
             if search.client == client && !search.send(there) {
-                self.lost.store(true, Ordering::SeqCst);
+                self.in_vain.store(true, Ordering::SeqCst);
             }
         }
     }
@@ -228,6 +234,36 @@ impl Search {
     }
 }
 
+/// What else there is to do.
+struct Crowd {
+    /// `None` if that is not told.
+    load: Option<Load>,
+    looked: Option<Instant>,
+    /// How many looks in a row have seen that there is enough.
+    full: u32,
+}
+
+impl Crowd {
+    fn new(proc: &OwnedFd) -> Self {
+        Self { load: Load::open(proc.as_fd()).ok(), looked: None, full: 0 }
+    }
+
+    /// Looks, unless it just has; reports whether it has seen enough.
+    fn is_full(&mut self) -> bool {
+        let now = Instant::now();
+        let since = self.looked.map(|looked| now.saturating_duration_since(looked));
+        if since.is_none_or(|since| since >= LOOK) {
+            self.looked = Some(now);
+            // One of client and worker runs.
+            let full =
+                self.load.as_ref().is_some_and(|load| load.is_full_besides(1).unwrap_or(false));
+            let in_a_row = since.is_some_and(|since| since < LOOK.saturating_mul(FULL));
+            self.full = if full && in_a_row { self.full.saturating_add(1) } else { 0 };
+        }
+        self.full >= FULL
+    }
+}
+
 /// Returns the processor of a client; `seen` is what was opened of the last one.
 fn where_is(seen: &mut Option<(u32, Seen)>, proc: &OwnedFd, client: u32) -> Option<usize> {
     if seen.as_ref().is_none_or(|(known, _)| *known != client) {
@@ -259,7 +295,7 @@ impl Follower {
             self.called = Some(now);
             near.scout.call(lock(&near.scout.search), client);
         }
-        !near.scout.lost.load(Ordering::SeqCst)
+        !near.scout.in_vain.load(Ordering::SeqCst)
     }
 
     /// Notes that it has answered.

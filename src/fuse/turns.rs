@@ -48,8 +48,9 @@ const HOLD: u32 = 100;
 /// How many requests a client makes in a row until the near worker takes them.
 const ROW: u32 = 8;
 
-/// For how long at least, and at most, it does not once it was held up.
-const PAUSE: Duration = Duration::from_secs(1);
+/// For how long at least, and at most, it does not once it was held up. That costs some
+/// milliseconds, which are little if it does not happen as soon again.
+const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The workers of a session.
@@ -399,8 +400,8 @@ impl Turns {
         if held_up {
             let (now, near) = (Instant::now(), &mut lying.near);
             let stayed = near.since.map_or(Duration::ZERO, |since| now.duration_since(since));
-            let again = near.pause.saturating_mul(2).min(LONGEST_PAUSE);
-            near.pause = if stayed < near.pause { again } else { PAUSE };
+            let again = near.pause.saturating_mul(if stayed < PAUSE { 2 } else { 0 });
+            near.pause = again.clamp(PAUSE, LONGEST_PAUSE);
             near.until = now.checked_add(near.pause);
         }
         if self.waiting.load(Ordering::SeqCst) == 0 {

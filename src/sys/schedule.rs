@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, getpid, gettid};
+use nix::unistd::{Pid, SysconfVar, getpid, gettid, sysconf};
 
 use super::procfs::shows_this_process;
 use crate::sync::lock;
@@ -35,6 +35,9 @@ const PROCESSOR: usize = 36;
 
 /// More than the file has up to there.
 const STAT: usize = 1024;
+
+/// More than `/proc/loadavg` has.
+const LOAD: usize = 128;
 
 /// Lets threads [`hurry`] also when the capability for it is gone, where this
 /// process may allow that.
@@ -301,6 +304,47 @@ pub fn own_proc() -> io::Result<OwnedFd> {
     Ok(proc)
 }
 
+/// What there is to do on this machine.
+#[derive(Debug)]
+pub struct Load {
+    loadavg: File,
+    processors: usize,
+}
+
+impl Load {
+    /// Opens what is told of that in a given `/proc`.
+    ///
+    /// # Errors
+    /// As openat(2) and sysconf(3).
+    pub fn open(proc: BorrowedFd<'_>) -> nix::Result<Self> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let loadavg = openat(proc, "loadavg", flags, Mode::empty())?.into();
+        let processors = sysconf(SysconfVar::_NPROCESSORS_ONLN)?;
+        let processors = processors.and_then(|count| count.try_into().ok());
+        Ok(Self { loadavg, processors: processors.unwrap_or(usize::MAX) })
+    }
+
+    /// Reports whether each processor of the machine has something to do besides this
+    /// thread and so many others.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn is_full_besides(&self, others: usize) -> io::Result<bool> {
+        let mut text = [0; LOAD];
+        let length = self.loadavg.read_at(&mut text, 0)?;
+        let running = running_in(text.get(..length).unwrap_or_default());
+        let running = running.ok_or(io::ErrorKind::InvalidData)?;
+        Ok(running > self.processors.saturating_add(others))
+    }
+}
+
+/// Returns how many threads run or wait for a turn, the 4th field, proc_loadavg(5).
+fn running_in(loadavg: &[u8]) -> Option<usize> {
+    let field = loadavg.split(|&byte| byte == b' ').nth(3)?;
+    let running = field.split(|&byte| byte == b'/').next()?;
+    std::str::from_utf8(running).ok()?.parse().ok()
+}
+
 /// A thread whose processor is asked for.
 #[derive(Debug)]
 pub struct Seen {
@@ -372,6 +416,18 @@ mod tests {
         for text in ["", "1 (a", "1 (a) S", "1 (a) S 2 3"] {
             assert_eq!(processor_in(text.as_bytes()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_machine_with_more_to_do_than_processors_is_full() {
+        assert_eq!(running_in(b"0.20 0.18 0.12 3/80 11206\n"), Some(3));
+        for text in ["", "0.20 0.18 0.12", "0.20 0.18 0.12 x/80 1"] {
+            assert_eq!(running_in(text.as_bytes()), None, "{text}");
+        }
+        let mut load = Load::open(own_proc().unwrap().as_fd()).unwrap();
+        assert!(!load.is_full_besides(100_000).unwrap());
+        load.processors = 0;
+        assert!(load.is_full_besides(0).unwrap());
     }
 
     #[test]
