@@ -161,10 +161,13 @@ impl Turns {
     /// take long to be gone, and many such things may come at once, whose end is not
     /// told. Until its next request this worker is taken for one that does that.
     pub(super) fn tidy(self: &Arc<Self>) {
-        if self.be_busy() && self.close.load(Ordering::SeqCst) {
-            // Whoever looks sees what that holds up.
-            self.tidies.store(true, Ordering::Relaxed);
-            self.rouse();
+        let near = self.be_busy();
+        if self.close.load(Ordering::SeqCst) {
+            if near {
+                // Whoever looks sees what that holds up.
+                self.tidies.store(true, Ordering::Relaxed);
+                self.rouse();
+            }
             return;
         }
         let held = self.hold.swap(HOLD, Ordering::SeqCst) > 0;
@@ -250,7 +253,12 @@ impl Turns {
 
     /// Reports whether all workers are to wait.
     fn is_much(&self) -> bool {
-        self.pressure.load(Ordering::Relaxed) >= MUCH || self.hold.load(Ordering::Relaxed) > 0
+        self.is_for_several() || self.hold.load(Ordering::Relaxed) > 0
+    }
+
+    /// Reports whether that is because one worker would not do.
+    fn is_for_several(&self) -> bool {
+        self.pressure.load(Ordering::Relaxed) >= MUCH
     }
 
     /// Has all workers that lie get up, but for the near one.
@@ -366,7 +374,8 @@ impl Turns {
     /// Has the near worker wait alone where one client asks again and again; reports
     /// whether it does from now on.
     fn come_close(&self) -> bool {
-        if self.row.load(Ordering::Relaxed) < ROW || self.is_much() {
+        // While another worker is held up by something this one is not.
+        if self.row.load(Ordering::Relaxed) < ROW || self.is_for_several() {
             return false;
         }
         self.row.store(0, Ordering::Relaxed);
@@ -382,6 +391,7 @@ impl Turns {
         near.send(self.client.load(Ordering::Relaxed));
         state.called = true;
         state.since = Some(now);
+        self.hold.store(0, Ordering::SeqCst);
         self.close.store(true, Ordering::SeqCst);
         drop(lying);
         self.near_called.notify_one();

@@ -239,6 +239,22 @@ fn who_asks_next_is_answered_from_nearby_too() {
     pool.end();
 }
 
+/// What is removed is let go with each request.
+#[test]
+fn who_has_much_let_go_is_answered_from_nearby_too() {
+    let Some(pool) = Pool::near(2) else { return };
+    pool.come_close();
+    pool.turns.part(&mut lock(&pool.turns.lying), false);
+    pool.asks_until(|pool| {
+        pool.turns.tidy();
+        pool.is_close()
+    });
+    // It is not sent away by what another worker lets go.
+    pool.turns.tidy();
+    assert!(!pool.turns.is_much(), "{:?}", pool.turns);
+    pool.end();
+}
+
 #[test]
 fn who_asks_no_more_leaves_nobody_on_one_processor() {
     let all = processors(gettid());
