@@ -284,9 +284,14 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Takes a request of a client; reports whether it is known where that is, so far.
+    /// Takes a request of a client (0: it is not told which, and so the last one); reports
+    /// whether it is known where that is, so far.
     pub(super) fn take(&mut self, near: &Near, client: u32) -> bool {
         let now = Instant::now();
+        let client = if client == 0 { self.client } else { client };
+        if client == 0 {
+            return true;
+        }
         let long = |since: Option<Instant>, time| {
             since.is_none_or(|since| now.saturating_duration_since(since) > time)
         };
@@ -301,5 +306,30 @@ impl Follower {
     /// Notes that it has answered.
     pub(super) fn answered(&mut self) {
         self.answered = Some(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_late_has_the_client_looked_for_whoever_waits_for_it() {
+        let (requests, _device) = std::io::pipe().unwrap();
+        let Ok(near) = Near::new(requests.into()) else {
+            eprintln!("SKIP: one processor");
+            return;
+        };
+        let (mut follower, client) = (Follower::default(), gettid().as_raw().unsigned_abs());
+        assert!(follower.take(&near, 0));
+        assert!(follower.called.is_none());
+        for told in [client, client, 0] {
+            follower.answered();
+            thread::sleep(LATE + CALLED);
+            let before = Instant::now();
+            assert!(follower.take(&near, told));
+            assert!(follower.called >= Some(before), "{told}");
+            assert_eq!(follower.client, client);
+        }
     }
 }

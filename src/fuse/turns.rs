@@ -148,7 +148,7 @@ impl Turns {
         if near {
             self.tidies.store(false, Ordering::Relaxed);
         }
-        if near && client != 0 && self.close.load(Ordering::SeqCst) {
+        if near && self.close.load(Ordering::SeqCst) {
             self.stay_near(client);
         }
         self.beats.fetch_add(1, Ordering::SeqCst);
