@@ -51,7 +51,7 @@ const ROW: u32 = 8;
 /// For how long at least, and at most, it does not once it was held up. That costs some
 /// milliseconds, which are little if it does not happen as soon again.
 const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The workers of a session.
 #[derive(Debug, Default)]
