@@ -45,7 +45,7 @@ const MUCH: u32 = 8;
 /// something.
 const HOLD: u32 = 100;
 
-/// How many requests a client makes in a row until the near worker takes them.
+/// How many requests a client makes in a row, at least, until the near worker takes them.
 const ROW: u32 = 8;
 
 /// For how long at least, and at most, it does not once it was held up. That costs some
@@ -253,12 +253,7 @@ impl Turns {
 
     /// Reports whether all workers are to wait.
     fn is_much(&self) -> bool {
-        self.is_for_several() || self.hold.load(Ordering::Relaxed) > 0
-    }
-
-    /// Reports whether that is because one worker would not do.
-    fn is_for_several(&self) -> bool {
-        self.pressure.load(Ordering::Relaxed) >= MUCH
+        self.pressure.load(Ordering::Relaxed) >= MUCH || self.hold.load(Ordering::Relaxed) > 0
     }
 
     /// Has all workers that lie get up, but for the near one.
@@ -374,8 +369,8 @@ impl Turns {
     /// Has the near worker wait alone where one client asks again and again; reports
     /// whether it does from now on.
     fn come_close(&self) -> bool {
-        // While another worker is held up by something this one is not.
-        if self.row.load(Ordering::Relaxed) < ROW || self.is_for_several() {
+        // What holds up another worker does not hold up this one.
+        if self.row.load(Ordering::Relaxed) < ROW || self.pressure.load(Ordering::Relaxed) > 0 {
             return false;
         }
         self.row.store(0, Ordering::Relaxed);
