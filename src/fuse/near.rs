@@ -311,7 +311,31 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use nix::unistd::{SysconfVar, sysconf};
+
     use super::*;
+
+    #[test]
+    fn it_is_seen_that_all_processors_have_enough_to_do() {
+        let proc = own_proc().unwrap();
+        let (mut crowd, begun, ended) = (Crowd::new(&proc), Instant::now(), AtomicBool::new(false));
+        assert!(!crowd.is_full());
+        let seen = thread::scope(|scope| {
+            for _ in 0..sysconf(SysconfVar::_NPROCESSORS_ONLN).unwrap().unwrap() + 2 {
+                scope.spawn(|| {
+                    while !ended.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            while !crowd.is_full() && begun.elapsed() < Duration::from_secs(20) {
+                thread::sleep(LOOK);
+            }
+            ended.store(true, Ordering::Relaxed);
+            crowd.is_full()
+        });
+        assert!(seen);
+    }
 
     #[test]
     fn what_comes_late_has_the_client_looked_for_whoever_waits_for_it() {

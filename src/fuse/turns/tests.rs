@@ -289,13 +289,17 @@ fn what_the_near_worker_is_held_up_by_holds_up_nobody_else() {
     assert!(taken, "{:?}", pool.turns);
     // It is not called again for a while, and the longer the sooner that was.
     assert!(lock(&pool.turns.lying).near.until.is_some(), "{:?}", pool.turns);
-    for pause in [2, 4, 8] {
+    let held_up = |pause: Duration, since| {
         let mut lying = lock(&pool.turns.lying);
-        lying.near.pause = PAUSE * (pause / 2);
-        lying.near.since = Some(Instant::now());
+        (lying.near.pause, lying.near.since) = (pause, Some(since));
         pool.turns.close.store(true, Ordering::SeqCst);
         pool.turns.part(&mut lying, true);
-        assert_eq!(lying.near.pause, PAUSE * pause);
+        lying.near.pause
+    };
+    assert_eq!(held_up(PAUSE * 8, Instant::now().checked_sub(PAUSE * 2).unwrap()), PAUSE);
+    assert_eq!(held_up(LONGEST_PAUSE, Instant::now()), LONGEST_PAUSE);
+    for pause in [2, 4, 8] {
+        assert_eq!(held_up(PAUSE * (pause / 2), Instant::now()), PAUSE * pause);
     }
     for _ in 0..200 {
         pool.served(own());
