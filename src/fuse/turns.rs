@@ -14,7 +14,7 @@
 //! Where one client asks several times in a row, the worker that stays
 //! [near](super::near) it takes its requests, and all others lie. Whoever of them looks
 //! sees whether it is held up: a request waits that it has not taken. They do as
-//! without it then, and for longer the sooner that happens again.
+//! without it then, for longer where that happens again at once.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -45,7 +45,8 @@ const MUCH: u32 = 8;
 /// something.
 const HOLD: u32 = 100;
 
-/// How many requests a client makes in a row, at least, until the near worker takes them.
+/// How many requests a client makes in a row until the near worker takes them; more if
+/// others have asked lately.
 const ROW: u32 = 8;
 
 /// For how long at least, and at most, it does not once it was held up. That costs some
@@ -405,7 +406,7 @@ impl Turns {
         if held_up {
             let (now, near) = (Instant::now(), &mut lying.near);
             let stayed = near.since.map_or(Duration::ZERO, |since| now.duration_since(since));
-            let again = near.pause.saturating_mul(if stayed < PAUSE { 2 } else { 0 });
+            let again = if stayed < PAUSE { near.pause.saturating_mul(2) } else { PAUSE };
             near.pause = again.clamp(PAUSE, LONGEST_PAUSE);
             near.until = now.checked_add(near.pause);
         }

@@ -308,6 +308,7 @@ pub fn own_proc() -> io::Result<OwnedFd> {
 #[derive(Debug)]
 pub struct Load {
     loadavg: File,
+    /// How many there were when this was opened.
     processors: usize,
 }
 

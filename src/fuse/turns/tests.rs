@@ -239,6 +239,44 @@ fn who_asks_next_is_answered_from_nearby_too() {
     pool.end();
 }
 
+#[test]
+fn who_is_not_alone_is_not_answered_from_nearby() {
+    let Some(pool) = Pool::near(2) else { return };
+    pool.come_close();
+    let (begun, lies) = (Instant::now(), || lock(&pool.turns.lying).near.lies);
+    for client in (1..=5).cycle().take_while(|_| !lies()) {
+        pool.served(client);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", pool.turns);
+    }
+    // Whoever has answered last waits again.
+    thread::sleep(Duration::from_millis(20));
+    lock(&pool.turns.lying).near.until = None;
+    for pressure in [1, 0] {
+        pool.turns.row.store(ROW, Ordering::Relaxed);
+        pool.turns.pressure.store(pressure, Ordering::Relaxed);
+        assert_eq!(pool.turns.come_close(), pressure == 0, "{:?}", pool.turns);
+    }
+    pool.end();
+}
+
+/// A release does not say by whom: it is taken for the last client's, who may be gone.
+#[test]
+fn what_nobody_is_named_for_tells_of_the_last_client() {
+    let Some(mut pool) = Pool::near(2) else { return };
+    let mut seen = false;
+    // On a busy machine nobody may have looked yet.
+    for _ in 0..5 {
+        let last = thread::spawn(|| (pool.come_close(), pool));
+        (_, pool) = last.join().unwrap();
+        thread::sleep(Duration::from_millis(10));
+        let stayed = pool.is_close();
+        pool.served(0);
+        seen |= stayed && !pool.is_close();
+    }
+    assert!(seen, "{:?}", pool.turns);
+    pool.end();
+}
+
 /// What is removed is let go with each request.
 #[test]
 fn who_has_much_let_go_is_answered_from_nearby_too() {
