@@ -34,8 +34,8 @@ use crate::sys::schedule::{
     Bystander, Load, Processors, Seen, give_room_back, make_room, own_proc, step_back, step_forward,
 };
 
-/// How often the scout looks where the client is. What comes late calls it sooner; and a
-/// processor that has just been awake is where the scheduler sends the client to.
+/// How often the scout looks where the client is. What comes late calls it sooner; and
+/// some kernels send the client to a processor that is awake, where it would meet the scout.
 const LOOK: Duration = Duration::from_millis(4);
 
 /// After how many looks in a row at processors that all have something else to do it gives
