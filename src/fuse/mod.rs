@@ -37,6 +37,8 @@ pub const VIEW: &str = "view";
 pub struct SessionOptions {
     /// How many threads answer requests; at least 1.
     pub threads: usize,
+    /// How many more take the place of those whose requests wait for something.
+    pub reserve: usize,
     /// Whether each thread gets a clone of the device. It takes a `/dev/fuse`
     /// that was opened in the user namespace of this process.
     pub clone_device: bool,
@@ -104,7 +106,8 @@ impl Session {
     pub fn start(device: OwnedFd, fs: Arc<Fs>, options: SessionOptions) -> io::Result<Self> {
         let mut config = fuser::Config::default();
         let near = near(options.threads, &device);
-        config.n_threads = Some(options.threads.saturating_add(usize::from(near.is_some())).max(1));
+        let beside = options.reserve.saturating_add(usize::from(near.is_some()));
+        config.n_threads = Some(options.threads.saturating_add(beside).max(1));
         config.clone_fd = options.clone_device;
         let own = device.try_clone()?;
         let notifier = Notifier::new(own, &fs, options.anchored);
@@ -112,7 +115,7 @@ impl Session {
         let of_adapter = (notifier.clone(), Arc::clone(&passing));
         let adapter = adapter::Adapter::new(Arc::clone(&fs), options, of_adapter.0, of_adapter.1);
         // Who may use the mount is the kernel's decision (allow_other).
-        let served = served::Served::new(adapter, near);
+        let served = served::Served::new(adapter, options.threads, near);
         let session = fuser::Session::from_fd(served, device, fuser::SessionACL::All, config)?;
         let data = if fs.is_alone() { DataPath::Cache } else { data_path(options, probe.as_fd()) };
         if data == DataPath::Kernel {

@@ -26,9 +26,9 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Has the workers of an adapter take turns, one of which may be near its client.
-    pub(super) fn new(adapter: Adapter, near: Option<Near>) -> Self {
-        Self { adapter, turns: Arc::new(Turns::new(near)) }
+    /// Has the workers of an adapter take turns, as [`Turns::new`] has it.
+    pub(super) fn new(adapter: Adapter, many: usize, near: Option<Near>) -> Self {
+        Self { adapter, turns: Arc::new(Turns::new(many, near)) }
     }
 }
 

@@ -6,10 +6,11 @@
 //! time with a single worker. So a worker that has answered lies down if another one
 //! waits already.
 //!
-//! They get up again where requests come from several clients in turn, or ask for much
+//! Several get up where requests come from several clients in turn, or ask for much
 //! data; and one of those that lie looks every now and then whether a request takes
 //! long (a disk, a server far away), and waits for the next one then, so that nobody is
-//! held up by another one for more than a moment.
+//! held up by another one for more than a moment. There are more workers than are of use
+//! at once: whatever a request waits for, it keeps its worker.
 //!
 //! Where one client asks several times in a row, the worker that stays
 //! [near](super::near) it takes its requests, and all others lie. Whoever of them looks
@@ -57,6 +58,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The workers of a session.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
+    /// How many are of use at once.
+    many: usize,
     /// How many wait for a request, or are about to; the near one does not count.
     waiting: AtomicUsize,
     /// How many requests have begun or ended.
@@ -124,7 +127,7 @@ struct Own {
     /// What it knows of its client, if it is the near worker.
     near: Option<Follower>,
     /// If it is not.
-    _bystander: Option<Bystander>,
+    bystander: Option<Bystander>,
 }
 
 impl Drop for Own {
@@ -138,9 +141,10 @@ impl Drop for Own {
 pub(super) struct Turn<'t>(&'t Arc<Turns>);
 
 impl Turns {
-    /// Has workers take turns, one of which may be near its client.
-    pub(super) fn new(near: Option<Near>) -> Self {
-        Self { near, ..Self::default() }
+    /// Has workers take turns, so many of which wait at once where there is much to do,
+    /// and one of which may be near its client.
+    pub(super) fn new(many: usize, near: Option<Near>) -> Self {
+        Self { many, near, ..Self::default() }
     }
 
     /// Begins a request of a client (0: nobody waits for it); `much` if it is of much data.
@@ -219,7 +223,7 @@ impl Turns {
                 let near = self.near.as_ref().and_then(Near::begin);
                 let bystander = near.is_none().then(Bystander::begin);
                 let turns = Arc::clone(self);
-                *own = Some(Own { turns, waits: false, near, _bystander: bystander });
+                *own = Some(Own { turns, waits: false, near, bystander });
             }
             own.as_mut().map(act)
         });
@@ -252,17 +256,20 @@ impl Turns {
         }
     }
 
-    /// Reports whether all workers are to wait.
+    /// Reports whether more than one worker is to wait.
     fn is_much(&self) -> bool {
         self.pressure.load(Ordering::Relaxed) >= MUCH || self.hold.load(Ordering::Relaxed) > 0
     }
 
-    /// Has all workers that lie get up, but for the near one.
+    /// Has as many workers that lie get up as are of use, but not the near one.
     fn call(&self) {
-        let mut lying = lock(&self.lying);
-        lying.called = lying.count;
-        drop(lying);
+        self.call_on(&mut lock(&self.lying));
         self.changed.notify_all();
+    }
+
+    fn call_on(&self, lying: &mut Lying) {
+        let missing = self.many.saturating_sub(self.waiting.load(Ordering::SeqCst));
+        lying.called = lying.called.max(missing).min(lying.count);
     }
 
     /// Has all workers end, since one has: the connection is no more.
@@ -279,12 +286,9 @@ impl Turns {
             self.wait_near();
             return;
         }
-        let one_more = |waiting: usize| {
-            let one = waiting > 0 || self.close.load(Ordering::SeqCst);
-            let enough = one && !self.is_much();
-            (!enough).then_some(waiting.saturating_add(1))
-        };
         let (set, read) = (Ordering::SeqCst, Ordering::SeqCst);
+        let one_more =
+            |waiting: usize| (!self.is_enough(waiting)).then_some(waiting.saturating_add(1));
         if self.come_close() || self.waiting.fetch_update(set, read, one_more).is_err() {
             self.lie();
             self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -292,35 +296,53 @@ impl Turns {
         self.with_own(|own| own.waits = true);
     }
 
-    /// Lies until this worker is called, or needed.
-    fn lie(&self) {
-        let mut lying = lock(&self.lying);
+    /// Reports whether enough workers wait if so many do.
+    fn is_enough(&self, waiting: usize) -> bool {
         if self.is_much() {
+            waiting >= self.many
+        } else {
+            waiting > 0 || self.close.load(Ordering::SeqCst)
+        }
+    }
+
+    /// Lies until this worker is called, or needed.
+    fn lie(self: &Arc<Self>) {
+        let mut lying = lock(&self.lying);
+        if self.is_much() && !self.is_enough(self.waiting.load(Ordering::SeqCst)) {
             // Whoever has called meanwhile did not count this one.
             return;
         }
         lying.count = lying.count.saturating_add(1);
         while !lying.ended && lying.called == 0 {
             if lying.guarded {
+                // However many do, they are in nobody's way.
+                self.sleeps(true);
                 lying = self.changed.wait(lying).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             lying.guarded = true;
+            self.sleeps(false);
             let needed;
             (lying, needed) = self.look(lying);
             lying.guarded = false;
-            // Somebody else looks from now on.
-            self.changed.notify_all();
             if needed {
                 // What it does for nobody does not say that it gets no turn.
                 let held_up = !self.tidies.load(Ordering::Relaxed);
                 self.part(&mut lying, held_up);
                 self.hold.store(HOLD, Ordering::Relaxed);
-                lying.called = lying.count;
+                self.call_on(&mut lying);
             }
+            // Somebody else looks from now on.
+            self.changed.notify_all();
         }
         lying.count = lying.count.saturating_sub(1);
         lying.called = lying.called.saturating_sub(1);
+        self.sleeps(false);
+    }
+
+    /// Notes whether this worker, which is not the near one, sleeps until it is called.
+    fn sleeps(self: &Arc<Self>, asleep: bool) {
+        self.with_own(|own| own.bystander.as_ref().map(|bystander| bystander.sleeps(asleep)));
     }
 
     /// Looks whether a request takes long, until one does, or all are called; reports

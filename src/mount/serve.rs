@@ -307,9 +307,13 @@ pub(super) fn file_system(
     proc: Proc,
 ) -> Result<(Fs, SessionOptions, String), MountError> {
     let facts = source.facts();
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let reserve = (descriptors / 64).min(RESERVE);
+    let descriptors = descriptors.saturating_sub(reserve);
     let (policy, stand_in) = decide(&options.spec, facts.any_owner, process)?;
     let serving = SessionOptions {
         threads: threads(),
+        reserve,
         clone_device: true,
         anchored: true,
         // With ACLs the kernel insists on deciding.
@@ -335,7 +339,6 @@ pub(super) fn file_system(
     // What depends on the caller is not to be shared between callers.
     let cache = if policy.inputs().caller { Cache::Off } else { options.cache };
     let Believed { trust, watch, why } = watch::begin(cache, source.as_ref());
-    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     let unknown_callers = options.allow_idmap;
     let nodes = descriptors / 2;
     // Beside a worker that is near its client, a helper would take its processor.
@@ -350,7 +353,11 @@ pub(super) fn file_system(
     Ok((fs, serving, why))
 }
 
-/// Returns how many threads serve: more than the processors only take memory.
+/// How many requests may wait for something (a disk, a server far away) before others
+/// wait for them, besides those of all threads that serve. Each takes a descriptor.
+const RESERVE: usize = 16;
+
+/// Returns how many threads serve at once: more than the processors are of no use.
 fn threads() -> usize {
     threads::processors().clamp(2, 8)
 }

@@ -166,21 +166,56 @@ fn set_policy(thread: Pid, policy: i32) -> io::Result<()> {
 }
 
 /// Threads of this process that wake up often and can do so anywhere.
-static BYSTANDERS: Mutex<Bystanders> = Mutex::new(Bystanders { threads: Vec::new(), on: None });
+static BYSTANDERS: Mutex<Bystanders> = Mutex::new(Bystanders::NONE);
 
 /// Those threads, and where all of them are to be.
 struct Bystanders {
-    threads: Vec<Pid>,
+    threads: Vec<Known>,
     on: Option<Processors>,
 }
 
+#[derive(Clone, Copy)]
+struct Known {
+    thread: Pid,
+    asleep: bool,
+}
+
 impl Bystanders {
-    fn keep(&self, on: Processors) {
-        for thread in &self.threads {
-            if let Err(errno) = on.keep(*thread) {
-                log::debug!("thread {thread} stays where it is: {errno}");
+    const NONE: Self = Self { threads: Vec::new(), on: None };
+
+    fn add(&mut self, thread: Pid) {
+        self.threads.push(Known { thread, asleep: false });
+        send(thread, self.on);
+    }
+
+    fn remove(&mut self, thread: Pid) {
+        self.threads.retain(|known| known.thread != thread);
+    }
+
+    /// Notes whether one sleeps; it goes where it is to be when it does not any more.
+    fn sleeps(&mut self, thread: Pid, asleep: bool) {
+        for known in self.threads.iter_mut().filter(|known| known.thread == thread) {
+            if std::mem::replace(&mut known.asleep, asleep) && !asleep {
+                send(thread, self.on);
             }
         }
+    }
+
+    fn make_room(&mut self, on: Processors) {
+        self.on = Some(on);
+        let awake = self.threads.iter().filter(|known| !known.asleep);
+        awake.for_each(|known| send(known.thread, Some(on)));
+    }
+
+    fn give_room_back(&mut self, on: Processors) {
+        self.on = None;
+        self.threads.iter().for_each(|known| send(known.thread, Some(on)));
+    }
+}
+
+fn send(thread: Pid, on: Option<Processors>) {
+    if let Some(Err(errno)) = on.map(|on| on.keep(thread)) {
+        log::debug!("thread {thread} stays where it is: {errno}");
     }
 }
 
@@ -194,35 +229,32 @@ impl Bystander {
     /// Has this thread make room.
     pub fn begin() -> Self {
         let thread = gettid();
-        let mut bystanders = lock(&BYSTANDERS);
-        bystanders.threads.push(thread);
-        if let Some(Err(errno)) = bystanders.on.map(|on| on.keep(thread)) {
-            log::debug!("thread {thread} stays where it is: {errno}");
-        }
+        lock(&BYSTANDERS).add(thread);
         Self { thread }
+    }
+
+    /// Notes whether this thread is about to sleep for long: it need not make room then.
+    pub fn sleeps(&self, asleep: bool) {
+        lock(&BYSTANDERS).sleeps(self.thread, asleep);
     }
 }
 
 impl Drop for Bystander {
     fn drop(&mut self) {
         // The number may soon be somebody else's.
-        lock(&BYSTANDERS).threads.retain(|thread| *thread != self.thread);
+        lock(&BYSTANDERS).remove(self.thread);
     }
 }
 
 /// Has all bystanders run on these processors, of those that the process may use, and those
 /// that begin from now on.
 pub fn make_room(on: Processors) {
-    let mut bystanders = lock(&BYSTANDERS);
-    bystanders.on = Some(on);
-    bystanders.keep(on);
+    lock(&BYSTANDERS).make_room(on);
 }
 
 /// Has them run on these again, and those that begin from now on wherever they are.
 pub fn give_room_back(on: Processors) {
-    let mut bystanders = lock(&BYSTANDERS);
-    bystanders.on = None;
-    bystanders.keep(on);
+    lock(&BYSTANDERS).give_room_back(on);
 }
 
 /// A set of processors.
@@ -469,6 +501,32 @@ mod tests {
             return;
         }
         assert!(!all(only), "{only:?}");
+    }
+
+    #[test]
+    fn who_sleeps_makes_no_room_until_awake() {
+        let here = || sched_getaffinity(gettid()).map(Processors).unwrap();
+        let allowed = Processors::allowed().unwrap();
+        let only = (0..CpuSet::count()).find_map(|number| allowed.only(number)).unwrap();
+        std::thread::spawn(move || {
+            let (mut bystanders, thread) = (Bystanders::NONE, gettid());
+            bystanders.add(thread);
+            bystanders.sleeps(thread, true);
+            bystanders.make_room(only);
+            assert_eq!(here(), allowed);
+            bystanders.sleeps(thread, false);
+            assert_eq!(here(), only);
+            // It stays nowhere, asleep or not.
+            bystanders.sleeps(thread, true);
+            bystanders.give_room_back(allowed);
+            assert_eq!(here(), allowed);
+            // What somebody else decides meanwhile stays.
+            only.keep(thread).unwrap();
+            bystanders.sleeps(thread, false);
+            assert_eq!(here(), only);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -5,6 +5,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use crate::require;
 use crate::support::ours::{Ours, processes};
@@ -173,5 +177,41 @@ fn a_large_copy_does_not_hold_a_worker() {
         assert!(before < done && done <= 64 << 20, "{done} bytes in one request");
         drop((from, to));
         sh(&format!("cp --reflink=auto {0}/a {0}/b; cmp {0}/a {0}/b", str(&ours.point)));
+    });
+}
+
+/// A file system below the source does not answer, as a server that is far away.
+#[test]
+fn who_waits_for_a_file_system_that_hangs_holds_up_nobody_else() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, slow) = (sandbox.dir("src"), sandbox.dir("slow"));
+        let below = Ours::new(&slow, &sandbox.dir("src/below"), &["--cache", "none"]);
+        let ours = Ours::new(&source, &sandbox.dir("mnt"), &[]);
+        // Both are known before.
+        assert!(fs::read_dir(ours.at("below")).unwrap().next().is_none());
+        below.signal_server(Signal::SIGSTOP);
+        let mut wait: Vec<Child> = (0..12)
+            .map(|number| {
+                let name = ours.at("below").join(number.to_string());
+                Command::new("stat").arg(name).stderr(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(500));
+        let (tell, told) = channel();
+        let new = ours.at("new");
+        std::thread::spawn(move || {
+            for _ in 0..50 {
+                fs::write(&new, "x").unwrap();
+                fs::remove_file(&new).unwrap();
+            }
+            tell.send(()).unwrap();
+        });
+        let answered = told.recv_timeout(Duration::from_secs(20));
+        below.signal_server(Signal::SIGCONT);
+        assert!(answered.is_ok(), "{}", ours.log());
+        for child in &mut wait {
+            assert!(!child.wait().unwrap().success());
+        }
     });
 }

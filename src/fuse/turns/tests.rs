@@ -26,7 +26,7 @@ type Done = (u32, Pid);
 
 impl Pool {
     fn new(workers: usize) -> Self {
-        Self::with(workers, |_device| None)
+        Self::with(workers, workers, |_device| None)
     }
 
     /// With one more worker, which stays near its client; `None` where that may not be
@@ -36,13 +36,14 @@ impl Pool {
             eprintln!("SKIP: one processor");
             return None;
         }
-        Some(Self::with(workers + 1, |device| Some(Near::new(device).unwrap())))
+        Some(Self::with(workers + 1, workers, |device| Some(Near::new(device).unwrap())))
     }
 
-    fn with(workers: usize, near: impl FnOnce(OwnedFd) -> Option<Near>) -> Self {
+    /// With so many of which `many` are of use at once.
+    fn with(workers: usize, many: usize, near: impl FnOnce(OwnedFd) -> Option<Near>) -> Self {
         let (requests, device) = pipe().unwrap();
         let near = near(requests.try_clone().unwrap().into());
-        let turns = Arc::new(Turns::new(near));
+        let turns = Arc::new(Turns::new(many, near));
         let ((ask, asked), (tell, done)) = (channel::<Asked>(), channel());
         let asked = Arc::new(Mutex::new((asked, requests)));
         let work = || {
@@ -167,6 +168,40 @@ fn a_request_that_takes_long_holds_up_nobody() {
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         assert_eq!(pool.done.recv().map(|(client, _by)| client), Ok(1));
     }
+    pool.end();
+}
+
+#[test]
+fn requests_that_take_long_hold_up_nobody_while_there_are_workers() {
+    let pool = Pool::with(8, 2, |_device| None);
+    pool.settle(7);
+    for client in 11..=15 {
+        pool.ask(client, 3000);
+    }
+    let begun = Instant::now();
+    for _ in 0..50 {
+        pool.served(2);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    for _ in 11..=15 {
+        pool.done.recv().unwrap();
+    }
+    // However many ask in turn, two wait for them.
+    let lie = |pool: &Pool, least| {
+        let begun = Instant::now();
+        while pool.lying() < least {
+            thread::sleep(Duration::from_millis(1));
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", pool.turns);
+        }
+    };
+    for client in (1..=5).cycle().take(200) {
+        pool.served(client);
+    }
+    assert!(pool.turns.is_much(), "{:?}", pool.turns);
+    lie(&pool, 6);
+    pool.turns.call();
+    pool.served(1);
+    lie(&pool, 6);
     pool.end();
 }
 
