@@ -39,6 +39,7 @@ mod helper;
 mod in_force;
 mod ioctl;
 mod locks;
+mod lost;
 mod names;
 mod negative;
 mod opens;
@@ -79,6 +80,7 @@ use dirs::OpenDir;
 use fresh::Fresh;
 use helper::Begin;
 use in_force::InForce;
+use lost::Lost;
 use opens::Opens;
 use passed::Mapped;
 use rules::Seen;
@@ -251,6 +253,7 @@ pub struct Fs {
     ahead: Ahead,
     walks: Walks,
     waits: Arc<Waits>,
+    lost: Lost,
 }
 
 impl Fs {
@@ -288,6 +291,7 @@ impl Fs {
             ahead,
             walks,
             waits,
+            lost: Lost::new(),
         })
     }
 
@@ -340,7 +344,10 @@ impl Fs {
     /// was opened.
     fn node(&self, number: u64) -> Result<Node> {
         match self.tree.node(number) {
-            Err(Error::Stale) => self.opens.node(number).ok_or(Error::Stale),
+            Err(Error::Stale) => self.opens.node(number).ok_or_else(|| {
+                self.lost.note();
+                Error::Stale
+            }),
             result => result,
         }
     }

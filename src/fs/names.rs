@@ -40,10 +40,19 @@ impl Fs {
         let name = Name::new(name)?;
         self.lets_look(parent, name)?;
         self.listen(parent, &dir);
-        let found = self.tree.with_room(|| self.source.lookup(&dir, name))?;
+        let (node, found) = if self.lost.recently() {
+            let (node, found) = self.tree.with_room(|| self.source.reach(&dir, name))?;
+            (Some(node), found)
+        } else {
+            (None, self.tree.with_room(|| self.source.lookup(&dir, name))?)
+        };
         let seen = self.visible(parent, name, found.attr)?;
         self.may_see(caller, &dir, name, (&found, &seen))?;
-        Ok(self.entry_to(self.eyes(caller), parent, name, (&found, &seen)))
+        let entry = self.entry_to(self.eyes(caller), parent, name, (&found, &seen));
+        if let Some(node) = node {
+            self.tree.hold(entry.node, found.key, node);
+        }
+        Ok(entry)
     }
 
     /// Makes a file, fifo, socket or device; `mode` holds the kind, and 0 for

@@ -119,6 +119,11 @@ impl Tree {
         Ok(node)
     }
 
+    /// Has an open node of a number at hand for a while.
+    pub fn hold(&self, number: u64, key: Key, node: Node) {
+        drop(self.keep(number, key, node));
+    }
+
     /// Caches an open node, unless the number has come to stand for another
     /// file or for none.
     pub(super) fn keep(&self, number: u64, key: Key, node: Node) -> Node {

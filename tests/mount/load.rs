@@ -5,8 +5,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -214,4 +215,34 @@ fn who_waits_for_a_file_system_that_hangs_holds_up_nobody_else() {
             assert!(!child.wait().unwrap().success());
         }
     });
+}
+
+/// A lookup opens nothing: what it has found may be gone before it is opened.
+#[test]
+fn what_the_host_replaces_again_and_again_is_never_lost() {
+    require!(Root, Fuse);
+    for args in [&[][..], &["--cache", "none"], &["--passthrough", "off"]] {
+        sandbox(move |sandbox| {
+            let (source, ours) = Ours::of_new(sandbox, args);
+            let (new, name) = (source.join("new"), source.join("f"));
+            fs::write(&name, "x").unwrap();
+            let (ended, mut replaced) = (AtomicBool::new(false), 0);
+            std::thread::scope(|scope| {
+                let reader = scope.spawn(|| {
+                    while !ended.load(Ordering::SeqCst) {
+                        assert!(fs::metadata(ours.at("f")).unwrap().is_file());
+                        assert_eq!(fs::read(ours.at("f")).unwrap(), b"x");
+                    }
+                });
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_secs(2) && !reader.is_finished() {
+                    fs::write(&new, "x").unwrap();
+                    fs::rename(&new, &name).unwrap();
+                    replaced += 1;
+                }
+                ended.store(true, Ordering::SeqCst);
+            });
+            assert!(replaced > 100, "{replaced}");
+        });
+    }
 }
