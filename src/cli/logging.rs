@@ -71,6 +71,8 @@ impl log::Log for Logger {
             || log::max_level() >= LevelFilter::Debug
     }
 
+    /// The level is asked by the macros of `log`: what is logged without them is
+    /// said at any.
     fn log(&self, record: &Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;

@@ -226,8 +226,20 @@ pub(super) fn stats(fs: &Fs) -> Stats {
     }
 }
 
-/// Says the same in one line, without what is 0.
-pub(super) fn line(stats: &Stats) -> String {
+/// Has the log say the same, whatever its level: somebody has asked. The macros of
+/// `log` would drop it there, the logger itself knows no level.
+pub(super) fn answer(stats: &Stats) {
+    log::logger().log(
+        &log::Record::builder()
+            .level(log::Level::Info)
+            .target(module_path!())
+            .args(format_args!("stats: {}", line(stats)))
+            .build(),
+    );
+}
+
+/// Says it in one line, without what is 0.
+fn line(stats: &Stats) -> String {
     let parts = [&stats.requests, &stats.counts, &stats.held];
     let words = parts.into_iter().flatten().filter(|(_, count)| **count > 0);
     words.map(|(word, count)| format!("{word} {count}")).collect::<Vec<_>>().join(", ")

@@ -418,7 +418,7 @@ fn observe(
                 Some(Asked::Reload) => drop(reload.try_send(())),
                 Some(Asked::Stats) => {
                     if let Some(stats) = counted.upgrade().map(|reloader| reloader.stats()) {
-                        log::info!("stats: {}", describe::line(&stats));
+                        describe::answer(&stats);
                     }
                 }
                 Some(Asked::End) | None => {}

@@ -246,11 +246,26 @@ fn stats_count_what_was_asked_and_is_held() {
         let done = finish(&["--stats", str(&ours.point)]);
         let said = text(&done);
         assert!(said.contains("requests:\n  ") && said.contains("held:\n  descriptors"), "{said}");
-        ours.signal(Signal::SIGUSR1);
-        wait_for("a line of the log", || ours.log().contains("info: stats: "));
-        assert!(ours.log().contains("lookup "), "{}", ours.log());
         let done = finish(&["stats", "/proc"]);
         assert_eq!(done.status.code(), Some(32), "{}", text(&done));
+    });
+}
+
+/// Who asks by a signal is answered whatever is logged otherwise.
+#[test]
+fn a_signal_has_the_counters_logged_at_any_level() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, point) = (sandbox.dir("src"), sandbox.dir("mnt"));
+        for args in [&[][..], &["--log", "off"], &["--log", "info"]] {
+            let ours = Ours::new(&source, &point, args);
+            assert!(!ours.at("none").exists());
+            ours.signal(Signal::SIGUSR1);
+            wait_for("a line of the log", || ours.log().contains("info: stats: "));
+            assert!(ours.log().contains("lookup "), "{}", ours.log());
+            fs::remove_file(point.with_extension("log")).unwrap();
+            ours.unmount();
+        }
     });
 }
 
