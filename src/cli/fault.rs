@@ -52,6 +52,14 @@ impl Fault {
         Self { exit: Exit::Mount, text: text.into(), hint: None }
     }
 
+    /// Makes a failure to ask the server of a mount, with the way out where it is a
+    /// mount of the kernel and has none.
+    pub fn unasked(error: ControlError, of_kernel: &str) -> Self {
+        let is_kernels = matches!(error, ControlError::Kernel(_));
+        let fault = Self::from(error);
+        if is_kernels { fault.hint(of_kernel) } else { fault }
+    }
+
     /// Turns what came of printing into a result; a reader that has seen
     /// enough is no failure.
     ///

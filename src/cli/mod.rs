@@ -59,7 +59,8 @@ fn perform(request: &Request) -> Result<u8, Fault> {
         Request::Reload(target) => reload::reload(target, &mut out)?,
         Request::Owners(request) => return owners::owners(request, &mut out),
         Request::Image(request) => return image::image(request, &mut out),
-        Request::Abort(target) => crate::control::abort(target)?,
+        Request::Abort(target) => crate::control::abort(target)
+            .map_err(|error| Fault::unasked(error, "nobody waits for one; umount takes it away"))?,
     }
     Ok(0)
 }

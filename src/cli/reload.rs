@@ -12,7 +12,10 @@ use crate::control;
 /// # Errors
 /// The policy is wrong, the server cannot be asked, or nothing is mounted there.
 pub fn reload(target: &Path, out: &mut dyn Write) -> Result<(), Fault> {
-    match control::reload(target)? {
+    let told = control::reload(target).map_err(|error| {
+        Fault::unasked(error, "to change it umount it, and mount it again with the other policy")
+    })?;
+    match told {
         Some(said) => Fault::printing(writeln!(out, "idmapfs: {said}")),
         None => Ok(()),
     }

@@ -14,7 +14,9 @@ use crate::control::{self, Stats};
 /// # Errors
 /// The server cannot be asked, or nothing is mounted there.
 pub fn stats(target: &Path, form: Form, out: &mut dyn Write) -> Result<(), Fault> {
-    let stats = control::stats(target)?;
+    let stats = control::stats(target).map_err(|error| {
+        Fault::unasked(error, "nothing is counted; idmapfs explain --mount says what it is")
+    })?;
     Fault::printing(match form {
         Form::Text => text(&stats, out),
         Form::Json => json(&stats, out),

@@ -52,10 +52,7 @@ pub enum ControlError {
     #[error("{}: no idmapfs is mounted there, nor known of", shown(.0))]
     Unknown(PathBuf),
     /// The kernel translates, and no server.
-    #[error(
-        "{}: a kernel idmapped mount, without a server: to change it umount it, and mount it again",
-        shown(.0)
-    )]
+    #[error("{}: a kernel idmapped mount, without a server", shown(.0))]
     Kernel(PathBuf),
     /// The server of a mount cannot be asked.
     #[error("{}: its server cannot be asked: {}{}", shown(.point), plain(.why), ask_hint(.why))]

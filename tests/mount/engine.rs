@@ -330,10 +330,15 @@ fn commands_say_what_a_kernel_mount_is() {
         fs::create_dir(&source).unwrap();
         fs::write(source.join("f"), "x").unwrap();
         assert_eq!(mount(&["--engine=kernel", MAP], &source, &point).0, Some(0));
-        for command in ["reload", "stats", "abort"] {
+        for (command, way_out) in [
+            ("reload", "to change it umount it, and mount it again with the other policy"),
+            ("stats", "nothing is counted; idmapfs explain --mount says what it is"),
+            ("abort", "nobody waits for one; umount takes it away"),
+        ] {
             let done = finish(&[command, str(&point)]);
             assert_eq!(done.status.code(), Some(32), "{command}");
-            assert!(text(&done).contains("a kernel idmapped mount, without a server"), "{command}");
+            let said = format!("a kernel idmapped mount, without a server ({way_out})");
+            assert!(text(&done).contains(&said), "{command}: {}", text(&done));
         }
         let done = finish(&["explain", "--mount", "--json", str(&point), "f"]);
         assert!(done.status.success(), "{}", text(&done));
