@@ -196,6 +196,14 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_names_all_but_requests() {
+        let man = include_str!("../man/idmapfs.1").replace([',', '\n'], " ");
+        for (word, _) in counts() {
+            assert!(man.contains(&format!(" {word} ")), "{word}");
+        }
+    }
+
+    #[test]
     fn every_number_has_a_place_and_a_word_of_its_own() {
         let mut words: Vec<&str> = requests().chain(counts()).map(|(word, _)| word).collect();
         assert_eq!(words.len(), NUMBERS);
