@@ -61,6 +61,14 @@ pub enum How {
     Peer(&'static str, fn(&Place, &Path) -> Vec<String>),
 }
 
+impl Kind {
+    /// Reports whether it is promised that nobody else changes the source, so that
+    /// nothing of that is seen.
+    pub fn is_promised(&self) -> bool {
+        matches!(self.how, How::Ours(options) if options.contains(&"exclusive"))
+    }
+}
+
 const fn kind(name: &'static str, about: &'static str, how: How) -> Kind {
     Kind { name, about, how }
 }

@@ -102,10 +102,14 @@ fn absolute(unit: Unit, value: f64) -> String {
 }
 
 impl Line {
-    /// Returns what to show of a column, and `!` if it is beyond its goal.
+    /// Returns what to show of a column, and `!` if it is beyond its goal: not where
+    /// it was promised so.
     fn cell(&self, at: usize, kind: &Kind) -> String {
         let value = |values: &[Option<f64>]| values.get(at).copied().flatten();
         let Some(shown) = value(&self.shown) else { return "-".to_owned() };
+        if shown.is_infinite() && kind.is_promised() {
+            return format!("{}, as promised", short(shown));
+        }
         let missed = self.row.goals.of(kind.name).is_some_and(|goal| shown > goal);
         let text = match value(&self.measured).filter(|_| kind.name == "native") {
             Some(measured) => absolute(self.row.unit, measured),
