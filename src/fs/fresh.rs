@@ -7,19 +7,17 @@
 //! [`Fs::heard`](super::Fs::heard). No answer waits for a lock here.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::negative::Negative;
 use super::stamps::Stamps;
+use super::unheard::Unheard;
 use super::{Entry, Fs, Notice};
 use crate::source::{Covers, Node, Watch, is_settled};
-use crate::sync::lock;
 
 /// How many cells there are for files; files share them by hash.
 const CELLS: usize = 4096;
-/// How many cells there are for volumes that are not watched.
-const SAID: usize = 64;
 
 /// How long the kernel may believe what is heard of as soon as it changes. Not for
 /// ever: stores of the host to shared mappings, and times of access, are not
@@ -96,10 +94,8 @@ pub(super) struct Fresh {
     /// do not.
     telling: [AtomicU64; 2],
     start: Instant,
-    /// The volumes of which it was said that they are not watched.
-    said: Mutex<Vec<u64>>,
-    /// The same, to be seen without a lock: by volume, and 1 more than it.
-    seen_said: Box<[AtomicU64]>,
+    /// What is not heard of, although something is.
+    pub(super) unheard: Unheard,
     /// Whether any directory was marked since all was lost.
     pub(super) marked: AtomicBool,
     pub(super) negative: Negative,
@@ -119,8 +115,7 @@ impl Fresh {
             stamps: Stamps::new(trust == Trust::Watch),
             telling: [AtomicU64::new(0), AtomicU64::new(0)],
             start: Instant::now(),
-            said: Mutex::default(),
-            seen_said: cells(SAID),
+            unheard: Unheard::default(),
             marked: AtomicBool::new(false),
             negative: Negative::default(),
         }
@@ -152,35 +147,19 @@ impl Fresh {
     }
 
     fn covers(&self, volume: u64) -> Covers {
-        let Some(watch) = self.watch.get().filter(|_| !self.deaf.load(Ordering::SeqCst)) else {
+        let Some(watch) = self.watch.get().filter(|_| !self.is_deaf()) else {
             return Covers::Nothing;
         };
         let covers = watch.covers(volume);
         if covers == Covers::Nothing {
-            self.say_unwatched(volume, watch.as_ref());
+            self.unheard.volume(volume, watch.as_ref());
         }
         covers
     }
 
-    /// Logs once why nothing is heard of a volume.
-    fn say_unwatched(&self, volume: u64, watch: &dyn Watch) {
-        let seen = cell(&self.seen_said, (volume, 0));
-        let mark = volume.wrapping_add(1);
-        if seen.is_some_and(|seen| seen.swap(mark, Ordering::Relaxed) == mark) {
-            return;
-        }
-        let mut said = lock(&self.said);
-        if said.contains(&volume) {
-            return;
-        }
-        said.push(volume);
-        drop(said);
-        let reason = watch.unwatched(volume).map_or_else(String::new, |why| why.0);
-        log::info!(
-            "a file system below the source: not watched ({reason}): what others change in it may \
-             be seen up to {} s late",
-            SHORT.as_secs()
-        );
+    /// Reports whether nothing is heard any more, for good.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf.load(Ordering::SeqCst)
     }
 
     /// Returns the milliseconds since this was made, and 1.
@@ -205,7 +184,7 @@ impl Fresh {
 }
 
 /// Returns the cell of a file, by volume and inode number.
-fn cell(cells: &[AtomicU64], (volume, ino): (u64, u64)) -> Option<&AtomicU64> {
+pub(super) fn cell(cells: &[AtomicU64], (volume, ino): (u64, u64)) -> Option<&AtomicU64> {
     let hash = mix(volume.rotate_left(32) ^ ino);
     usize::try_from(hash)
         .ok()
@@ -370,13 +349,14 @@ impl Fs {
             return;
         }
         let moment = self.moment();
-        if watch.add(dir).is_some() {
-            self.fresh.marked.store(true, Ordering::SeqCst);
-            self.tree.set_heard(number);
-            // All that was added may have been given up meanwhile.
-            if self.fresh.all.load(Ordering::SeqCst) > moment.0 {
-                self.tree.unhear();
-            }
+        if watch.add(dir).is_none() {
+            return self.fresh.unheard.directory(watch.as_ref());
+        }
+        self.fresh.marked.store(true, Ordering::SeqCst);
+        self.tree.set_heard(number);
+        // All that was added may have been given up meanwhile.
+        if self.fresh.all.load(Ordering::SeqCst) > moment.0 {
+            self.tree.unhear();
         }
     }
 

@@ -51,6 +51,7 @@ mod rules;
 mod stamps;
 #[cfg(test)]
 mod tests;
+mod unheard;
 mod unknown;
 mod waits;
 mod walks;

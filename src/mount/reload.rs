@@ -83,7 +83,7 @@ impl Answers for Desk {
     }
 
     fn facts(&self) -> Option<Facts> {
-        self.0.upgrade().map(|reloader| lock(&reloader.facts).clone())
+        self.0.upgrade().map(|reloader| reloader.facts())
     }
 
     fn stats(&self) -> Option<Stats> {
@@ -103,6 +103,15 @@ impl Reloader {
         let published = Mutex::new(None);
         let covered = made.options.upper.is_some();
         Arc::new(Self { renew, any_owner, fs, notifier, facts, options_beyond, covered, published })
+    }
+
+    /// Says what the mount is by now.
+    fn facts(&self) -> Facts {
+        let mut facts = lock(&self.facts).clone();
+        if let Some(why) = self.fs.watched_now(&facts.cache.why) {
+            facts.cache.why = why;
+        }
+        facts
     }
 
     /// Says what was done, and what is held.

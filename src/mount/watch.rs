@@ -49,7 +49,7 @@ pub(super) fn begin(cache: Cache, source: &dyn Source) -> Believed {
                     "not watched ({}): what others change in it may be seen up to {late} s late",
                     why.0
                 );
-                log::info!("source: {why}");
+                log::warn!("source: {why}");
                 fixed(SHORT, &why)
             }
         },

@@ -69,6 +69,10 @@ pub trait Watch: Send + Sync + fmt::Debug {
     /// Where the whole volume is watched there is nothing to do.
     fn add(&self, dir: &Node) -> Option<u64>;
 
+    /// Says why a directory was not added, once one was not because there are as many
+    /// already as this user may have.
+    fn shortage(&self) -> Option<String>;
+
     /// Returns the era: a directory that was added in an earlier one is heard of
     /// no longer. [`What::Lost`] follows whenever one ends.
     fn era(&self) -> u64;

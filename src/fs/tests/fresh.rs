@@ -207,10 +207,31 @@ fn a_volume_that_is_not_watched_is_believed_for_a_moment() {
         crate::fs::SHORT
     );
     assert_eq!(world.fs.held().missing, 0, "it need not be remembered");
+    assert_eq!(
+        world.fs.watched_now("as a whole").unwrap(),
+        "as a whole; a file system below it is not (not in the script)"
+    );
     lock(&script.covers).insert(7, Covers::Everything);
     assert_eq!(times(&world, world.fs.moment(), &mount), (3600, 3600));
     world.fs.is_deaf_now();
     assert_eq!(times(&world, world.fs.moment(), &mount), (1, 1));
+    let said = world.fs.watched_now("as a whole").unwrap();
+    assert!(said.starts_with("no longer watched: "), "{said}");
+}
+
+#[test]
+fn directories_that_cannot_be_watched_are_told_of() {
+    let (world, script) = watched(IDENTITY, Covers::Directories);
+    let root = world.root();
+    world.file("f", (1, 1), 0o644);
+    world.look("f").unwrap();
+    assert_eq!(world.fs.watched_now("each").unwrap(), "each");
+    *lock(&script.shortage) = Some("too many".to_owned());
+    let dir = world.fs.mkdir(&caller(1, 1), root, name("d"), 0o755, 0).unwrap().node;
+    let missing = world.fs.lookup(&caller(1, 1), dir, name("none"));
+    assert!(missing.is_err());
+    assert_eq!(world.fs.names_at(world.fs.moment(), dir), crate::fs::SHORT);
+    assert_eq!(world.fs.watched_now("each").unwrap(), "each; not every directory is (too many)");
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::sync::lock;
 pub struct Script {
     /// How much is heard of each volume; of others nothing.
     pub covers: Mutex<HashMap<u64, Covers>>,
+    /// Why no directory is heard of any more.
+    pub shortage: Mutex<Option<String>>,
     /// How often a directory was to be heard.
     pub added: AtomicUsize,
     /// How often contents were to be ignored.
@@ -30,6 +32,7 @@ impl Script {
         let (sender, receiver) = channel();
         Arc::new(Self {
             covers: Mutex::new(HashMap::from([(0, covers)])),
+            shortage: Mutex::default(),
             added: AtomicUsize::new(0),
             ignored: AtomicUsize::new(0),
             era: AtomicU64::new(1),
@@ -66,7 +69,11 @@ impl Watch for Script {
 
     fn add(&self, _: &Node) -> Option<u64> {
         self.added.fetch_add(1, Ordering::SeqCst);
-        Some(self.era())
+        self.shortage().is_none().then(|| self.era())
+    }
+
+    fn shortage(&self) -> Option<String> {
+        lock(&self.shortage).clone()
     }
 
     fn era(&self) -> u64 {

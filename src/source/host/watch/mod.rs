@@ -56,6 +56,8 @@ pub(super) struct HostWatch {
     era: AtomicU64,
     /// How often directories were marked in this era.
     marks: AtomicUsize,
+    /// Whether a directory was not marked because others have so many marks.
+    short: AtomicBool,
     /// Whether the end of an era is still to be told.
     lost: AtomicBool,
     /// How many batches were read since the last nap.
@@ -87,7 +89,10 @@ fn no_group(errno: Errno) -> Unwatched {
     #[expect(clippy::wildcard_enum_match_arm, reason = "errnos are open-ended")]
     match errno {
         Errno::EINVAL | Errno::ENOSYS => because("fanotify: it has to be Linux 5.17 or later"),
-        Errno::EMFILE => because("fanotify: this user has too many groups, or no descriptor free"),
+        Errno::EMFILE => because(
+            "fanotify: this user has as many groups as fs.fanotify.max_user_groups allows, or no \
+             descriptor is free",
+        ),
         errno => refused(errno),
     }
 }
@@ -103,6 +108,7 @@ impl HostWatch {
             watched: Watched::default(),
             era: AtomicU64::new(1),
             marks: AtomicUsize::new(0),
+            short: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             batches: AtomicU32::new(0),
             buf: Mutex::new(vec![0; CHUNK]),
@@ -138,6 +144,7 @@ impl HostWatch {
     /// it is others who have so many.
     fn end(&self, era: u64) -> Option<()> {
         if self.marks.load(Ordering::Relaxed) < MANY {
+            self.short.store(true, Ordering::Relaxed);
             return None;
         }
         let next = era.wrapping_add(1);
@@ -221,6 +228,10 @@ impl Watch for HostWatch {
             Covers::Directories => self.mark(held.fd()),
             Covers::Nothing => None,
         }
+    }
+
+    fn shortage(&self) -> Option<String> {
+        self.short.load(Ordering::Relaxed).then(|| refused(Errno::ENOSPC).0)
     }
 
     fn era(&self) -> u64 {

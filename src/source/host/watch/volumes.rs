@@ -185,6 +185,11 @@ impl Watched {
 
 /// Says what the system does not let the watch do.
 pub(super) fn refused(errno: Errno) -> Unwatched {
+    if errno == Errno::ENOSPC {
+        return because(
+            "fanotify: this user has as many marks as fs.fanotify.max_user_marks allows",
+        );
+    }
     Unwatched(format!("fanotify: {}", errno.desc()))
 }
 

@@ -39,6 +39,10 @@ impl Watch for KeptWatch {
         self.below.add(&self.under(dir)?)
     }
 
+    fn shortage(&self) -> Option<String> {
+        self.below.shortage()
+    }
+
     fn era(&self) -> u64 {
         self.below.era()
     }

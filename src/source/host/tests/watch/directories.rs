@@ -96,8 +96,11 @@ fn an_era_ends_when_there_are_too_many_directories() {
     assert_eq!(ear.shell(": >7/g"), []);
     assert_eq!(ear.shell(&format!(": >{}/g", LIMIT - 1)).len(), 1);
 
+    assert_eq!(ear.watch.shortage(), None, "there was room after that");
     go.send(1).unwrap();
     lowering.join().unwrap().unwrap();
     assert_eq!(ear.watch.add(&nodes[7]), None, "the limit is not ours to free");
+    let why = ear.watch.shortage().unwrap();
+    assert!(why.contains("fs.fanotify.max_user_marks"), "{why}");
     assert_eq!(ear.watch.era(), second);
 }
