@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
 
 use crate::require;
+use crate::support::idmap::IdMap;
 use crate::support::ours::{Ours, finish, program_for_users};
 use crate::support::rng::Rng;
 use crate::support::{
@@ -148,6 +150,24 @@ fn resident(ours: &Ours) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// What the server says that it has done and holds.
+fn stats(ours: &Ours) -> serde_json::Value {
+    let mut asked = finish(&["stats", "--json", str(&ours.point)]);
+    // It can be asked a moment after the mount is there.
+    wait_for("counters", || {
+        if !asked.status.success() {
+            asked = finish(&["stats", "--json", str(&ours.point)]);
+        }
+        asked.status.success()
+    });
+    serde_json::from_slice(&asked.stdout).unwrap()
+}
+
+/// The inodes and the descriptors that the server has.
+fn held(ours: &Ours) -> (u64, usize) {
+    (stats(ours)["held"]["inodes"].as_u64().unwrap(), ours.held_open().len())
+}
+
 #[test]
 fn a_storm_of_host_changes_leaves_nothing_stale_and_no_growth() {
     require!(Root, Fuse);
@@ -157,7 +177,7 @@ fn a_storm_of_host_changes_leaves_nothing_stale_and_no_growth() {
         let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch"]);
         let all = planted(&source, 40);
         let (mut rng, mut done, started) = (Rng::new(7), 0, Instant::now());
-        let mut first = 0;
+        let (mut first, mut few) = (0, (0, 0));
         let mut rounds = 0;
         let goes_on = |done: u64| match changes {
             Some(changes) => done < changes,
@@ -174,12 +194,100 @@ fn a_storm_of_host_changes_leaves_nothing_stale_and_no_growth() {
             rounds += 1;
             settles(&source, &ours.point, &all);
             if rounds == 2 {
-                first = resident(&ours);
+                (first, few) = (resident(&ours), held(&ours));
             }
         }
-        let last = resident(&ours);
+        let (last, all) = (resident(&ours), held(&ours));
         println!("{done} host changes, {looks} looks, {first} KiB, then {last} KiB");
+        println!("inodes and descriptors: {few:?}, then {all:?}");
         assert!(last < first + 16 * 1024, "{first} KiB, then {last} KiB");
+        assert!(all.0 < few.0 + 200 && all.1 < few.1 + 50, "{few:?}, then {all:?}");
+    });
+}
+
+fn abort(_: i32) {
+    std::process::abort()
+}
+
+/// The two owners, a user and a group on disk, that a file has by turns: nobody else's.
+fn owners_of(file: u32) -> [(u32, u32); 2] {
+    [(file * 4, file * 4 + 1), (file * 4 + 2, file * 4 + 3)]
+}
+
+/// Gives files away, or puts others with another owner in their place.
+fn give_away(source: &Path, files: u32, rng: &mut Rng) -> raw::Sys<()> {
+    for _ in 0..400 {
+        let file = u32::try_from(rng.below(files as usize)).unwrap_or(0);
+        let (path, (uid, gid)) = (source.join(format!("f{file}")), rng.pick(&owners_of(file)));
+        if rng.chance(50) {
+            raw::chown(&path, uid, gid, false)?;
+        } else {
+            let new = source.with_extension("new");
+            drop(raw::open(&new, libc::O_CREAT | libc::O_WRONLY, 0o644)?);
+            raw::chown(&new, uid, gid, false)?;
+            raw::rename(&new, &path, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Another process changes the source, and callers see owners by a map.
+#[test]
+fn another_process_never_makes_a_file_look_anybody_elses() {
+    const FILES: u32 = 40;
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let map = IdMap::of(&["0:100000:1000"], &["0:200000:1000"]).arguments();
+        let map: Vec<&str> = map.iter().map(String::as_str).collect();
+        let (source, ours) = Ours::of_new(sandbox, &[&["--cache", "watch"], &map[..]].concat());
+        for file in 0..FILES {
+            let (path, [(uid, gid), _]) = (source.join(format!("f{file}")), owners_of(file));
+            fs::write(&path, "").unwrap();
+            raw::chown(&path, uid, gid, false).unwrap();
+        }
+        let owner = |dir: &Path, file: u32| {
+            let meta = fs::symlink_metadata(dir.join(format!("f{file}"))).ok()?;
+            Some((meta.uid(), meta.gid()))
+        };
+        let there = |file| owner(&source, file).map(|(uid, gid)| (uid + 100_000, gid + 200_000));
+        let is_true = || (0..FILES).all(|file| owner(&ours.point, file) == there(file));
+        let (over, looks) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (mut rounds, mut late, mut failed) = (0, 0, None);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for file in (0..FILES).cycle().take_while(|_| !over.load(Ordering::Relaxed)) {
+                        let seen = owner(&ours.point, file);
+                        let [one, two] = owners_of(file);
+                        let users = [one.0, two.0].map(|id| Some(id + 100_000));
+                        let groups = [one.1, two.1].map(|id| Some(id + 200_000));
+                        let is_theirs = users.contains(&seen.map(|seen| seen.0))
+                            && groups.contains(&seen.map(|seen| seen.1));
+                        // A name may be gone for a moment while another file takes it.
+                        assert!(seen.is_none() || is_theirs, "f{file}: {seen:?}");
+                        looks.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            let started = Instant::now();
+            while started.elapsed() < Duration::from_secs(4) && failed.is_none() {
+                let mut rng = Rng::new(rounds);
+                // A child prints nothing: that it fails is how it ends.
+                let works = || give_away(&source, FILES, &mut rng).unwrap_or_else(abort);
+                let host = raw::fork(works).expect("fork");
+                let done = nix::sys::wait::waitpid(host, None);
+                std::thread::sleep(QUIET);
+                late += u64::from(!is_true());
+                let right = done == Ok(WaitStatus::Exited(host, 0)) && holds_within(LATE, is_true);
+                failed = (!right).then(|| format!("round {rounds}: {done:?}"));
+                rounds += 1;
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(failed, None);
+        println!("{rounds} rounds, {late} not true after {QUIET:?}, {looks:?} looks");
+        // Late are those that waited for a processor.
+        assert!(late * 5 <= rounds, "{late} of {rounds} not true after {QUIET:?}");
     });
 }
 
@@ -253,7 +361,7 @@ fn a_right_taken_away_on_the_host_ends_at_once() {
 fn what_is_mounted_inside_survives_what_the_host_does_to_its_place() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
-        let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch"]);
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch", "--log", "info"]);
         sh(&format!("mkdir -p {}/d/e", str(&source)));
         run("mount", &["-t", "tmpfs", "none", str(&ours.at("d/e"))]);
         let is_there = || mount_at(&ours.at("d/e")).is_some_and(|mount| mount.kind == "tmpfs");
@@ -265,14 +373,63 @@ fn what_is_mounted_inside_survives_what_the_host_does_to_its_place() {
             assert!(is_there(), "{path}");
         }
         ours.signal(Signal::SIGHUP);
-        assert!(
-            holds_within(Duration::from_secs(5), || ours.log().contains("reloaded") || is_there())
-        );
+        wait_for("a reload", || ours.log().contains("info: reloaded: "));
         std::thread::sleep(QUIET);
         assert!(is_there() && fs::metadata(ours.at("d")).unwrap().uid() == 7);
         // As on the host itself: with its place a mount goes.
         sh(&format!("rmdir {}/d/e", str(&source)));
         assert!(holds_within(Duration::from_secs(2), || !is_there()));
+    });
+}
+
+/// The kernel drops events that nobody reads: the server is to ask for all again, and
+/// yet leave alone what is mounted inside.
+#[test]
+fn what_is_mounted_inside_survives_events_that_are_lost() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let limit = fs::read_to_string("/proc/sys/fs/fanotify/max_queued_events").unwrap();
+        let many: u32 = limit.trim().parse::<u32>().unwrap() + 4000;
+        let (source, ours) = Ours::of_new(sandbox, &["--cache", "watch"]);
+        sh(&format!("mkdir -p {0}/d/e {0}/many", str(&source)));
+        let all = planted(&source, 600);
+        let gone: Vec<String> = all.iter().map(|name| format!("{name}.moved")).collect();
+        let known = [&all[..], &gone].concat();
+        run("mount", &["-t", "tmpfs", "none", str(&ours.at("d/e"))]);
+        fs::write(ours.at("d/e/inside"), "").unwrap();
+        settles(&source, &ours.point, &known);
+        let before = stats(&ours);
+        assert_eq!(before["counts"]["heard_lost"], 0, "{before}");
+
+        ours.signal_server(Signal::SIGSTOP);
+        // Each of another name: the kernel makes one of events that are alike.
+        for n in 0..many {
+            File::create(source.join(format!("many/{n}"))).unwrap();
+        }
+        for (n, name) in all.iter().enumerate() {
+            let path = source.join(name);
+            match n % 4 {
+                0 => drop(raw::rename(&path, &source.join(&gone[n]), 0).unwrap()),
+                1 => drop(raw::chown(&path, OWNERS[1], OWNERS[2], false).unwrap()),
+                2 => fs::write(&path, "other contents").unwrap(),
+                _ => fs::remove_file(&path).unwrap(),
+            }
+        }
+        for path in ["d/e", "d"] {
+            raw::chmod(&source.join(path), 0o711).unwrap();
+            raw::chown(&source.join(path), 7, 7, false).unwrap();
+        }
+        ours.signal_server(Signal::SIGCONT);
+        wait_for("events that are lost", || {
+            stats(&ours)["counts"]["heard_lost"].as_u64().unwrap() > 0
+        });
+        settles(&source, &ours.point, &known);
+        assert_eq!(shown(&source, "d"), shown(&ours.point, "d"));
+        assert_eq!(names(&ours.at("many")).len(), usize::try_from(many).unwrap());
+        assert!(mount_at(&ours.at("d/e")).is_some_and(|mount| mount.kind == "tmpfs"));
+        assert_eq!(names(&ours.at("d/e")), ["inside"]);
+        run("umount", &[str(&ours.at("d/e"))]);
+        assert_eq!(shown(&source, "d/e"), shown(&ours.point, "d/e"));
     });
 }
 
@@ -409,9 +566,7 @@ fn answers_are_no_changes_of_the_source() {
         for n in 0..100 {
             assert!(!point.join(format!("missing-{n}")).exists());
         }
-        let answers = || finish(&["stats", "--json", str(point)]);
-        wait_for("counters", || answers().status.success());
-        let stats: serde_json::Value = serde_json::from_slice(&answers().stdout).unwrap();
+        let stats = stats(&ours);
         assert_eq!(stats["counts"]["heard_own"], 0, "{stats}");
         assert!(point.join("file").exists());
         fs::remove_file(source.join("file")).unwrap();
