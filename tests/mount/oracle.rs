@@ -71,9 +71,13 @@ impl Run {
         matches!(&self.engines[1], Engine::Ours(args) | Engine::Stacked(args) if !args.iter().any(|arg| arg == "off"))
     }
 
-    /// Whether the server is an ordinary user's, who keeps the owners elsewhere.
-    fn keeps(&self) -> bool {
-        matches!(&self.engines[1], Engine::Kept(_))
+    /// Why flags of inodes are not tried: what is then on one disk alone spoils the rest.
+    fn sets_no_flags(&self) -> Option<Known> {
+        match &self.engines[1] {
+            Engine::Kept(_) => Some(Known::FlagsOfAnotherUser),
+            engine if engine.caches_writes() => Some(Known::LockedWhileCached),
+            _ => None,
+        }
     }
 }
 
@@ -122,9 +126,8 @@ impl Session<'_> {
             *self.stats.known.entry(Known::WhiteoutOfNobody).or_default() += 1;
             return Ok(());
         }
-        if self.run.keeps() && matches!(op, Op::SetFlags { .. }) {
-            // Only root may make a file immutable; what is on one disk alone spoils the rest.
-            *self.stats.known.entry(Known::FlagsOfAnotherUser).or_default() += 1;
+        if let (Op::SetFlags { .. }, Some(why)) = (&op, self.run.sets_no_flags()) {
+            *self.stats.known.entry(why).or_default() += 1;
             return Ok(());
         }
         if self.names_for_nobody(who, &op) {
@@ -140,6 +143,9 @@ impl Session<'_> {
         let before = compare::before(sides, &op, &opened);
         let word = op.word();
         let outcomes = self.actors[who].run(&op).map_err(|e| (format!("{word} hangs"), vec![e]))?;
+        if sides[1].caches_writes && op.writes() {
+            self.actors[who].sync(&op).map_err(|e| ("fsync hangs".into(), vec![e]))?;
+        }
         self.record(who, &op, &outcomes);
         let [kernel, ours] = &outcomes;
         let ordered = self.run.we_decide.then(|| known::when_we_decide(&op, kernel, ours));
@@ -157,6 +163,9 @@ impl Session<'_> {
         match ordered.flatten() {
             Some(known) => *self.stats.known.entry(known).or_default() += 1,
             None if mark => {}
+            None if sides[1].caches_writes && known::chown_of_nothing(&op, kernel, ours) => {
+                *self.stats.known.entry(Known::ChownOfNothingWhileWritten).or_default() += 1;
+            }
             None if self.ignores_capabilities(who, &op, &outcomes) => {
                 *self.stats.known.entry(Known::AccessWithCapabilities).or_default() += 1;
             }
@@ -426,12 +435,7 @@ fn ours(arguments: &[&str]) -> Engine {
 #[test]
 fn kernel_equals_itself() {
     require!(Root, Ext4Loop, Idmap);
-    hold(
-        "itself",
-        &Run { engines: [kernel(), kernel()], host_changes: true, settle: NONE, we_decide: false },
-        100..104,
-        2500,
-    );
+    hold("itself", &Run::plain(kernel(), true), 100..104, 2500);
 }
 
 /// The oracle against a wrong map: the comparison sees it, soon.
@@ -465,16 +469,22 @@ fn ours_equals_the_kernel_uncached() {
 }
 
 /// Our mount that believes all for an hour, unless the host tells of a change.
+fn watched(more: &[&str]) -> Run {
+    let settle = Duration::from_millis(100);
+    Run { settle, ..Run::plain(ours(&[&["--cache", "watch"], more].concat()), true) }
+}
+
 #[test]
 fn ours_equals_the_kernel_watched() {
     require!(Root, Fuse, Ext4Loop, Idmap);
-    let run = Run {
-        engines: [kernel(), ours(&["--cache", "watch"])],
-        host_changes: true,
-        settle: Duration::from_millis(100),
-        we_decide: false,
-    };
-    hold("watched", &run, 51..55, 2500);
+    hold("watched", &watched(&[]), 51..55, 2500);
+}
+
+/// What the server reads and writes has pages that the host makes untrue.
+#[test]
+fn ours_equals_the_kernel_watched_without_passthrough() {
+    require!(Root, Fuse, Ext4Loop, Idmap);
+    hold("watched, passthrough off", &watched(&["--passthrough", "off"]), 55..57, 2500);
 }
 
 /// Our mount where permission is decided by us: a mirror, and nobody in it who
@@ -482,21 +492,34 @@ fn ours_equals_the_kernel_watched() {
 #[test]
 fn ours_equals_the_kernel_when_we_decide() {
     require!(Root, Fuse, Ext4Loop, Idmap);
-    let run = Run {
-        engines: [kernel(), ours(&["--mirror", "9999"])],
-        host_changes: true,
-        settle: NONE,
-        we_decide: true,
-    };
+    let run = Run { we_decide: true, ..Run::plain(ours(&["--mirror", "9999"]), true) };
     hold("mirror", &run, 31..35, 2500);
 }
 
-/// Our mount with caches that live for a moment only.
+/// Our mount that believes all for longer than a run takes: what is done through the
+/// mount must come true all the same.
 #[test]
-fn ours_equals_the_kernel_with_no_ttl() {
+fn ours_equals_the_kernel_with_a_time_to_live() {
     require!(Root, Fuse, Ext4Loop, Idmap);
-    let run = Run::plain(ours(&["--cache", "ttl=0"]), false);
-    hold("ttl=0", &run, 11..15, 2500);
+    let run = Run::plain(ours(&["--cache", "ttl=30"]), false);
+    hold("ttl=30", &run, 11..15, 2500);
+}
+
+/// Our mount where nobody else changes the source; `more` says who writes.
+fn alone(more: &[&str], seeds: std::ops::Range<u64>) {
+    require!(Root, Fuse, Ext4Loop, Idmap);
+    let run = Run::plain(ours(&[&["--cache", "exclusive"], more].concat()), false);
+    hold(&format!("exclusive {more:?}"), &run, seeds, 2500);
+}
+
+#[test]
+fn ours_equals_the_kernel_alone() {
+    alone(&[], 81..83);
+}
+
+#[test]
+fn ours_equals_the_kernel_alone_where_writes_are_cached() {
+    alone(&["--passthrough", "off"], 91..93);
 }
 
 /// Our mount as it is started without options.

@@ -97,6 +97,14 @@ impl Actor {
         serde_json::from_str(&line).map_err(|error| format!("{error}: {line:?}"))
     }
 
+    /// Has what an operation wrote by a descriptor written to the disks.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub fn sync(&mut self, op: &Op) -> Result<(), String> {
+        op.slots().into_iter().try_for_each(|slot| self.run(&Op::Fsync { slot }).map(drop))
+    }
+
     fn send(&mut self, line: &str) {
         let stream = self.stream.get_mut();
         stream.write_all(format!("{line}\n").as_bytes()).expect("the caller takes a line");

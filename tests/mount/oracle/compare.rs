@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::exec::{describe, digest, hex};
-use super::known::{self, BTIME, CAPABILITY, Known, TAKEN};
+use super::known::{self, BTIME, CAPABILITY, Known, LATE_CTIME, OWN_TIMES, TAKEN};
 use super::ops::{Op, Outcome};
 use super::world::Side;
 use crate::support::raw;
@@ -46,6 +46,10 @@ fn on_disk(side: &Side, path: &str) -> Result<OnDisk, i32> {
 
 fn join(root: &Path, path: &str) -> std::path::PathBuf {
     if path == "." { root.to_owned() } else { root.join(path) }
+}
+
+fn is_regular(stat: &libc::statx) -> bool {
+    u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFREG
 }
 
 type Time = (i64, u32);
@@ -154,7 +158,10 @@ fn look(side: &Side, path: &str, old: Option<Moment>, fine_times: bool) -> Strin
     for (n, name) in ["atime", "mtime", "ctime"].into_iter().enumerate() {
         let shown = match new[n] {
             (sec, nsec) if sec < NOW => format!(" {name} {sec}.{nsec:09}"),
-            now if old.is_some_and(|old| old.times[n] != now) => format!(" {name} moved"),
+            now if old.is_some_and(|old| old.times[n] != now) => match name {
+                "ctime" if side.caches_writes && is_regular(&disk.stat) => LATE_CTIME.into(),
+                _ => format!(" {name} moved"),
+            },
             _ => continue,
         };
         line += &shown;
@@ -178,7 +185,9 @@ fn view(side: &Side, path: &str, disk: Option<&libc::statx>) -> String {
     } else if path != "." && stat.stx_ino != disk.stx_ino {
         shown += &format!(" number {} for {}", stat.stx_ino, disk.stx_ino);
     }
-    if times(&stat) != times(disk) {
+    if times(&stat) != times(disk) && side.caches_writes && is_regular(disk) {
+        shown += OWN_TIMES;
+    } else if times(&stat) != times(disk) {
         shown += &format!(" times {:?} for {:?}", times(&stat), times(disk));
     }
     shown
@@ -192,6 +201,16 @@ fn normalise(lines: &mut [String; 2], seen: &mut BTreeMap<Known, u64>) {
     if lines[1].contains(TAKEN) && !lines[0].contains(TAKEN) {
         *seen.entry(Known::NumberTaken).or_default() += 1;
         lines[1] = lines[1].replace(TAKEN, "");
+    }
+    if lines[1].contains(OWN_TIMES) {
+        *seen.entry(Known::TimesOfTheClient).or_default() += 1;
+        lines[1] = lines[1].replace(OWN_TIMES, "");
+    }
+    if lines[1].contains(LATE_CTIME) {
+        let moved = " ctime moved";
+        let [kernel, ours] = lines;
+        *ours = ours.replace(LATE_CTIME, if kernel.contains(moved) { moved } else { "" });
+        *seen.entry(Known::TimesOfTheClient).or_default() += u64::from(!kernel.contains(moved));
     }
     // Over what is unmapped not even root has capabilities.
     let special = ["disk mode 01", "disk mode 14"].iter().any(|kind| lines[0].starts_with(kind));

@@ -30,8 +30,8 @@ pub enum Known {
     /// What the kernel writes by itself it writes as nobody, from the first open
     /// to the last close: set-id bits that come meanwhile go, whoever writes.
     SetIdWhilePassed,
-    /// A stranger's chown(-1, -1) of a set-id file that is open for writing looks
-    /// like what comes before a write: nothing is done.
+    /// A stranger's chown(-1, -1) of a set-id file that is open for writing, or may be
+    /// where opens are not told, looks like what comes before a write: nothing is done.
     ChownOfNothingWhileWritten,
     /// fchown decides on the owner that the client saw last, before a change on
     /// the disk.
@@ -43,6 +43,9 @@ pub enum Known {
     NumberTaken,
     /// The client keeps no times of a fifo that is written to.
     FifoTimes,
+    /// Where it caches what is written, the client keeps the times of regular files by
+    /// itself, until it forgets them.
+    TimesOfTheClient,
     /// The client moves positions in directories by itself.
     DirectorySeek,
     /// The client does not know of immutable and append-only files.
@@ -73,6 +76,9 @@ pub enum Known {
     Tmpfile,
     /// The birth time is not carried by the library.
     BirthTime,
+    /// Where it caches what is written, the client takes writes that an immutable or
+    /// append-only file refuses later: not tried.
+    LockedWhileCached,
     /// Where an ordinary user's server keeps the owners, it may not set the flags
     /// of inodes that root may: not tried.
     FlagsOfAnotherUser,
@@ -83,6 +89,12 @@ pub const BTIME: &str = " btime";
 
 /// What marks a number that a file has because its own was taken.
 pub const TAKEN: &str = " number taken";
+
+/// What marks times that the client keeps by itself.
+pub const OWN_TIMES: &str = " times of the client";
+
+/// What marks a ctime that moved on disk, maybe for a change that was made before.
+pub const LATE_CTIME: &str = " ctime moved by the client";
 
 /// How `exec` shows that a descriptor's file is gone.
 const STALE: &str = "fstat errno 116";
@@ -182,6 +194,12 @@ pub fn when_we_decide(op: &Op, kernel: &Outcome, ours: &Outcome) -> Option<Known
         }
         _ => None,
     }
+}
+
+/// Whether this is chown(-1, -1) that is refused by the kernel, and not done by ours.
+pub fn chown_of_nothing(op: &Op, kernel: &Outcome, ours: &Outcome) -> bool {
+    let (Op::Chown { uid, gid, .. } | Op::Fchown { uid, gid, .. }) = op else { return false };
+    (*uid, *gid, kernel.errno, ours.errno) == (u32::MAX, u32::MAX, libc::EPERM, 0)
 }
 
 /// Whether this is EACCES where the kernel says EOVERFLOW to a create.

@@ -34,6 +34,14 @@ pub enum Engine {
     Kept(Vec<String>),
 }
 
+impl Engine {
+    /// Whether the client caches what is written.
+    pub fn caches_writes(&self) -> bool {
+        let has = |arguments: &[String], word| arguments.iter().any(|argument| argument == word);
+        matches!(self, Self::Ours(words) if has(words, "exclusive") && has(words, "off"))
+    }
+}
+
 /// Who runs the servers of such mounts: a user of every Debian system.
 const USER: u32 = 34;
 
@@ -46,6 +54,8 @@ pub struct Side {
     pub disk: PathBuf,
     /// Our server, if it is ours.
     pub server: Option<Ours>,
+    /// Whether the client caches what is written, and keeps the times of regular files.
+    pub caches_writes: bool,
     /// What shows the tree itself, where the files on disk do not say it.
     _disk_server: Option<Ours>,
 }
@@ -96,7 +106,8 @@ impl World {
                     None
                 }
             };
-            Side { view, disk, server, _disk_server: None }
+            let caches_writes = engine.caches_writes();
+            Side { view, disk, server, caches_writes, _disk_server: None }
         };
         let sides = [side("one", engines[0]), side("two", engines[1])];
         Self { sides, _image: image }
@@ -121,7 +132,8 @@ fn kept(sandbox: &Sandbox, store: &Path, view: PathBuf, number: usize, more: &[S
     raw::chmod(&disk, 0o755).expect("chmod through the mount");
     plant(&disk);
     let server = start(&view, &[map().arguments(), more.to_vec()].concat());
-    Side { view, disk, server: Some(server), _disk_server: Some(disk_server) }
+    let (server, caches_writes) = (Some(server), false);
+    Side { view, disk, server, caches_writes, _disk_server: Some(disk_server) }
 }
 
 /// Has our program make the kernel's mount.
