@@ -5,10 +5,11 @@
 //! an entry that names nobody is written as 4294967295 and not read.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use super::{Acl, Entry, Tag};
 use crate::error::{Error, Result};
-use crate::id::{Group, Id, NO_ID, Side, User, View};
+use crate::id::{Group, Id, Kind, NO_ID, Side, User, View};
 
 const VERSION: u32 = 2;
 
@@ -19,13 +20,49 @@ const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
-/// The view ids that stand for unmapped ids in an ACL on the wire.
+/// Which view ids an ACL may name on the wire, and what stands for the others.
 ///
 /// The FUSE client refuses a whole ACL for one id that the user namespace of
-/// the mount does not map, 4294967295 included. So an unmapped entry goes out
-/// under an id that is mapped there and that the policy never presents; where
-/// there is no such id (`None`) it is left out, as it matches nobody anyway.
-pub type StandIn = (Option<Id<User, View>>, Option<Id<Group, View>>);
+/// the mount does not map, 4294967295 included. So an entry that is unmapped
+/// by the policy, or there, goes out under an id that is mapped there and that
+/// the policy never presents; where there is no such id (`None`) it is left
+/// out, as it matches nobody anyway.
+#[derive(Clone, Debug)]
+pub struct StandIn {
+    /// For users.
+    pub users: Named<User>,
+    /// For groups.
+    pub groups: Named<Group>,
+}
+
+/// The ids of one kind that an ACL may name on the wire.
+#[derive(Clone, Debug)]
+pub struct Named<K: Kind> {
+    /// What stands for every other one.
+    pub stand_in: Option<Id<K, View>>,
+    /// The first and the count of each range that the namespace maps.
+    pub there: Arc<[(u32, u32)]>,
+}
+
+impl<K: Kind> Named<K> {
+    /// Reports whether the namespace maps an id.
+    pub fn has(&self, id: Id<K, View>) -> bool {
+        let after = |first: u32| id.raw().checked_sub(first);
+        self.there.iter().any(|&(first, count)| after(first).is_some_and(|n| n < count))
+    }
+
+    /// Returns what an id goes out as; `None`: not at all.
+    fn out(&self, id: Option<Id<K, View>>) -> Option<Id<K, View>> {
+        id.filter(|&id| self.has(id)).or(self.stand_in)
+    }
+}
+
+impl StandIn {
+    /// Reports whether every entry goes out under some id.
+    pub const fn shows_all(&self) -> bool {
+        self.users.stand_in.is_some() && self.groups.stand_in.is_some()
+    }
+}
 
 impl<S: Side> Acl<S> {
     /// Reads the value of an extended attribute; `None` is "no ACL".
@@ -87,30 +124,32 @@ impl Acl<View> {
     ///
     /// # Errors
     /// As [`Acl::decode`].
-    pub fn from_wire(value: &[u8], stand_in: StandIn) -> Result<Option<Self>> {
+    pub fn from_wire(value: &[u8], stand_in: &StandIn) -> Result<Option<Self>> {
         let Some(acl) = Self::decode(value)? else {
             return Ok(None);
         };
         let Ok(acl) = acl.map::<_, Infallible>(
-            |id| Ok(id.filter(|_| id != stand_in.0)),
-            |id| Ok(id.filter(|_| id != stand_in.1)),
+            |id| Ok(id.filter(|_| id != stand_in.users.stand_in)),
+            |id| Ok(id.filter(|_| id != stand_in.groups.stand_in)),
         );
         Ok(Some(acl))
     }
 
-    /// Returns this ACL as the FUSE client takes it: unmapped ids are written
-    /// as the stand-in, or left out.
-    pub fn to_wire(&self, stand_in: StandIn) -> Vec<u8> {
-        let Ok(acl) =
-            self.map::<View, Infallible>(|id| Ok(id.or(stand_in.0)), |id| Ok(id.or(stand_in.1)));
+    /// Returns this ACL as the FUSE client takes it: ids that it may not name
+    /// are written as the stand-in, or left out.
+    pub fn to_wire(&self, stand_in: &StandIn) -> Vec<u8> {
+        let Ok(acl) = self.map::<View, Infallible>(
+            |id| Ok(stand_in.users.out(id)),
+            |id| Ok(stand_in.groups.out(id)),
+        );
         Self::encode_entries(acl.entries.iter().filter(|entry| !entry.tag.is_nobody()))
     }
 
     /// Reports whether some entry is left out on the wire.
-    pub fn hides(&self, stand_in: StandIn) -> bool {
+    pub fn hides(&self, stand_in: &StandIn) -> bool {
         self.entries.iter().any(|entry| match entry.tag {
-            Tag::User(id) => id.or(stand_in.0).is_none(),
-            Tag::Group(id) => id.or(stand_in.1).is_none(),
+            Tag::User(id) => stand_in.users.out(id).is_none(),
+            Tag::Group(id) => stand_in.groups.out(id).is_none(),
             Tag::UserObj | Tag::GroupObj | Tag::Mask | Tag::Other => false,
         })
     }

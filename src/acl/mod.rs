@@ -15,7 +15,7 @@ mod translate;
 mod tests;
 
 pub use capability::{CAPABILITY_XATTR, Capability};
-pub use codec::StandIn;
+pub use codec::{Named, StandIn};
 
 use std::result::Result as Std;
 

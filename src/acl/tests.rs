@@ -1,11 +1,12 @@
 //! Tables, byte fixtures and laws of ACLs and capabilities.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{Acl, Capability, Entry, StandIn, Tag};
+use super::{Acl, Capability, Entry, Named, StandIn, Tag};
 use crate::attr::Mode;
 use crate::error::{Error, Result};
 use crate::id::{Disk, Group, Id, Kind, Owner, Side, User, View};
@@ -237,43 +238,70 @@ fn capabilities_by_policy() {
 const STAND_IN: (u32, u32) = (65535, 65534);
 
 fn stand_in() -> StandIn {
-    (Id::new(STAND_IN.0), Id::new(STAND_IN.1))
+    standing(Some(STAND_IN.0), Some(STAND_IN.1))
+}
+
+/// Every id is there, and these stand for those that are unmapped.
+fn standing(user: Option<u32>, group: Option<u32>) -> StandIn {
+    let there: Arc<[_]> = [(0, u32::MAX)].into();
+    StandIn {
+        users: Named { stand_in: user.and_then(Id::new), there: Arc::clone(&there) },
+        groups: Named { stand_in: group.and_then(Id::new), there },
+    }
 }
 
 #[test]
 fn unmapped_entries_travel_as_the_stand_in() {
     let view = acl::<View>("u::7 u:5:1 u:-:2 g::4 g:-:2 m::7 o::1");
-    let wire = view.to_wire(stand_in());
+    let wire = view.to_wire(&stand_in());
     assert_eq!(
         Acl::<View>::decode(&wire),
         Ok(Some(acl("u::7 u:5:1 u:65535:2 g::4 g:65534:2 m::7 o::1")))
     );
-    assert_eq!(Acl::from_wire(&wire, stand_in()), Ok(Some(view.clone())));
+    assert_eq!(Acl::from_wire(&wire, &stand_in()), Ok(Some(view.clone())));
     assert_eq!(view.store(&tables()), Err(Error::UnmappedEntry));
     let other_kind = acl::<View>("u::7 u:65534:1 g::4 g:65535:2 m::7 o::1");
-    assert_eq!(Acl::from_wire(&other_kind.encode(), stand_in()), Ok(Some(other_kind)));
-    assert_eq!(Acl::from_wire(&hex("02000000"), stand_in()), Ok(None));
+    assert_eq!(Acl::from_wire(&other_kind.encode(), &stand_in()), Ok(Some(other_kind)));
+    assert_eq!(Acl::from_wire(&hex("02000000"), &stand_in()), Ok(None));
 }
 
 #[test]
 fn unmapped_entries_are_left_out_where_nothing_can_stand_in() {
     let view = acl::<View>("u::7 u:5:1 u:-:2 g::4 g:-:2 m::7 o::1");
-    let (user, group) = stand_in();
+    let (user, group) = (Some(STAND_IN.0), Some(STAND_IN.1));
     for (stand_in, shown) in [
         ((None, group), "u::7 u:5:1 g::4 g:65534:2 m::7 o::1"),
         ((user, None), "u::7 u:5:1 u:65535:2 g::4 m::7 o::1"),
         ((None, None), "u::7 u:5:1 g::4 m::7 o::1"),
     ] {
+        let stand_in = &standing(stand_in.0, stand_in.1);
         assert!(view.hides(stand_in));
         let wire = view.to_wire(stand_in);
         assert_eq!(Acl::<View>::decode(&wire), Ok(Some(acl(shown))));
         let read = Acl::from_wire(&wire, stand_in).unwrap().unwrap();
         assert!(!read.hides(stand_in) && !acl::<View>("u::7 u:5:1 g::4 m::7 o::1").hides(stand_in));
     }
-    assert!(!view.hides(stand_in()));
+    assert!(!view.hides(&stand_in()));
     let all = acl::<View>("u::7 u:-:2 g::4 m::6 o::1");
-    let left = Acl::<View>::decode(&all.to_wire((None, None)));
+    let left = Acl::<View>::decode(&all.to_wire(&standing(None, None)));
     assert_eq!(left, Ok(Some(acl("u::7 g::4 m::6 o::1"))), "the mask stays");
+}
+
+#[test]
+fn ids_that_the_namespace_has_not_go_out_as_unmapped_ones() {
+    let view = acl::<View>("u::7 u:5:1 u:99:2 u:100:3 u:109:4 g::4 g:110:2 m::7 o::1");
+    let named = |stand_in: Option<u32>| StandIn {
+        users: Named { stand_in: stand_in.and_then(Id::new), there: [(0, 6), (100, 10)].into() },
+        groups: Named { stand_in: stand_in.and_then(Id::new), there: [].into() },
+    };
+    for (stand_in, hides, shown) in [
+        (None, true, "u::7 u:5:1 u:100:3 u:109:4 g::4 m::7 o::1"),
+        (Some(3), false, "u::7 u:5:1 u:3:2 u:100:3 u:109:4 g::4 g:3:2 m::7 o::1"),
+    ] {
+        let stand_in = named(stand_in);
+        assert_eq!(view.hides(&stand_in), hides);
+        assert_eq!(Acl::<View>::decode(&view.to_wire(&stand_in)), Ok(Some(acl(shown))));
+    }
 }
 
 #[test]
@@ -437,7 +465,7 @@ proptest! {
             Tag::User(None) | Tag::Group(None) => true,
             Tag::UserObj | Tag::GroupObj | Tag::Mask | Tag::Other => true,
         }));
-        prop_assert_eq!(Acl::from_wire(&acl.to_wire(stand_in()), stand_in()), Ok(Some(acl)));
+        prop_assert_eq!(Acl::from_wire(&acl.to_wire(&stand_in()), &stand_in()), Ok(Some(acl)));
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Fs {
             Xattr::Is(name) => disk_name(name),
             Xattr::Hidden => Err(Error::Denied),
             Xattr::Refused(_) => {
-                let acl = || Acl::from_wire(value, self.in_force.both().1);
+                let acl = || Acl::from_wire(value, &self.in_force.both().1);
                 let minimal = |kind| {
                     let acl = acl()?;
                     // A mode does not say who gets a default ACL.

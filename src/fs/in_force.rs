@@ -27,7 +27,7 @@ impl InForce {
     /// Returns the policy together with the stand-ins that go with it.
     pub(super) fn both(&self) -> (Arc<dyn Policy>, StandIn) {
         let both = read(&self.both);
-        (Arc::clone(&both.0), both.1)
+        (Arc::clone(&both.0), both.1.clone())
     }
 
     /// Returns the policy if it has any rules.

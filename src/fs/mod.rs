@@ -68,7 +68,7 @@ use crate::policy::Policy;
 use crate::source::{Found, Lock, Node, SetTime, Source};
 use crate::tree::{Handles, Tree};
 
-pub use crate::acl::StandIn;
+pub use crate::acl::{Named, StandIn};
 pub use crate::source::{Lending, Lent};
 pub use alone::Kept;
 pub use fresh::{Moment, SHORT, Teller, Trust, Ttl};
@@ -147,7 +147,7 @@ pub trait Processes: Send + Sync + fmt::Debug {
 }
 
 /// What a mount needs to know besides its policy and source.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// What the kernel may believe, and for how long.
     pub trust: Trust,
@@ -155,11 +155,14 @@ pub struct Config {
     pub nodes: usize,
     /// How many descriptors the server may have; each caller gets a part.
     pub descriptors: usize,
-    /// The view ids that stand for unmapped ids in an ACL.
+    /// The view ids that an ACL may name, and what stands for the others.
     pub stand_in: StandIn,
     /// Whether the mount can be mapped by the kernel in its turn: ids of callers
     /// come with nothing but new files then, and are none to compare with.
     pub unknown_callers: bool,
+    /// Whether an overlay of an ordinary user copies files up from here: all
+    /// attributes that are listed, and what cannot be set again fails the copy.
+    pub copied_up: bool,
     /// What a thread does first that looks something up before it is asked for.
     pub helper: Begin,
 }
@@ -272,7 +275,7 @@ impl Fs {
         let budget = Budget::new(config.descriptors);
         let waits = Arc::new(Waits::new(Arc::clone(&processes)));
         let checks = policy.inputs().caller;
-        let in_force = InForce::new(policy, config.stand_in);
+        let in_force = InForce::new(policy, config.stand_in.clone());
         let (opens, dirs) = (Arc::new(Opens::new(Arc::clone(&budget))), Handles::new());
         let (ahead, walks) = (Ahead::new(config.helper), Walks::new(config.helper));
         let alone = Alone::new(config.descriptors / 8);
@@ -282,8 +285,8 @@ impl Fs {
             processes,
             tree,
             checks,
-            config,
             fresh: Fresh::new(config.trust),
+            config,
             budget,
             opens,
             alone,

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::changes::XATTR_NAME_MAX;
 use super::names::EXISTS;
 use super::{Capability as Privilege, Fs};
-use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
+use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability, StandIn};
 use crate::error::{Errno, Error, Result};
 use crate::id::{Caller, View};
 use crate::policy::Asked;
@@ -65,11 +65,12 @@ impl Fs {
                 if kind == AclKind::Access && self.has_rules() {
                     acl = self.dress_acl(&self.look(number, &node)?, acl);
                 }
-                Ok(acl.to_wire(stand_in))
+                Ok(acl.to_wire(&stand_in))
             }
             Kind::Capability => {
                 let found = self.tree.with_room(|| self.source.capability(&node))?.ok_or(ABSENT)?;
-                Ok(found.present(policy).encode())
+                let found = found.present(policy);
+                if self.stays_below(&found, &stand_in) { Err(ABSENT) } else { Ok(found.encode()) }
             }
             Kind::Plain => self.tree.with_room(|| self.source.xattr(&node, name)),
         }
@@ -94,9 +95,17 @@ impl Fs {
         }
     }
 
+    /// Reports whether a file capability counts nowhere in the namespace of an
+    /// overlay: it could not be read there (`EOVERFLOW`), nor its file copied up.
+    fn stays_below(&self, capability: &Capability<View>, there: &StandIn) -> bool {
+        self.config.copied_up && !capability.rootid.is_some_and(|root| there.users.has(root))
+    }
+
     /// Lists the names of extended attributes, each ended by a NUL.
     ///
-    /// Names in `trusted.` are for `CAP_SYS_ADMIN`, as for listxattr(2).
+    /// Names in `trusted.` are for `CAP_SYS_ADMIN`, as for listxattr(2). Where an
+    /// overlay of an ordinary user copies what is listed, those are left out that
+    /// `cap_inode_setxattr` would not have it set.
     ///
     /// # Errors
     /// As listxattr(2).
@@ -104,15 +113,29 @@ impl Fs {
         let (number, node) = (node, self.node(node)?);
         self.lets_reach(number, &node)?;
         let names = self.tree.with_room(|| self.source.xattrs(&node))?;
-        let policy = self.policy();
+        let (policy, there) = self.in_force.both();
         let changes = policy.changes();
         let names = names.iter().flat_map(|name| changes.shown_xattrs(name.as_bytes()));
         let names: Vec<_> = names.filter(|name| name.len() <= XATTR_NAME_MAX).collect();
         let trusted = |name: &[u8]| name.starts_with(b"trusted.");
         let hides = names.iter().any(|name| trusted(name))
             && !self.processes.capable(caller, Privilege::SysAdmin);
+        let capability = CAPABILITY_XATTR.as_bytes();
+        let stays = |name: &[u8]| -> Result<bool> {
+            if !self.config.copied_up || !name.starts_with(b"security.") {
+                return Ok(false);
+            }
+            if name != capability {
+                return Ok(true);
+            }
+            let found = self.tree.with_room(|| self.source.capability(&node))?;
+            Ok(found.is_none_or(|found| self.stays_below(&found.present(policy.as_ref()), &there)))
+        };
         let mut list = Vec::new();
         for name in names.iter().filter(|name| !(hides && trusted(name))) {
+            if stays(name)? {
+                continue;
+            }
             list.extend_from_slice(name);
             list.push(0);
         }
@@ -144,7 +167,7 @@ impl Fs {
         self.lets_set((number, &node), &kind)?;
         match kind {
             Kind::Acl(kind) => {
-                let acl = Acl::from_wire(value, stand_in)?;
+                let acl = Acl::from_wire(value, &stand_in)?;
                 if acl.is_some() && self.hides_entries(&node, kind)? {
                     return Err(Error::UnmappedEntry);
                 }
@@ -215,11 +238,11 @@ impl Fs {
     /// is read and written back would lose them.
     fn hides_entries(&self, node: &Node, kind: AclKind) -> Result<bool> {
         let (policy, stand_in) = self.in_force.both();
-        if stand_in.0.is_some() && stand_in.1.is_some() {
+        if stand_in.shows_all() {
             return Ok(false);
         }
         match self.tree.with_room(|| self.source.acl(node, kind)) {
-            Ok(acl) => Ok(acl.is_some_and(|acl| acl.present(policy.as_ref()).hides(stand_in))),
+            Ok(acl) => Ok(acl.is_some_and(|acl| acl.present(policy.as_ref()).hides(&stand_in))),
             Err(Error::Unsupported) => Ok(false),
             Err(error) => Err(error),
         }

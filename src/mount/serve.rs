@@ -340,10 +340,12 @@ pub(super) fn file_system(
     let cache = if policy.inputs().caller { Cache::Off } else { options.cache };
     let Believed { trust, watch, why } = watch::begin(cache, source.as_ref());
     let unknown_callers = options.allow_idmap;
+    let copied_up = options.upper.is_some()
+        && !upper::is_of_the_host(process).map_err(MountError::doing("user namespace"))?;
     let nodes = descriptors / 2;
     // Beside a worker that is near its client, a helper would take its processor.
     let helper = || Box::new(Bystander::begin()) as _;
-    let config = Config { trust, nodes, descriptors, stand_in, unknown_callers, helper };
+    let config = Config { trust, nodes, descriptors, stand_in, unknown_callers, copied_up, helper };
     let fs = Fs::new(source, Arc::new(policy), Arc::new(proc), config);
     let fs = fs.map_err(|error| MountError::System {
         what: "root of the source",

@@ -1,4 +1,4 @@
-//! The ids that stand for unmapped ones in an ACL.
+//! The ids that an ACL may name, and those that stand for the others.
 //!
 //! The kernel's FUSE client refuses a whole ACL for one id that the mount's
 //! user namespace does not map. So an entry for an unmapped id goes out with
@@ -7,8 +7,8 @@
 
 use std::io;
 
-use crate::fs::StandIn;
-use crate::id::{Id, Kind, NO_ID, View};
+use crate::fs::{Named, StandIn};
+use crate::id::{Id, Kind, NO_ID};
 use crate::policy::Pipeline;
 use crate::sys::id_map::IdMap;
 
@@ -24,16 +24,17 @@ const HIGHEST: u32 = NO_ID - 1;
 /// # Errors
 /// As read(2) of the maps of the user namespace.
 pub(super) fn choose(policy: &Pipeline, process: &str) -> io::Result<StandIn> {
-    Ok((
-        highest_free(&IdMap::read(process, "uid")?, &policy.presentable_users()),
-        highest_free(&IdMap::read(process, "gid")?, &policy.presentable_groups()),
-    ))
+    Ok(StandIn {
+        users: named(&IdMap::read(process, "uid")?, &policy.presentable_users()),
+        groups: named(&IdMap::read(process, "gid")?, &policy.presentable_groups()),
+    })
 }
 
-fn highest_free<K: Kind>(map: &IdMap, presented: &[(u32, u64)]) -> Option<Id<K, View>> {
+fn named<K: Kind>(map: &IdMap, presented: &[(u32, u64)]) -> Named<K> {
+    let there = map.lines().iter().map(|line| (line.inside, line.count)).collect();
     let mapped: Vec<_> =
         map.lines().iter().map(|line| (line.inside, u64::from(line.count))).collect();
-    free(&mapped, presented).and_then(Id::new)
+    Named { stand_in: free(&mapped, presented).and_then(Id::new), there }
 }
 
 /// Returns the highest mapped id that is not presented, nor the overflow id:

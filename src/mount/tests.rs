@@ -66,6 +66,7 @@ fn file_system_of(source: Arc<Memory>, time: Duration) -> Fs {
         descriptors: 1024,
         stand_in,
         unknown_callers: false,
+        copied_up: false,
         helper: || Box::new(()),
     };
     Fs::new(source, Arc::new(policy), Arc::new(Proc::open("self")), config).unwrap()
@@ -373,6 +374,7 @@ fn start_watched(target: &Path) -> (Session, Watching, Arc<Fs>, Fs, Arc<Script>)
         descriptors: 1024,
         stand_in,
         unknown_callers: false,
+        copied_up: false,
         helper: || Box::new(()),
     };
     let known = Arc::new(Proc::open("self"));

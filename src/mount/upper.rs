@@ -197,6 +197,14 @@ fn escaped(path: &Path) -> OsString {
     OsString::from_vec(bytes.collect())
 }
 
+/// Reports whether the user namespace of a process has all ids as they are on the host.
+///
+/// # Errors
+/// As read(2) of its maps.
+pub(super) fn is_of_the_host(process: &str) -> io::Result<bool> {
+    Ok(IdMap::read(process, "uid")?.is_whole() && IdMap::read(process, "gid")?.is_whole())
+}
+
 /// Checks that a user namespace has the ids that an image is shown with: a file of
 /// others could not be changed, nor what is in such a directory.
 ///

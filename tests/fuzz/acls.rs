@@ -1,8 +1,9 @@
 //! Extended attributes that hold ids: ACLs and file capabilities.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use idmapfs::acl::{Acl, Capability, StandIn};
+use idmapfs::acl::{Acl, Capability, Named, StandIn};
 use idmapfs::attr::Mode;
 use idmapfs::id::{Disk, Id, Ids, NO_ID, Owner, View};
 use idmapfs::policy::{NoNames, Pipeline, Server, file};
@@ -169,12 +170,17 @@ fn acl(input: &[u8], policies: &[Pipeline]) {
             assert_eq!(stored.present(policy), view);
         }
     }
-    for stand_in in [(None, None), (Id::new(7), None), (Id::new(1000), Id::new(5))] {
-        on_the_wire(&view, stand_in);
+    for (user, group) in [(None, None), (Id::new(7), None), (Id::new(1000), Id::new(5))] {
+        for count in [NO_ID, 2000] {
+            let there: Arc<[_]> = [(0, count)].into();
+            let users = Named { stand_in: user, there: Arc::clone(&there) };
+            let groups = Named { stand_in: group, there };
+            on_the_wire(&view, &StandIn { users, groups });
+        }
     }
 }
 
-fn on_the_wire(acl: &Acl<View>, stand_in: StandIn) {
+fn on_the_wire(acl: &Acl<View>, stand_in: &StandIn) {
     let wire = acl.to_wire(stand_in);
     // What is left out may take the reason for a mask with it, never its place.
     let sent = Acl::<View>::decode(&wire).unwrap().unwrap();

@@ -116,13 +116,23 @@ const MAP: &[(&str, &str)] = &[("map", "u:0:100000:1000"), ("map", "g:0:200000:1
 /// All is shown as 1000:1000, and what is made is stored as 5000:5000.
 const COLLAPSE: &[(&str, &str)] = &[("present-as", "1000:1000"), ("store-as", "5000:5000")];
 
+/// An ACL may name so many ids from 0 on, and this one stands for all others.
+fn standing(stand_in: Option<u32>, count: u32) -> StandIn {
+    let there: Arc<[_]> = [(0, count)].into();
+    StandIn {
+        users: Named { stand_in: stand_in.and_then(Id::new), there: Arc::clone(&there) },
+        groups: Named { stand_in: stand_in.and_then(Id::new), there },
+    }
+}
+
 fn config() -> Config {
     Config {
         trust: Trust::For(Duration::ZERO),
         nodes: 8,
         descriptors: 1024,
-        stand_in: (Id::new(STAND_IN), Id::new(STAND_IN)),
+        stand_in: standing(Some(STAND_IN), u32::MAX),
         unknown_callers: false,
+        copied_up: false,
         helper: || Box::new(()),
     }
 }

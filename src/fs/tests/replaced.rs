@@ -9,7 +9,7 @@ fn another_policy_is_in_force_at_once() {
     assert_eq!(numbers(&file.attr), (Some(100_005), Some(200_006)));
     let since = world.fs.replaced();
 
-    let other = (Id::new(9), Id::new(9));
+    let other = standing(Some(9), u32::MAX);
     assert_eq!(world.fs.replace(policy(COLLAPSE), other), Ok(()));
     let shown = world.fs.getattr(&caller(0, 0), file.node, None).unwrap();
     assert_eq!(numbers(&shown), (Some(1000), Some(1000)));
@@ -25,7 +25,7 @@ fn an_answer_from_before_is_not_to_be_believed() {
     let fs = Fs::new(memory, policy(MAP), known, config).unwrap();
     let (root, before) = (fs.root_number(), fs.moment());
     assert_eq!((fs.attributes_at(before, root), fs.names_at(before, root)), (second, second));
-    fs.replace(policy(COLLAPSE), config.stand_in).unwrap();
+    fs.replace(policy(COLLAPSE), super::config().stand_in).unwrap();
     assert_eq!(fs.attributes_at(before, root), Duration::ZERO);
     assert_eq!(fs.names_at(before, root), Duration::ZERO);
     assert_eq!(fs.names_at(fs.moment(), root), second);
@@ -48,7 +48,7 @@ fn rules_that_come_later_hold_for_what_is_known_already() {
     let by = caller(0, 0);
     let file = world.fs.mknod(&by, dir, name("f"), libc::S_IFREG | 0o644, 0, 0).unwrap().node;
     let stand_in = config().stand_in;
-    world.fs.replace(policy(&[("hide", "d/f")]), stand_in).unwrap();
+    world.fs.replace(policy(&[("hide", "d/f")]), stand_in.clone()).unwrap();
     assert_eq!(world.fs.lookup(&by, dir, name("f")).unwrap_err(), Error::Hidden);
     assert_eq!(world.fs.getattr(&by, file, None).unwrap_err(), Error::Stale);
     assert_eq!(world.look("d").unwrap().node, dir, "a number stays");

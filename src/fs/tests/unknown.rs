@@ -92,7 +92,7 @@ fn set_id_bits_stay_for_threads_with_the_capability() {
     lock(&world.processes.0).capable.insert(5);
     let acl = |fs: &Fs, by: &Caller, node| {
         let acl = crate::acl::Acl::<View>::from_mode(Mode::new(0o775));
-        fs.setxattr(by, node, name("system.posix_acl_access"), &acl.to_wire(config().stand_in), 0)
+        fs.setxattr(by, node, name("system.posix_acl_access"), &acl.to_wire(&config().stand_in), 0)
     };
     for (pid, kind, left) in [(7, "f", 0o2775), (8, "f", 0o775), (8, "d", 0o2775)] {
         let entry = match kind {

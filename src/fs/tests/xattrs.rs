@@ -270,7 +270,7 @@ fn flags_of_setxattr_hold_for_capabilities() {
 #[test]
 fn entries_that_nothing_can_stand_for_are_not_shown_and_not_lost() {
     let world = World::new(MAP);
-    world.fs.replace(policy(MAP), (None, None)).unwrap();
+    world.fs.replace(policy(MAP), standing(None, u32::MAX)).unwrap();
     world.file("a", (1, 1), 0o644);
     let (by, stored) = (caller(100_001, 200_001), acl(&[5000, 3], &[6000]));
     world.set_disk("a", ACCESS, &stored);
@@ -287,4 +287,48 @@ fn entries_that_nothing_can_stand_for_are_not_shown_and_not_lost() {
     assert!(world.get_disk("a", ACCESS).unwrap_err().is(libc::ENODATA));
     world.set(&by, "a", ACCESS, &acl(&[100_003], &[])).unwrap();
     assert_eq!(world.get_disk("a", ACCESS).unwrap(), acl(&[3], &[]));
+}
+
+#[test]
+fn what_the_namespace_has_not_is_shown_as_unmapped_entries_are() {
+    let world = World::new(IDENTITY);
+    world.fs.replace(policy(IDENTITY), standing(None, 100)).unwrap();
+    world.dir("d", (1, 1), 0o755);
+    let (by, stored) = (caller(1, 1), acl(&[99, 100], &[70_000]));
+    for kind in [ACCESS, DEFAULT] {
+        world.set_disk("d", kind, &stored);
+        assert_eq!(world.get("d", kind).unwrap(), acl(&[99], &[]), "{kind}");
+        let refused = world.set(&by, "d", kind, &acl(&[99], &[]));
+        assert_eq!(refused.unwrap_err(), Error::UnmappedEntry, "{kind}");
+        assert_eq!(world.get_disk("d", kind).unwrap(), stored, "{kind}");
+    }
+}
+
+#[test]
+fn an_overlay_is_shown_what_it_can_copy() {
+    let memory = Arc::new(Memory::new(MemoryOptions::new(Ids::new(0, 0).unwrap())));
+    let (by, stand_in) = (caller(0, 0), standing(None, 100));
+    let known = Arc::new(FakeProcesses::default());
+    let whole = Fs::new(memory.clone(), policy(IDENTITY), known.clone(), config()).unwrap();
+    let below = Config { copied_up: true, stand_in, ..config() };
+    let below = Fs::new(memory, policy(IDENTITY), known, below).unwrap();
+    for (file, rootid, shown) in [("a", None, true), ("b", Some(99), true), ("c", Some(100), false)]
+    {
+        let root = whole.root_number();
+        let made = whole.mknod(&by, root, name(file), libc::S_IFREG | 0o644, 0, 0).unwrap().node;
+        for (attribute, value) in
+            [(CAPS, &*caps(rootid)), ("security.other", b"x"), ("user.note", b"y")]
+        {
+            whole.setxattr(&by, made, attribute.as_ref(), value, 0).unwrap();
+        }
+        let list = |fs: &Fs, node| String::from_utf8(fs.listxattr(&by, node).unwrap()).unwrap();
+        assert_eq!(list(&whole, made).matches("security.").count(), 2, "{file}");
+        let node = below.lookup(&by, below.root_number(), name(file)).unwrap().node;
+        let names: Vec<_> = if shown { vec![CAPS, "user.note"] } else { vec!["user.note"] };
+        let mut listed: Vec<_> =
+            list(&below, node).split_terminator('\0').map(str::to_owned).collect();
+        listed.sort_unstable();
+        assert_eq!(listed, names, "{file}");
+        assert_eq!(below.getxattr(&by, node, CAPS.as_ref()).is_ok(), shown, "{file}");
+    }
 }

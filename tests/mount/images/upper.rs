@@ -200,3 +200,66 @@ fn ids_that_a_namespace_has_not_are_refused_above() {
         assert!(!done.status.success() && text(&done).contains("namespace"), "{}", text(&done));
     });
 }
+
+/// Has root of the host make an image that names ids which her namespace has not: in
+/// lists, as the root of a file capability, beside an attribute of the host's own.
+fn with_ids_of_others(sandbox: &Sandbox) -> Rootless {
+    let ann = Rootless::new(sandbox);
+    sh(&format!(
+        "PATH=$PATH:/usr/sbin; cd {home}; mkdir -p tree/d upper; cd tree
+        echo two >acl; chmod 600 acl; setfacl -m u:70000:rw,g:80000:r,u:1000:r acl
+        setfacl -d -m u:70000:rw,u:1000:rwx d; echo three >cap; setcap -n 70000 cap_net_raw+ep cap
+        echo four >label; setfattr -n security.other -v x label; setfattr -n user.note -v kept label
+        cd ..; mkfs.erofs image tree >/dev/null; chown -R {ANN}:{ANN} .",
+        home = str(&ann.home)
+    ));
+    ann
+}
+
+#[test]
+fn lists_that_name_ids_of_others_can_be_read() {
+    require!(Root, Fuse, UserNamespaces, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_ids_of_others(sandbox);
+        let out = inside(
+            &ann,
+            "acl() { getfacl -cn \"$@\" | grep -E 'r:[0-9]|p:[0-9]|^default:u|mask'; }
+            as() { setpriv --reuid $1 --regid 1000 --clear-groups cat acl 2>/dev/null || echo refused; }
+            idmapfs ./image .cache/view; cd .cache/view; acl acl; acl d; as 1000; as 1001
+            getfattr -n security.capability cap 2>&1 | grep -o too.large
+            cd; umount .cache/view
+            # So are those that a policy gives, of a directory too.
+            mkdir tree2; echo five >tree2/acl; setfacl -m u:1000:r,u:1001:r tree2/acl
+            idmapfs --map 0:0:1001 --map 1001:70000:1 tree2 .cache/view 2>/dev/null
+            acl .cache/view/acl; cat .cache/view/acl
+            setfacl -m u:5:r .cache/view/acl 2>/dev/null || echo refused
+            umount .cache/view; acl tree2/acl",
+        );
+        let want = "user:1000:r--\nmask::rw-\n\
+                    default:user::rwx\ndefault:user:1000:rwx\ndefault:mask::rwx\ntwo\nrefused\ntoo large\n\
+                    user:1000:r--\nuser:65535:r--\nmask::r--\nfive\nrefused\n\
+                    user:1000:r--\nuser:1001:r--\nmask::r--\n";
+        assert_eq!(out, want);
+    });
+}
+
+#[test]
+fn what_a_namespace_has_not_is_left_below() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_ids_of_others(sandbox);
+        let out = inside(
+            &ann,
+            "acl() { getfacl -cn \"$@\" | grep -E 'r:[0-9]|mask'; }
+            idmapfs --upper upper ./image .cache/view; cd .cache/view
+            echo more >>acl; chmod 640 acl; touch d/new; touch cap label; mv d e
+            cat acl; acl acl; acl e/new; cd; umount -R .cache/view
+            getfattr -dm- upper/cap upper/label | grep -E 'security|user.note'
+            getfacl -cn upper/e | grep default:user:",
+        );
+        let want = "two\nmore\nuser:1000:r--\nmask::r--\nuser:1000:rwx\t#effective:rw-\nmask::rw-\n\
+                    user.note=\"kept\"\n\
+                    default:user::rwx\ndefault:user:1000:rwx\n";
+        assert_eq!(out, want);
+    });
+}
