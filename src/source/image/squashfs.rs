@@ -37,6 +37,10 @@ const METADATA: usize = 512;
 /// How many bytes of fragments are kept unpacked: each has the ends of many files.
 const FRAGMENTS: u64 = 8 << 20;
 
+/// What to do with what only other programs read.
+const AGAIN: &str = "only 4.0 is read: unsquashfs -d DIR FILE and mksquashfs DIR NEW make it again, \
+                     or squashfuse mounts it";
+
 /// A squashfs image.
 pub struct Squashfs {
     fs: Filesystem,
@@ -72,6 +76,7 @@ impl BlockRead for Blocks {
 /// # Errors
 /// If it is damaged, or has what cannot be read.
 pub fn open(device: Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageError> {
+    refuse_unknown(&device)?;
     let damaged = |error: fs_squashfs::Error| ImageError::Damaged {
         path: device.path().to_owned(),
         format: FORMAT,
@@ -92,6 +97,44 @@ pub fn open(device: Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageErr
     };
     let about = about(&fs);
     Ok(Arc::new(Squashfs { fs, data: Arc::new(data), about }))
+}
+
+/// Refuses what is whole but cannot be read: other versions than 4.0, those of machines
+/// with the other order of bytes, and codecs that are not known.
+///
+/// What is needed of the superblock (linux/fs/squashfs/squashfs_fs.h) is at the same places
+/// in all versions, but for the codec.
+fn refuse_unknown(device: &Device) -> std::result::Result<(), ImageError> {
+    let refused = |feature: String, way: &str| ImageError::Refused {
+        path: device.path().to_owned(),
+        format: FORMAT,
+        feature,
+        way: way.to_owned(),
+    };
+    let mut start = [0; 32];
+    if device.read(0, &mut start).is_err() {
+        return Ok(());
+    }
+    let big = start.starts_with(b"sqsh");
+    let word = |at: usize| {
+        let bytes = start.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
+        if big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+    };
+    let (major, minor, codec) = (word(28), word(30), word(20));
+    if big {
+        let feature = format!("version {major}.{minor} in big-endian order");
+        return Err(refused(feature, AGAIN));
+    }
+    if (major, minor) != (4, 0) {
+        return Err(refused(format!("version {major}.{minor}"), AGAIN));
+    }
+    if !(1..=6).contains(&codec) {
+        return Err(refused(
+            format!("codec {codec}, which is not known"),
+            "make it again with -comp xz or zstd, by the mksquashfs that made it",
+        ));
+    }
+    Ok(())
 }
 
 fn about(fs: &Filesystem) -> About {
@@ -429,5 +472,37 @@ impl Contents for Blocked {
 impl fmt::Debug for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Blocked").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::image::Part;
+
+    #[test]
+    fn what_is_not_known_is_no_damage() {
+        let said = |magic: &[u8; 4], version: [u8; 4], codec: u8| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let mut superblock = [0; 4096];
+            superblock[..4].copy_from_slice(magic);
+            superblock[20] = codec;
+            superblock[28..32].copy_from_slice(&version);
+            std::fs::write(file.path(), superblock).unwrap();
+            let device = Device::open(file.path(), Part::default()).unwrap();
+            open(Arc::new(device)).map(drop).unwrap_err()
+        };
+        for (magic, version, codec, feature) in [
+            (b"hsqs", [3, 0, 1, 0], 1, "version 3.1"),
+            (b"hsqs", [4, 0, 1, 0], 1, "version 4.1"),
+            (b"sqsh", [0, 3, 0, 0], 0, "version 3.0 in big-endian order"),
+            (b"hsqs", [4, 0, 0, 0], 7, "codec 7"),
+        ] {
+            let error = said(magic, version, codec);
+            let text = error.to_string();
+            assert!(matches!(error, ImageError::Refused { .. }), "{text}");
+            assert!(text.contains(feature) && text.contains("mksquashfs"), "{text}");
+        }
+        assert!(matches!(said(b"hsqs", [4, 0, 0, 0], 1), ImageError::Damaged { .. }));
     }
 }
