@@ -13,7 +13,7 @@ use super::super::parse::Form;
 use crate::id::{Disk, Id, Kind};
 use crate::mount::{ImageOptions, keep_nothing};
 use crate::source::image::{
-    About, Device, Image, ImageError, Survey, device, locate, read, survey,
+    About, Device, Image, ImageError, Survey, device, in_directory, locate, read, survey,
 };
 use crate::text::{coded, shown};
 
@@ -123,13 +123,8 @@ fn facts(file: &Path, options: &ImageOptions) -> Result<Facts, String> {
 
 /// Says what a directory is to be done with.
 fn directory(path: &Path) -> String {
-    let what = if path.join("oci-layout").is_file() {
-        "an OCI image layout: unpack it, for example with umoci unpack, and mount the directory, or \
-         make an image of that: idmapfs image build DIR OUT.erofs"
-    } else {
-        "a directory: idmapfs mounts it as it is"
-    };
-    format!("{}: {what}", shown(path))
+    let (what, way) = in_directory(path).unwrap_or(("a directory", "idmapfs mounts it as it is"));
+    format!("{}: {what}: {way}", shown(path))
 }
 
 /// Writes a UUID as everybody does.
@@ -204,6 +199,12 @@ mod tests {
         let options = ImageOptions::default();
         let said = |path: &Path| facts(path, &options).unwrap_err();
         assert!(said(dir.path()).ends_with("a directory: idmapfs mounts it as it is"));
+        let manifest = dir.path().join("manifest.json");
+        std::fs::write(&manifest, r#"[{"Layers":["1/layer.tar"]}]"#).unwrap();
+        assert!(said(dir.path()).contains("an image that docker saved"));
+        let empty = dir.path().join("empty");
+        std::fs::write(&empty, "").unwrap();
+        assert!(said(&empty).ends_with("is empty"));
         std::fs::write(dir.path().join("oci-layout"), "{}").unwrap();
         assert!(said(dir.path()).contains("an OCI image layout: unpack it"));
         let mut out = Vec::new();

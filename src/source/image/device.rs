@@ -87,6 +87,9 @@ impl Device {
             return Err(wrong());
         }
         let end = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        if end == 0 {
+            return Err(ImageError::Empty(path.to_owned()));
+        }
         let length =
             part.within(end).ok_or_else(|| ImageError::Part { path: path.to_owned(), end })?;
         Ok(Self {

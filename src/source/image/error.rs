@@ -19,6 +19,9 @@ pub enum ImageError {
     /// It is neither a file nor a block device.
     #[error("{}: neither a file nor a block device", shown(.0))]
     Kind(PathBuf),
+    /// There is nothing in the file.
+    #[error("{}: is empty", shown(.0))]
+    Empty(PathBuf),
     /// The file has no such part.
     #[error("{}: has {end} bytes: offset and size are not within", shown(.path))]
     Part {

@@ -5,6 +5,7 @@
 //! and changes refused in one place for all formats.
 
 mod ahead;
+mod archive;
 mod cache;
 #[cfg(any(feature = "erofs", feature = "squashfs"))]
 mod codec;
@@ -17,6 +18,7 @@ mod error;
 pub mod ext4;
 mod file;
 mod listing;
+mod mbr;
 mod partition;
 mod probe;
 mod source;
@@ -40,6 +42,7 @@ use crate::error::{Errno, Error, Result};
 use crate::id::Disk;
 use crate::source::Statfs;
 
+pub use archive::in_directory;
 pub use device::{Device, Part};
 pub use error::ImageError;
 pub use partition::Partition;

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
 
-use super::{Device, ImageError, Part};
+use super::{Device, ImageError, Part, mbr};
 
 /// Which partition of a disk an image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,14 +16,61 @@ pub enum Partition {
     Number(u32),
 }
 
-/// The types of root partitions and of the hashes beside them: Discoverable Partitions
-/// Specification, by the name that Rust has for an architecture.
-const ROOTS: [(&str, &str, &str); 5] = [
-    ("x86_64", "4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5"),
-    ("aarch64", "b921b045-1df0-41c3-af44-4c6f280d3fae", "df3300ce-d69f-4c92-978c-9bfb0f38d820"),
-    ("x86", "44479540-f297-41b2-9af7-d131d5f0458a", "d13c5d3b-b5d1-422a-b29f-9454fdc89d76"),
-    ("arm", "69dad710-2ce4-4e3c-b16c-21a1d49abed3", "7386cdf2-203c-47a9-a498-f2ecce45a2d6"),
-    ("riscv64", "72ec70a6-cf74-40e6-bd49-4bda08e8f224", "b6ed5582-440b-4209-b8da-5ff7c419ea3d"),
+/// The types of root partitions: Discoverable Partitions Specification, by the name that
+/// Rust has for an architecture.
+const ROOTS: [(&str, &str); 5] = [
+    ("x86_64", "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"),
+    ("aarch64", "b921b045-1df0-41c3-af44-4c6f280d3fae"),
+    ("x86", "44479540-f297-41b2-9af7-d131d5f0458a"),
+    ("arm", "69dad710-2ce4-4e3c-b16c-21a1d49abed3"),
+    ("riscv64", "72ec70a6-cf74-40e6-bd49-4bda08e8f224"),
+];
+
+/// The types of partitions with dm-verity hashes, in the same specification: first those
+/// of the root, then those of `/usr`, for each architecture.
+const HASHES: [&str; 42] = [
+    "fc56d9e9-e6e5-4c06-be32-e74407ce09a5",
+    "24b2d975-0f97-4521-afa1-cd531e421b8d",
+    "7386cdf2-203c-47a9-a498-f2ecce45a2d6",
+    "df3300ce-d69f-4c92-978c-9bfb0f38d820",
+    "86ed10d5-b607-45bb-8957-d350f23d0571",
+    "f3393b22-e9af-4613-a948-9d3bfbd0c535",
+    "7a430799-f711-4c7e-8e5b-1d685bd48607",
+    "579536f8-6a33-4055-a95a-df2d5e2c42a8",
+    "d7d150d2-2a04-4a33-8f12-16651205ff7b",
+    "16b417f8-3e06-4f57-8dd2-9b5232f41aa6",
+    "d212a430-fbc5-49f9-a983-a7feef2b8d0e",
+    "906bd944-4589-4aae-a4e4-dd983917446a",
+    "9225a9a3-3c19-4d89-b4f6-eeff88f17631",
+    "98cfe649-1588-46dc-b2f0-add147424925",
+    "ae0253be-1167-4007-ac68-43926c14c5de",
+    "b6ed5582-440b-4209-b8da-5ff7c419ea3d",
+    "7ac63b47-b25c-463b-8df8-b4a94e6c90e1",
+    "b325bfbe-c7be-4ab8-8357-139e652d2f6b",
+    "966061ec-28e4-4b2e-b4a5-1f0a825a1d84",
+    "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5",
+    "d13c5d3b-b5d1-422a-b29f-9454fdc89d76",
+    "8cce0d25-c0d0-4a44-bd87-46331bf1df67",
+    "fca0598c-d880-4591-8c16-4eda05c7347c",
+    "c215d751-7bcd-4649-be90-6627490a4c05",
+    "6e11a4e7-fbca-4ded-b9e9-e1a512bb664e",
+    "6a491e03-3be7-4545-8e38-83320e0ea880",
+    "f46b2c26-59ae-48f0-9106-c50ed47f673d",
+    "6e5a1bc8-d223-49b7-bca8-37a5fcceb996",
+    "81cf9d90-7458-4df4-8dcf-c8a3a404f09b",
+    "46b98d8d-b55c-4e8f-aab3-37fca7f80752",
+    "3c3d61fe-b5f3-414d-bb71-8739a694a4ef",
+    "5843d618-ec37-48d7-9f12-cea8e08768b2",
+    "ee2b9983-21e8-4153-86d9-b6901a54d1ce",
+    "bdb528a5-a259-475f-a87d-da53fa736a07",
+    "df765d00-270e-49e5-bc75-f47bb2118b09",
+    "cb1ee4e3-8cd0-4136-a0a4-aa61a32e8730",
+    "8f1056be-9b05-47c4-81d6-be53128e5b54",
+    "b663c618-e7bc-4d6d-90aa-11b756bb1797",
+    "31741cc4-1a2a-4111-a581-e00b447d2d06",
+    "2fb4bf56-07fa-42da-8132-6b139f2026ae",
+    "77ff5f63-e7b6-4633-acf4-1565b864c0e6",
+    "8f461b0d-14ee-4e81-9aa9-049b6fb97abd",
 ];
 
 /// The sizes of blocks that disks count in.
@@ -41,16 +88,23 @@ pub fn find(device: &Device, wanted: Partition, ignores_verity: bool) -> Result<
         Some((config.open_from_device(Disk { device, at: 0 }).ok()?, block))
     });
     let Some((table, block)) = table else {
+        if let Some(parts) = mbr::partitions(device) {
+            return Err(ImageError::Unknown {
+                path: path.to_owned(),
+                looks: mbr::LOOKS.to_owned(),
+                way: mbr::way(&parts),
+            });
+        }
         return Err(ImageError::Unknown {
             path: path.to_owned(),
             looks: "no disk with a GPT".to_owned(),
-            way: "leave -o partition out, or name the place: -o offset=BYTES".to_owned(),
+            way: "leave partition out, or name the place: --offset=BYTES".to_owned(),
         });
     };
     let kind = |partition: &gpt::partition::Partition| {
         partition.part_type_guid.guid.hyphenated().to_string()
     };
-    let native = ROOTS.iter().find(|(arch, ..)| *arch == std::env::consts::ARCH);
+    let native = ROOTS.iter().find(|(arch, _)| *arch == std::env::consts::ARCH);
     let used = table.partitions().iter().filter(|(_, partition)| partition.is_used());
     let mut used = used.collect::<Vec<_>>().into_iter();
     let missing = || ImageError::Partition {
@@ -66,7 +120,7 @@ pub fn find(device: &Device, wanted: Partition, ignores_verity: bool) -> Result<
             .join(", "),
     };
     let hashes = |(_, partition): &(&u32, &gpt::partition::Partition)| {
-        ROOTS.iter().any(|(_, _, verity)| kind(partition) == *verity)
+        HASHES.contains(&kind(partition).as_str())
     };
     if !ignores_verity && used.clone().any(|found| hashes(&found)) {
         return Err(ImageError::Refused {
@@ -79,7 +133,7 @@ pub fn find(device: &Device, wanted: Partition, ignores_verity: bool) -> Result<
     }
     let found = used.find(|(number, partition)| match wanted {
         Partition::Number(wanted) => **number == wanted,
-        Partition::Root => native.is_some_and(|(_, root, _)| kind(partition) == *root),
+        Partition::Root => native.is_some_and(|(_, root)| kind(partition) == *root),
     });
     let (_, found) = found.ok_or_else(missing)?;
     let (start, length) = (found.bytes_start(block), found.bytes_len(block));
@@ -154,7 +208,7 @@ mod tests {
 
     #[test]
     fn partitions_are_found_by_number_and_purpose() {
-        let (_, root, verity) = *ROOTS.iter().find(|r| r.0 == std::env::consts::ARCH).unwrap();
+        let (_, root) = *ROOTS.iter().find(|r| r.0 == std::env::consts::ARCH).unwrap();
         let words = format!("-n 1:2048:4095 -n 2:8192:12287 -t 2:{root}");
         let Some(file) = disk(&words) else { return };
         let at = |wanted, ignored| find(&device(&file), wanted, ignored);
@@ -164,10 +218,19 @@ mod tests {
         assert_eq!(at(Partition::Number(1), false).unwrap().offset, 1 << 20);
         let none = at(Partition::Number(3), false).unwrap_err().to_string();
         assert!(none.ends_with("no such partition; there are 1, 2"), "{none}");
-        let Some(file) = disk(&format!("{words} -n 3:14336:15359 -t 3:{verity}")) else { return };
-        let at = |ignored| find(&device(&file), Partition::Root, ignored);
-        assert!(matches!(at(false), Err(ImageError::Refused { .. })));
-        assert_eq!(at(true).unwrap(), want);
+        // Of the root on x86-64 and on MIPS, and of /usr on x86-64 and ARM.
+        for verity in [
+            "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5",
+            "d7d150d2-2a04-4a33-8f12-16651205ff7b",
+            "77ff5f63-e7b6-4633-acf4-1565b864c0e6",
+            "c215d751-7bcd-4649-be90-6627490a4c05",
+        ] {
+            let words = format!("{words} -n 3:14336:15359 -t 3:{verity}");
+            let Some(file) = disk(&words) else { return };
+            let at = |ignored| find(&device(&file), Partition::Root, ignored);
+            assert!(matches!(at(false), Err(ImageError::Refused { .. })), "{verity}");
+            assert_eq!(at(true).unwrap(), want, "{verity}");
+        }
     }
 
     #[test]

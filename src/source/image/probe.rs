@@ -1,6 +1,6 @@
 //! What a file is, by the bytes that each format begins with.
 
-use super::{Device, ImageError};
+use super::{Device, ImageError, archive, mbr};
 
 /// A format that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,9 @@ const FORMATS: [Sign<Format>; 4] = [
 /// What to do with an archive.
 const ARCHIVE: &str = "make an image of it: idmapfs image build ARCHIVE OUT.erofs";
 
+/// What to do with such an archive.
+const CPIO: &str = "unpack it into a directory: cpio -idm";
+
 /// What to do with what only the kernel reads.
 const KERNEL: &str = "mount it as root: mount -o ro,loop; then idmapfs shows that directory";
 
@@ -63,21 +66,38 @@ const KERNEL: &str = "mount it as root: mount -o ro,loop; then idmapfs shows tha
 const CONVERT: &str = "convert it: qemu-img convert -O raw DISK OUT.raw";
 
 /// What to do with a whole disk.
-const DISK: &str = "name what of it is the file system: -o partition=root, or -o offset=BYTES";
+const DISK: &str = "name what of it is the file system: --partition=root, or --offset=BYTES";
+
+/// What to do with an archive that is not built from.
+const UNPACK: &str = "unpack it into a directory";
+
+/// What to do with a part of a volume.
+const VOLUME: &str = "have root put it together, and mount the volume that is in it";
 
 /// What else a file may look like, and what to do with it.
-const OTHERS: [Sign<(&str, &str)>; 19] = [
+const OTHERS: [Sign<(&str, &str)>; 30] = [
     sign(257, b"ustar", ("a tar archive", ARCHIVE)),
     sign(0, b"\x1f\x8b", ("compressed by gzip, perhaps a tar archive", ARCHIVE)),
     sign(0, b"\x28\xb5\x2f\xfd", ("compressed by zstd, perhaps a tar archive", ARCHIVE)),
     sign(0, b"\xfd7zXZ\0", ("compressed by xz, perhaps a tar archive", ARCHIVE)),
     sign(0, b"BZh", ("compressed by bzip2, perhaps a tar archive", ARCHIVE)),
-    sign(0, b"PK\x03\x04", ("a zip archive", "unpack it into a directory")),
-    sign(0, b"070701", ("a cpio archive", "unpack it into a directory: cpio -idm")),
+    sign(0, b"PK\x03\x04", ("a zip archive", UNPACK)),
+    sign(0, b"7z\xbc\xaf\x27\x1c", ("a 7z archive", UNPACK)),
+    sign(0, b"070701", ("a cpio archive", CPIO)),
+    sign(0, b"070702", ("a cpio archive", CPIO)),
+    sign(0, b"070707", ("a cpio archive", CPIO)),
+    sign(0, b"\xc7\x71", ("a cpio archive", CPIO)),
     sign(0, b"QFI\xfb", ("a qcow2 disk", CONVERT)),
+    sign(0, b"QED\0", ("a QED disk", CONVERT)),
     sign(0, b"KDMV", ("a VMDK disk", CONVERT)),
+    sign(0, b"# Disk DescriptorFile", ("a VMDK disk that is in other files", CONVERT)),
+    sign(0x40, b"\x7f\x10\xda\xbe", ("a VDI disk", CONVERT)),
+    sign(0, b"conectix", ("a VHD disk", CONVERT)),
     sign(0, b"vhdxfile", ("a VHDX disk", CONVERT)),
     sign(0, b"LUKS\xba\xbe", ("encrypted by LUKS", "open it as root: cryptsetup open FILE NAME")),
+    sign(512, b"LABELONE", ("a physical volume of LVM2", VOLUME)),
+    sign(0, b"\xfc\x4e\x2b\xa9", ("a part of a RAID (md)", VOLUME)),
+    sign(4096, b"\xfc\x4e\x2b\xa9", ("a part of a RAID (md)", VOLUME)),
     sign(0, b"verity\0\0", ("the hashes of dm-verity", "name the file that they are of")),
     sign(512, b"EFI PART", ("a disk with a GPT", DISK)),
     sign(32769, b"CD001", ("an ISO 9660 image", KERNEL)),
@@ -99,16 +119,21 @@ pub fn probe(device: &Device) -> Result<Format, ImageError> {
     if let Some(found) = FORMATS.iter().find(|sign| bears(device, sign)) {
         return Ok(found.of);
     }
-    let (looks, way) = OTHERS
-        .iter()
-        .chain([&BOOT])
-        .find(|sign| bears(device, sign))
-        .map_or_else(|| unknown(device), |sign| sign.of);
-    Err(ImageError::Unknown {
-        path: device.path().to_owned(),
-        looks: looks.to_owned(),
-        way: way.to_owned(),
-    })
+    let refused = |looks: &str, way: &str| {
+        let (looks, way) = (looks.to_owned(), way.to_owned());
+        Err(ImageError::Unknown { path: device.path().to_owned(), looks, way })
+    };
+    if let Some((looks, way)) = archive::of_layers(device) {
+        return refused(looks, way);
+    }
+    if let Some(sign) = OTHERS.iter().find(|sign| bears(device, sign)) {
+        return refused(sign.of.0, sign.of.1);
+    }
+    if let Some(starts) = mbr::partitions(device) {
+        return refused(mbr::LOOKS, &mbr::way(&starts));
+    }
+    let (looks, way) = if bears(device, &BOOT) { BOOT.of } else { unknown(device) };
+    refused(looks, way)
 }
 
 fn bears<T>(device: &Device, sign: &Sign<T>) -> bool {

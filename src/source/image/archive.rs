@@ -1,0 +1,88 @@
+//! Tar archives whose files are those of a container image in layers, not of one tree.
+
+use std::path::Path;
+
+use super::Device;
+
+/// The bytes that headers and contents in an archive are filled up to.
+const BLOCK: u64 = 512;
+
+/// How many members are looked at: layers are few, and their sizes are skipped.
+const MEMBERS: usize = 1000;
+
+/// What to do with layers.
+const UNPACK: &str = "unpack it, for example with umoci unpack, and mount the directory, or make \
+                      an image of that: idmapfs image build DIR OUT.erofs";
+
+/// What to do with those that docker has its own way for.
+const CONVERT: &str = "convert it, for example with skopeo copy docker-archive:FILE \
+                       oci:LAYOUT:TAG, and unpack that with umoci unpack; or save a container \
+                       instead of its image: docker export";
+
+/// An OCI layout.
+const OCI: (&str, &str) = ("an OCI image layout in a tar archive", UNPACK);
+
+/// What docker saves.
+const SAVED: (&str, &str) = ("an image that docker saved, in layers", CONVERT);
+
+/// Returns what an archive of layers is, and what can be done with it; `None`: it is no
+/// such archive.
+pub fn of_layers(device: &Device) -> Option<(&'static str, &'static str)> {
+    let (mut at, mut manifest, mut layers) = (0_u64, false, false);
+    for _ in 0..MEMBERS {
+        let mut header = [0; 512];
+        if device.read(at, &mut header).is_err() || header.get(257..262) != Some(b"ustar") {
+            break;
+        }
+        let name = header.get(..100)?.split(|byte| *byte == 0).next()?;
+        let name = name.strip_prefix(b"./").unwrap_or(name);
+        match name {
+            b"oci-layout" => return Some(OCI),
+            b"manifest.json" => manifest = true,
+            _ => layers |= name.ends_with(b".tar") || name.starts_with(b"blobs/"),
+        }
+        let size = std::str::from_utf8(header.get(124..136)?).ok()?;
+        let size = size.trim_matches(|c| c == '\0' || c == ' ');
+        let size = u64::from_str_radix(size, 8).ok()?.checked_next_multiple_of(BLOCK)?;
+        at = at.checked_add(BLOCK)?.checked_add(size)?;
+    }
+    (manifest && layers).then_some(SAVED)
+}
+
+/// Returns what a directory of layers is, and what can be done with it.
+pub fn in_directory(dir: &Path) -> Option<(&'static str, &'static str)> {
+    if dir.join("oci-layout").is_file() {
+        return Some(("an OCI image layout", UNPACK));
+    }
+    let manifest = || std::fs::read_to_string(dir.join("manifest.json"));
+    manifest().is_ok_and(|text| text.contains("\"Layers\"")).then_some(SAVED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::image::Part;
+
+    fn found(names: &[&str]) -> Option<&'static str> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut archive = tar::Builder::new(file.as_file());
+        for name in names {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(700);
+            header.set_mode(0o644);
+            archive.append_data(&mut header, name, &[b'x'; 700][..]).unwrap();
+        }
+        archive.finish().unwrap();
+        of_layers(&Device::open(file.path(), Part::default()).unwrap()).map(|found| found.0)
+    }
+
+    #[test]
+    fn archives_of_layers_are_told_from_those_of_a_tree() {
+        assert_eq!(found(&["blobs/sha256/1", "index.json", "oci-layout"]), Some(OCI.0));
+        assert_eq!(found(&["manifest.json", "blobs/a", "oci-layout"]), Some(OCI.0));
+        assert_eq!(found(&["1.json", "2/layer.tar", "manifest.json"]), Some(SAVED.0));
+        for tree in [&["etc/passwd", "manifest.json"][..], &["a.tar", "b"], &["etc/oci-layout"]] {
+            assert_eq!(found(tree), None, "{tree:?}");
+        }
+    }
+}
