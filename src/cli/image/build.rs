@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -217,7 +217,19 @@ fn archive(format: Format, from: &Path, to: &Path, more: &[OsString]) -> Result<
     let (input, unpacking) = unpacked(from)?;
     let done = if format.reads_archives() {
         let words = format.of_archive(to, more);
-        run(format, directory(from, &Owners::Native, words)?, Some(input))
+        let done = run(format, directory(from, &Owners::Native, words)?, Some(input));
+        done.map_err(|fault| match (format, early(from)) {
+            (Format::Squashfs, Some(member)) => Fault::mount(format!(
+                "{}: {} has a time before 1970, which mksquashfs reads from no archive",
+                shown(from),
+                shown(&member)
+            ))
+            .hint(
+                "make an erofs, which keeps it; or unpack it by idmapfs owners import --owners \
+                 xattr, and build with --owners xattr: it becomes 1970",
+            ),
+            (Format::Squashfs | Format::Erofs, _) => fault,
+        })
     } else {
         let tree = Unfinished(beside(to, ".d"));
         DirBuilder::new().mode(0o700).create(&tree.0).map_err(|why| failed(&tree.0, &why))?;
@@ -239,6 +251,45 @@ fn archive(format: Format, from: &Path, to: &Path, more: &[OsString]) -> Result<
         };
     }
     done
+}
+
+/// Returns a member of an archive whose time is before 1970, if there is one.
+fn early(archive: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    File::open(archive).ok()?.take(8).read_to_end(&mut start).ok()?;
+    let packed = PACKED.iter().find(|(sign, _)| start.starts_with(sign));
+    let mut child = match packed {
+        Some((_, word)) => {
+            let mut command = Command::new(word);
+            command.arg("-dc").arg(archive).stdin(Stdio::null()).stdout(Stdio::piped());
+            Some(command.spawn().ok()?)
+        }
+        None => None,
+    };
+    let output = child.as_mut().and_then(|child| child.stdout.take());
+    let found = match output {
+        Some(output) => first_early(output),
+        None => File::open(archive).ok().and_then(first_early),
+    };
+    // It may have more to say than was read.
+    if let Some(Err(error)) = child.map(|mut child| child.wait()) {
+        log::debug!("{error}");
+    }
+    found
+}
+
+fn first_early(archive: impl Read) -> Option<PathBuf> {
+    let mut archive = tar::Archive::new(archive);
+    archive.entries().ok()?.map_while(Result::ok).find_map(|mut entry| {
+        // A time below zero comes as a number above those of 63 bits.
+        let below = entry.header().mtime().is_ok_and(|time| time > i64::MAX.unsigned_abs());
+        let records = entry.pax_extensions().ok().flatten();
+        let said =
+            records.into_iter().flatten().flatten().any(|record| {
+                record.key_bytes() == b"mtime" && record.value_bytes().starts_with(b"-")
+            });
+        if below || said { entry.path().ok().map(|path| path.into_owned()) } else { None }
+    })
 }
 
 /// What unpacks an archive: its name, and the process.
@@ -271,4 +322,30 @@ fn run(format: Format, mut command: Command, input: Option<Stdio>) -> Result<(),
     }
     Err(Fault::mount(format!("{program}: {status}; no image was made"))
         .hint(format!("it has said why, or is missing: it is in {}", format.package())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_from_before_1970_is_found() {
+        let named = |time: Option<&str>, header_time: u64| {
+            let mut archive = tar::Builder::new(Vec::new());
+            for (name, early) in [("new", false), ("old", true)] {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(1);
+                header.set_mtime(if early { header_time } else { 5 });
+                if let Some(time) = time.filter(|_| early) {
+                    archive.append_pax_extensions([("mtime", time.as_bytes())]).unwrap();
+                }
+                archive.append_data(&mut header, name, &b"x"[..]).unwrap();
+            }
+            first_early(archive.into_inner().unwrap().as_slice())
+        };
+        assert_eq!(named(None, 7), None);
+        assert_eq!(named(Some("1.5"), 7), None);
+        assert_eq!(named(Some("-1.5"), 7), Some("old".into()));
+        assert_eq!(named(None, u64::MAX - 5), Some("old".into()));
+    }
 }

@@ -200,7 +200,10 @@ impl Unpacking<'_> {
                 b"mtime" => mtime = text.and_then(time),
                 b"uid" => uid = text.and_then(|text| text.parse().ok()),
                 b"gid" => gid = text.and_then(|text| text.parse().ok()),
-                key if key.starts_with(b"SCHILY.acl.") && !self.told => {
+                key if key.starts_with(b"SCHILY.acl.")
+                    && !self.told
+                    && !has_attribute(records, key) =>
+                {
                     self.told = true;
                     warn("ACLs that the tar has as text are left out");
                 }
@@ -421,6 +424,13 @@ impl Unpacking<'_> {
 }
 
 /// Returns a path below the directory; the directory itself is empty.
+/// Reports whether an ACL that is there as text is there as an attribute, too.
+fn has_attribute(records: &Records, text: &[u8]) -> bool {
+    let kind = text.strip_prefix(b"SCHILY.acl.").unwrap_or_default();
+    let is_one = |key: &[u8]| key.strip_prefix(b"SCHILY.xattr.system.posix_acl_") == Some(kind);
+    records.iter().any(|(key, _)| is_one(key))
+}
+
 fn clean(path: &Path) -> Result<PathBuf, Failure> {
     let mut clean = PathBuf::new();
     for part in path.components() {
@@ -469,6 +479,15 @@ mod tests {
             let got = clean(Path::new(path)).ok();
             assert_eq!(got.as_deref(), wanted.map(Path::new), "{path}");
         }
+    }
+
+    #[test]
+    fn acls_are_left_out_only_where_text_is_all_there_is() {
+        let record = |key: &str| (key.as_bytes().to_vec(), b"x".to_vec());
+        let records: Records =
+            vec![record("SCHILY.acl.access"), record("SCHILY.xattr.system.posix_acl_access")];
+        assert!(has_attribute(&records, b"SCHILY.acl.access"));
+        assert!(!has_attribute(&records, b"SCHILY.acl.default"));
     }
 
     #[test]
