@@ -2,10 +2,12 @@
 //! memory stays bounded.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
@@ -242,6 +244,11 @@ fn totals_are_those_that_the_kernel_shows() {
     }
 }
 
+/// Maps a file, says so, and looks far into it when it is told to.
+const MAPS: &str = "import mmap, sys; f = open(sys.argv[1]); \
+                    m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); m[0]; \
+                    print(end='.', flush=True); sys.stdin.readline(); m[4700000]";
+
 /// Mounts a copy, reads some of it, has it changed, and looks at what comes then.
 fn after(name: &'static str, change: fn(&Path)) {
     sandbox(move |sandbox| {
@@ -251,7 +258,16 @@ fn after(name: &'static str, change: fn(&Path)) {
         let words = File::open(ours.at("data/words")).unwrap();
         let mut buf = [0; 100];
         words.read_exact_at(&mut buf, 0).unwrap();
+        let mut mapped = Command::new("python3")
+            .args(["-c", MAPS, str(&ours.at("data/words"))])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        mapped.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
         change(&image);
+        mapped.stdin.take().unwrap().write_all(b"\n").unwrap();
+        assert_eq!(mapped.wait().unwrap().signal(), Some(libc::SIGBUS), "{name}");
         // Far from what was read, and from what was read ahead.
         let eio = Some(libc::EIO);
         assert_eq!(errno(words.read_exact_at(&mut buf, 4_900_000)), eio, "{name}");
