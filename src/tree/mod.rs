@@ -7,6 +7,7 @@
 
 mod handles;
 mod inode;
+mod inodes;
 mod nodes;
 mod number;
 mod open;
@@ -160,7 +161,7 @@ impl Tree {
             return Some(number);
         }
         let number = self.number(key);
-        self.table.read(number, |inode, _| inode.key == *key)?.then_some(number)
+        self.table.read(number, |inode, _| inode.key() == *key)?.then_some(number)
     }
 
     /// Returns every number that may stand for a file, or for an earlier one of the
@@ -188,7 +189,8 @@ impl Tree {
             Some(ino) => Ok((0, ino)),
             None => self
                 .table
-                .read(number, |inode, _| (inode.key.volume, inode.key.ino))
+                .read(number, |inode, _| inode.key())
+                .map(|key| (key.volume, key.ino))
                 .ok_or(Error::Unknown),
         }
     }
@@ -241,7 +243,7 @@ impl Tree {
     /// # Errors
     /// `Unknown` for a number that was not given out.
     pub fn key(&self, number: u64) -> Result<Key> {
-        self.table.read(number, |inode, _| inode.key.clone()).ok_or(Error::Unknown)
+        self.table.read(number, |inode, _| inode.key()).ok_or(Error::Unknown)
     }
 
     /// Returns the file behind a number, opened again if need be and then

@@ -54,6 +54,15 @@ impl Numbers {
         }
     }
 
+    /// Returns the inode number that a number is of, if it says so by itself.
+    pub(super) const fn ino(number: u64) -> Option<u64> {
+        match Self::of_root_volume(number) {
+            None if Self::is_remapped(number) => None,
+            None => Some(number & ((1 << INO_BITS) - 1)),
+            ino => ino,
+        }
+    }
+
     /// Returns the number that follows from the file alone; `None` if it has
     /// to be remapped.
     pub(super) fn direct(&self, key: &Key) -> Option<u64> {
@@ -285,6 +294,7 @@ mod tests {
                 assert_eq!(Numbers::of_root_volume(number), Some(ino));
                 assert_eq!(super::super::shown_ino(number), ino);
             }
+            assert_eq!(number.and_then(Numbers::ino), direct.then_some(ino));
             assert!(number.is_none_or(|n| n > 1 && !Numbers::is_remapped(n)), "{volume} {ino}");
         }
     }

@@ -36,7 +36,7 @@ impl Tree {
         }
         let (key, pinned) = self
             .table
-            .read(number, |inode, pinned| (inode.key.clone(), pinned.cloned()))
+            .read(number, |inode, pinned| (inode.key(), pinned.cloned()))
             .ok_or(Error::Unknown)?;
         Ok(pinned.or_else(|| self.nodes.get(number, &key)))
     }
@@ -130,7 +130,7 @@ impl Tree {
         let node = self.nodes.put(number, key.clone(), node);
         // Looked at last: whoever changes the table removes the node after
         // that, so one of the two sees the other.
-        if self.table.read(number, |inode, _| inode.key == key) != Some(true) {
+        if self.table.read(number, |inode, _| inode.key() == key) != Some(true) {
             self.nodes.remove(number);
         }
         node
@@ -139,7 +139,7 @@ impl Tree {
     fn closed(&self, number: u64) -> Option<Closed> {
         self.table.read(number, |inode, _| {
             let (parent, name) = inode.place();
-            let (key, kind) = (inode.key.clone(), inode.kind());
+            let (key, kind) = (inode.key(), inode.kind());
             let step = Step { number, key, kind, parent, name: name.to_owned() };
             Closed { step, handle: inode.handle() }
         })
@@ -149,7 +149,7 @@ impl Tree {
     fn has_moved(&self, path: &[Step]) -> bool {
         path.iter().any(|step| {
             self.table.read(step.number, |inode, _| {
-                inode.key == step.key && inode.place() == (step.parent, &step.name)
+                inode.key() == step.key && inode.place() == (step.parent, &step.name)
             }) != Some(true)
         })
     }

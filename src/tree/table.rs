@@ -1,7 +1,6 @@
 //! The inodes that the kernel knows, by number.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -11,6 +10,7 @@ use crate::source::{Found, Key, Node};
 use crate::sync::lock;
 
 use super::inode::Inode;
+use super::inodes::Inodes;
 
 /// How many parts the table has; each has a lock of its own, held for a few
 /// map operations and never while the source is asked.
@@ -20,8 +20,6 @@ const SHARDS: usize = 32;
 pub(super) const MANY: usize = 1 << 15;
 /// How many other names are kept of a file: any number could come and go.
 const NAMES_MAX: usize = 16;
-/// A part with no more room than this is not made smaller.
-const ROOM_MIN: usize = 1024;
 
 /// A node held open until its file is forgotten.
 #[derive(Debug)]
@@ -33,8 +31,7 @@ struct Pin {
 
 #[derive(Debug, Default)]
 struct Shard {
-    /// Boxed, so that the room that a map keeps free costs little.
-    inodes: HashMap<u64, Box<Inode>>,
+    inodes: Inodes,
     /// Only for numbers that are in `inodes`.
     pins: HashMap<u64, Pin>,
     /// Other names by which files were found that the kernel may know yet;
@@ -73,27 +70,25 @@ impl Table {
             return true;
         };
         let shard = &mut *guard;
-        let inode = match shard.inodes.entry(number) {
-            Entry::Vacant(place) => {
-                place.insert(Box::new(Inode::new(found, state.clone(), parent, name)))
+        let mut new = false;
+        let inode = shard.inodes.get_or_add(number, || {
+            new = true;
+            Inode::new(number, found, state.clone(), parent, name)
+        });
+        if !new {
+            let same_rules = inode.state.epoch() == state.epoch();
+            if inode.key() != found.key || same_rules && inode.state != *state {
+                return false;
             }
-            Entry::Occupied(place) => {
-                let inode = place.into_mut();
-                let same_rules = inode.state.epoch() == state.epoch();
-                if inode.key != found.key || same_rules && inode.state != *state {
-                    return false;
-                }
-                let old = inode.place();
-                if old != (parent, name) {
-                    keep_name(shard.names.entry(number).or_default(), old, (parent, name));
-                }
-                inode.update(found.handle.as_ref(), parent, name);
-                if !same_rules {
-                    inode.state = state.clone();
-                }
-                inode
+            let old = inode.place();
+            if old != (parent, name) {
+                keep_name(shard.names.entry(number).or_default(), old, (parent, name));
             }
-        };
+            inode.update(found.handle.as_ref(), parent, name);
+            if !same_rules {
+                inode.state = state.clone();
+            }
+        }
         inode.count = inode.count.saturating_add(1);
         shard.most = shard.most.max(shard.inodes.len());
         true
@@ -102,7 +97,7 @@ impl Table {
     /// Takes lookups back; reports whether that was the end of a file.
     pub(super) fn forget(&self, number: u64, count: u64) -> bool {
         let Some(mut shard) = self.shard(number) else { return false };
-        let known = shard.inodes.get_mut(&number);
+        let known = shard.inodes.get_mut(number);
         let excess = count > known.as_ref().map_or(0, |inode| inode.count);
         let mut last = false;
         if let Some(inode) = known {
@@ -125,7 +120,7 @@ impl Table {
         read: impl FnOnce(&Inode, Option<&Node>) -> T,
     ) -> Option<T> {
         let shard = self.shard(number)?;
-        let inode = shard.inodes.get(&number)?;
+        let inode = shard.inodes.get(number)?;
         Some(read(inode, shard.pins.get(&number).map(|pin| &pin.node)))
     }
 
@@ -144,7 +139,7 @@ impl Table {
     /// Records that the names of a directory are watched.
     pub(super) fn set_heard(&self, number: u64) {
         if let Some(mut shard) = self.shard(number)
-            && let Some(inode) = shard.inodes.get_mut(&number)
+            && let Some(inode) = shard.inodes.get_mut(number)
         {
             inode.set_heard(true);
         }
@@ -153,7 +148,7 @@ impl Table {
     /// Forgets which directories are watched.
     pub(super) fn unhear(&self) {
         for mut shard in self.shards.iter().map(lock) {
-            shard.inodes.values_mut().for_each(|inode| inode.set_heard(false));
+            shard.inodes.iter_mut().for_each(|inode| inode.set_heard(false));
         }
     }
 
@@ -161,7 +156,7 @@ impl Table {
     pub(super) fn moved(&self, number: u64, from: Option<(u64, &OsStr)>, to: (u64, &OsStr)) {
         if let Some(mut guard) = self.shard(number)
             && let shard = &mut *guard
-            && let Some(inode) = shard.inodes.get_mut(&number)
+            && let Some(inode) = shard.inodes.get_mut(number)
         {
             let old = inode.place();
             if let Some(from) = from.filter(|from| *from != old && old != to) {
@@ -174,8 +169,8 @@ impl Table {
     /// Records another state of a file, because the rules have changed.
     pub(super) fn restate(&self, number: u64, key: &Key, state: &State) {
         if let Some(mut shard) = self.shard(number)
-            && let Some(inode) = shard.inodes.get_mut(&number)
-            && inode.key == *key
+            && let Some(inode) = shard.inodes.get_mut(number)
+            && inode.key() == *key
         {
             let old = std::mem::replace(&mut inode.state, state.clone());
             drop(shard);
@@ -188,7 +183,7 @@ impl Table {
         let Some(mut shard) = self.shard(number) else {
             return false;
         };
-        if shard.inodes.get(&number).is_none_or(|inode| inode.key != *key) {
+        if shard.inodes.get(number).is_none_or(|inode| inode.key() != *key) {
             return false;
         }
         if let Some(pin) = shard.pins.get_mut(&number) {
@@ -202,7 +197,7 @@ impl Table {
     /// Takes one pin back; returns the file and its node with the last one.
     pub(super) fn unpin(&self, number: u64) -> Option<(Key, Node)> {
         let mut shard = self.shard(number)?;
-        let key = shard.inodes.get(&number)?.key.clone();
+        let key = shard.inodes.get(number)?.key();
         let pin = shard.pins.get_mut(&number)?;
         pin.count = pin.count.saturating_sub(1);
         if pin.count > 0 {
@@ -235,7 +230,9 @@ impl Table {
 
     /// Returns the numbers in one part of the table; `None` after the last.
     pub(super) fn numbers(&self, part: usize) -> Option<Vec<u64>> {
-        self.shards.get(part).map(|shard| lock(shard).inodes.keys().copied().collect())
+        self.shards
+            .get(part)
+            .map(|shard| lock(shard).inodes.iter().map(|inode| inode.number).collect())
     }
 
     fn shard(&self, number: u64) -> Option<MutexGuard<'_, Shard>> {
@@ -254,14 +251,8 @@ fn keep_name(names: &mut Vec<(u64, Box<OsStr>)>, old: (u64, &OsStr), drop: (u64,
 
 impl Shard {
     fn remove(&mut self, number: u64) -> (Option<Box<Inode>>, Option<Pin>) {
-        let gone = (self.inodes.remove(&number), self.pins.remove(&number));
+        let gone = (self.inodes.remove(number), self.pins.remove(&number));
         self.names.remove(&number);
-        // The kernel forgets a million inodes at a time: give the room back,
-        // seldom enough that it costs nothing on average.
-        let (used, room) = (self.inodes.len(), self.inodes.capacity());
-        if room > ROOM_MIN && used < room >> 3 {
-            self.inodes.shrink_to(used.saturating_mul(2));
-        }
         gone
     }
 }
