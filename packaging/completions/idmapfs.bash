@@ -5,7 +5,7 @@ _idmapfs() {
     local flags="--ro --rw --suid --nosuid --dev --nodev --exec --noexec --relatime --noatime
         --strictatime --nodiratime --diratime"
     local naming="--allow-other --no-allow-other --fsname= --with-pid= --remount --foreground"
-    local server="--cache= --passthrough= --engine= --in= --allow-idmap --submounts= --owners=
+    local server="--cache= --passthrough= --open-files= --engine= --in= --allow-idmap --submounts= --owners=
         --owners-dir= --offset= --size= --device= --partition= --verity= --image-cache=
         --upper= --log="
     case $cur in

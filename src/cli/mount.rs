@@ -88,6 +88,7 @@ pub fn options(
         fsname: settings.fsname.clone(),
         cache: settings.cache.unwrap_or(DEFAULT_CACHE),
         passthrough: settings.passthrough.unwrap_or(Passthrough::Auto),
+        open_files: settings.open_files,
         submounts: submounts(settings)?,
         owners: owners(settings)?,
         image: settings.image.clone(),

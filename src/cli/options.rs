@@ -177,6 +177,13 @@ pub const OPTIONS: &[Opt] = &[
         "Let the kernel map the mount's ids in its turn (idmapped mounts of it)",
     )
     .or(&["allow_idmap"]),
+    value(
+        Server,
+        "open-files",
+        "NUMBER",
+        "How many files of the source stay open at most (default: half of ulimit -n)",
+    )
+    .or(&["open_files"]),
     value(Server, "submounts", "HOW", "What is mounted below the source: follow (default) or hide"),
     value(
         Owners,

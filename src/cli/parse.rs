@@ -344,6 +344,7 @@ mod tests {
                 "subtype" => "idmapfs",
                 "cache" => "ttl=3",
                 "passthrough" => "off",
+                "open-files" => "16",
                 "engine" => "auto",
                 "submounts" => "hide",
                 "owners" => "xattr",

@@ -15,6 +15,9 @@ use crate::mount::{
 use crate::policy;
 use crate::text::{coded, decoded, nearest, shown};
 
+/// With fewer, not even the directories above a file would stay open.
+const OPEN_FILES_MIN: usize = 16;
+
 /// What is logged and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -46,6 +49,8 @@ pub struct Settings {
     pub cache: Option<Cache>,
     /// Whether the kernel may read and write files by itself.
     pub passthrough: Option<Passthrough>,
+    /// How many files of the source that nobody uses stay open at most.
+    pub open_files: Option<usize>,
     /// What is to translate.
     pub engine: Option<Engine>,
     /// Whether the kernel may map the ids of the mount in its turn.
@@ -148,6 +153,7 @@ impl Settings {
             "subtype" => subtype(value)?,
             "cache" => self.cache = Some(cache(text("cache", value)?)?),
             "passthrough" => self.passthrough = Some(passthrough(text("passthrough", value)?)?),
+            "open-files" => self.open_files = Some(open_files(text("open-files", value)?)?),
             "engine" => self.engine = Some(engine(text("engine", value)?)?),
             "allow-idmap" => self.allow_idmap = true,
             "submounts" => self.submounts = Some(submounts(text("submounts", value)?)?),
@@ -189,6 +195,7 @@ impl Settings {
             (self.fsname.is_some(), "fsname"),
             (self.cache.is_some(), "cache"),
             (self.passthrough.is_some(), "passthrough"),
+            (self.open_files.is_some(), "open-files"),
             (self.engine.is_some(), "engine"),
             (self.allow_idmap, "allow-idmap"),
             (self.submounts.is_some(), "submounts"),
@@ -329,6 +336,14 @@ fn passthrough(value: &str) -> Result<Passthrough, Fault> {
     }
 }
 
+fn open_files(value: &str) -> Result<usize, Fault> {
+    let number = decimal(value).and_then(|number| usize::try_from(number).ok());
+    number.filter(|number| *number >= OPEN_FILES_MIN).ok_or_else(|| {
+        Fault::usage(format!("option open-files: {value}"))
+            .hint(format!("a plain number, {OPEN_FILES_MIN} or more"))
+    })
+}
+
 fn engine(value: &str) -> Result<Engine, Fault> {
     match value {
         "fuse" => Ok(Engine::Fuse),
@@ -448,6 +463,10 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(cache(value).ok(), want, "{value}");
+        }
+        assert_eq!(open_files("16"), Ok(16));
+        for wrong in ["15", "0", "-1", "+16", "16k", ""] {
+            assert!(open_files(wrong).is_err(), "{wrong}");
         }
         assert_eq!(passthrough("off"), Ok(Passthrough::Off));
         assert_eq!(passthrough("auto"), Ok(Passthrough::Auto));

@@ -55,6 +55,18 @@ pub enum MountError {
     /// Mounting for an ordinary user failed.
     #[error("fusermount3: {0}")]
     Helper(String),
+    /// There are not enough descriptors.
+    #[error(
+        "option open-files: {asked} is more than {most}, half of the files that a process may \
+         have open; raise that before: ulimit -n {}",
+        .asked.saturating_mul(2)
+    )]
+    OpenFiles {
+        /// How many files are to stay open.
+        asked: usize,
+        /// How many can.
+        most: usize,
+    },
     /// An option takes privilege.
     #[error("option {0} takes root; without it, leave it out or use: idmapfs run")]
     Unprivileged(&'static str),
@@ -170,6 +182,7 @@ impl MountError {
             | Self::System { .. }
             | Self::Silent
             | Self::Killed(_)
+            | Self::OpenFiles { .. }
             | Self::WithPid(..) => 32,
         }
     }

@@ -34,6 +34,9 @@ pub struct Options {
     pub cache: Cache,
     /// Whether the kernel may read and write files of the source by itself.
     pub passthrough: Passthrough,
+    /// How many files of the source that nobody uses stay open at most; `None`: half of
+    /// the descriptors that a process may have.
+    pub open_files: Option<usize>,
     /// What is shown where something is mounted below the source.
     pub submounts: Submounts,
     /// Where owners are kept.

@@ -307,9 +307,9 @@ pub(super) fn file_system(
     proc: Proc,
 ) -> Result<(Fs, SessionOptions, String), MountError> {
     let facts = source.facts();
-    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let reserve = (descriptors / 64).min(RESERVE);
-    let descriptors = descriptors.saturating_sub(reserve);
+    let limit = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let reserve = (limit / 64).min(RESERVE);
+    let descriptors = limit.saturating_sub(reserve);
     let (policy, stand_in) = decide(&options.spec, facts.any_owner, process)?;
     let serving = SessionOptions {
         threads: threads(),
@@ -342,7 +342,11 @@ pub(super) fn file_system(
     let unknown_callers = options.allow_idmap;
     let copied_up = options.upper.is_some()
         && !upper::is_of_the_host(process).map_err(MountError::doing("user namespace"))?;
-    let nodes = descriptors / 2;
+    let most = limit / 2;
+    let nodes = match options.open_files {
+        Some(asked) if asked > most => return Err(MountError::OpenFiles { asked, most }),
+        asked => asked.unwrap_or(most),
+    };
     // Beside a worker that is near its client, a helper would take its processor.
     let helper = || Box::new(Bystander::begin()) as _;
     let config = Config { trust, nodes, descriptors, stand_in, unknown_callers, copied_up, helper };

@@ -83,6 +83,7 @@ fn options_of(target: &Path) -> Options {
         fsname: None,
         cache: Cache::Off,
         passthrough: Passthrough::Auto,
+        open_files: None,
         allow_idmap: false,
         submounts: Submounts::Follow,
         owners: Owners::Native,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::require;
 use crate::support::image::Ext4;
-use crate::support::ours::Ours;
-use crate::support::{Sandbox, raw, sandbox, sh, str, wait_for};
+use crate::support::ours::{Ours, finish};
+use crate::support::{Sandbox, raw, sandbox, sh, str, text, wait_for};
 
 #[test]
 fn a_hundred_thousand_entries_are_listed_once_each() {
@@ -245,6 +245,48 @@ fn running_out_of_descriptors_hits_the_opener_alone() {
             nix::unistd::close(raw).unwrap();
         }
         assert_eq!(fs::read_to_string(ours.at("399")).unwrap(), "x");
+    });
+}
+
+/// With room for 16 and hundreds asked for, those that clients have open on top.
+#[test]
+fn no_more_files_stay_open_than_is_asked_for() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--open-files", "16"]);
+        let names: Vec<_> = (0..400).map(|n| format!("{}/{n}", n % 20)).collect();
+        for name in &names {
+            fs::create_dir_all(source.join(name).parent().unwrap()).unwrap();
+            fs::write(source.join(name), name).unwrap();
+        }
+        wait_for("a server that is known", || {
+            finish(&["stats", str(&ours.point)]).status.success()
+        });
+        let nodes = || {
+            let said = finish(&["stats", "--json", str(&ours.point)]).stdout;
+            let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
+            said["held"]["nodes"].as_u64().unwrap()
+        };
+        for _ in 0..2 {
+            assert_eq!(sh(&format!("find {} -type f -size 1 | wc -l", str(&ours.point))), "400\n");
+            for name in &names {
+                assert_eq!(fs::read_to_string(ours.at(name)).unwrap(), *name);
+            }
+        }
+        let open: Vec<_> =
+            names.iter().step_by(4).map(|n| File::open(ours.at(n)).unwrap()).collect();
+        for (file, name) in open.iter().zip(names.iter().step_by(4)) {
+            fs::rename(ours.at(name), ours.at(&format!("{name}.new"))).unwrap();
+            assert_eq!(std::io::read_to_string(file).unwrap(), *name);
+            assert_eq!(fs::read_to_string(ours.at(&format!("{name}.new"))).unwrap(), *name);
+        }
+        drop(open);
+        // And the root.
+        assert!(nodes() <= 17, "{}", nodes());
+        wait_for("what was open", || ours.held_open().len() <= 40);
+        let refused = finish(&["--open-files", "1000000000", str(&source), str(&ours.point)]);
+        assert_eq!(refused.status.code(), Some(32));
+        assert!(text(&refused).contains("ulimit -n 2000000000"), "{}", text(&refused));
     });
 }
 
