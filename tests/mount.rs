@@ -53,6 +53,7 @@ mod mount {
     mod semantics;
     mod systemd;
     mod tools;
+    mod unwatched;
     mod user;
     mod verify;
     mod watch;
