@@ -308,7 +308,7 @@ pub(super) fn file_system(
 ) -> Result<(Fs, SessionOptions, String), MountError> {
     let facts = source.facts();
     let limit = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let reserve = (limit / 64).min(RESERVE);
+    let reserve = if limit < ENOUGH { 0 } else { RESERVE };
     let descriptors = limit.saturating_sub(reserve);
     let (policy, stand_in) = decide(&options.spec, facts.any_owner, process)?;
     let serving = SessionOptions {
@@ -362,6 +362,9 @@ pub(super) fn file_system(
 /// How many requests may wait for something (a disk, a server far away) before others
 /// wait for them, besides those of all threads that serve. Each takes a descriptor.
 const RESERVE: usize = 16;
+
+/// From how many descriptors on some are left for those: callers need the others.
+const ENOUGH: usize = 1024;
 
 /// Returns how many threads serve at once: more than the processors are of no use.
 fn threads() -> usize {
