@@ -283,7 +283,10 @@ fn no_more_files_stay_open_than_is_asked_for() {
         drop(open);
         // And the root.
         assert!(nodes() <= 17, "{}", nodes());
-        wait_for("what was open", || ours.held_open().len() <= 40);
+        // Each may be open to be read again.
+        wait_for("what was open", || {
+            ours.held_open().iter().filter(|link| link.starts_with(&source)).count() <= 34
+        });
         let refused = finish(&["--open-files", "1000000000", str(&source), str(&ours.point)]);
         assert_eq!(refused.status.code(), Some(32));
         assert!(text(&refused).contains("ulimit -n 2000000000"), "{}", text(&refused));
