@@ -445,6 +445,10 @@ impl Turns {
         }
         let mut lying = lock(&self.lying);
         self.part(&mut lying, false);
+        if self.waiting.load(Ordering::SeqCst) == 0 && lying.count == 0 {
+            // The others have not had a request yet, and so would end without a word.
+            return;
+        }
         lying.near.lies = true;
         while !lying.ended && !lying.near.called {
             lying = self.near_called.wait(lying).unwrap_or_else(PoisonError::into_inner);

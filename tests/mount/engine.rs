@@ -425,5 +425,8 @@ fn a_user_gets_a_server_or_the_reason() {
         sh_as(1000, 1000, &[], &mount("auto"));
         assert_eq!(engine_at(&point), "fuse");
         run("umount", &[str(&point)]);
+        // Nobody has asked it for much.
+        let ended = || crate::support::ours::processes(&point).is_empty();
+        assert!(crate::support::holds_within(std::time::Duration::from_secs(20), ended));
     });
 }

@@ -274,6 +274,24 @@ fn who_asks_next_is_answered_from_nearby_too() {
     pool.end();
 }
 
+/// Workers without a request so far do not say that the connection is no more.
+#[test]
+fn who_alone_has_answered_ends_too() {
+    for requests in 1..=4 {
+        let Some(pool) = Pool::near(2) else { return };
+        for _ in 0..requests {
+            pool.served(own());
+        }
+        thread::sleep(Duration::from_millis(10));
+        let (tell, ended) = channel();
+        thread::spawn(move || {
+            pool.end();
+            tell.send(()).unwrap();
+        });
+        assert!(ended.recv_timeout(Duration::from_secs(20)).is_ok(), "after {requests}");
+    }
+}
+
 #[test]
 fn who_is_not_alone_is_not_answered_from_nearby() {
     let Some(pool) = Pool::near(2) else { return };
