@@ -308,7 +308,7 @@ impl Turns {
     /// Lies until this worker is called, or needed.
     fn lie(self: &Arc<Self>) {
         let mut lying = lock(&self.lying);
-        if self.is_much() && !self.is_enough(self.waiting.load(Ordering::SeqCst)) {
+        if self.is_much() && self.waiting.load(Ordering::SeqCst) < self.many {
             // Whoever has called meanwhile did not count this one.
             return;
         }

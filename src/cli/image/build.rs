@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -217,7 +218,7 @@ fn archive(format: Format, from: &Path, to: &Path, more: &[OsString]) -> Result<
     let (input, unpacking) = unpacked(from)?;
     let done = if format.reads_archives() {
         let words = format.of_archive(to, more);
-        let done = run(format, directory(from, &Owners::Native, words)?, Some(input));
+        let done = run(format, directory(from, &Owners::Native, words)?, Some(input.into()));
         done.map_err(|fault| match (format, early(from)) {
             (Format::Squashfs, Some(member)) => Fault::mount(format!(
                 "{}: {} has a time before 1970, which mksquashfs reads from no archive",
@@ -235,7 +236,7 @@ fn archive(format: Format, from: &Path, to: &Path, more: &[OsString]) -> Result<
         DirBuilder::new().mode(0o700).create(&tree.0).map_err(|why| failed(&tree.0, &why))?;
         let mut import = itself()?;
         import.args(["owners", "import", "--owners", "xattr", "--from", "-"]).arg(&tree.0);
-        run(format, import, Some(input)).and_then(|()| {
+        run(format, import, Some(input.into())).and_then(|()| {
             let words = format.of_directory(&tree.0, to, more);
             run(format, directory(&tree.0, &Owners::Xattr, words)?, None)
         })
@@ -255,25 +256,13 @@ fn archive(format: Format, from: &Path, to: &Path, more: &[OsString]) -> Result<
 
 /// Returns a member of an archive whose time is before 1970, if there is one.
 fn early(archive: &Path) -> Option<PathBuf> {
-    let mut start = Vec::new();
-    File::open(archive).ok()?.take(8).read_to_end(&mut start).ok()?;
-    let packed = PACKED.iter().find(|(sign, _)| start.starts_with(sign));
-    let mut child = match packed {
-        Some((_, word)) => {
-            let mut command = Command::new(word);
-            command.arg("-dc").arg(archive).stdin(Stdio::null()).stdout(Stdio::piped());
-            Some(command.spawn().ok()?)
-        }
-        None => None,
-    };
-    let output = child.as_mut().and_then(|child| child.stdout.take());
-    let found = match output {
-        Some(output) => first_early(output),
-        None => File::open(archive).ok().and_then(first_early),
-    };
-    // It may have more to say than was read.
-    if let Some(Err(error)) = child.map(|mut child| child.wait()) {
-        log::debug!("{error}");
+    let (input, unpacking) = unpacked(archive).ok()?;
+    let found = first_early(File::from(input));
+    // It may have had more to say than was read.
+    if let Some((word, mut child)) = unpacking
+        && let Err(error) = child.wait()
+    {
+        log::debug!("{word}: {error}");
     }
     found
 }
@@ -296,17 +285,17 @@ fn first_early(archive: impl Read) -> Option<PathBuf> {
 type Unpacking = (&'static str, Child);
 
 /// Opens an archive; returns what unpacks it, too.
-fn unpacked(archive: &Path) -> Result<(Stdio, Option<Unpacking>), Fault> {
+fn unpacked(archive: &Path) -> Result<(OwnedFd, Option<Unpacking>), Fault> {
     let mut start = Vec::new();
     let open = || File::open(archive).map_err(|why| failed(archive, &why));
     open()?.take(8).read_to_end(&mut start).map_err(|why| failed(archive, &why))?;
     let Some((_, word)) = PACKED.iter().find(|(sign, _)| start.starts_with(sign)) else {
         return Ok((open()?.into(), None));
     };
-    let unpacking = Command::new(word).arg("-dc").stdin(open()?).stdout(Stdio::piped()).spawn();
-    let mut child = unpacking.map_err(|why| Fault::mount(format!("{word}: {}", plain(&why))))?;
-    let output = child.stdout.take().map_or_else(Stdio::null, Stdio::from);
-    Ok((output, Some((word, child))))
+    let broken = |why: io::Error| Fault::mount(format!("{word}: {}", plain(&why)));
+    let (output, input) = io::pipe().map_err(broken)?;
+    let child = Command::new(word).arg("-dc").stdin(open()?).stdout(input).spawn();
+    Ok((output.into(), Some((word, child.map_err(broken)?))))
 }
 
 /// Runs a program to its end.

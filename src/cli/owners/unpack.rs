@@ -423,7 +423,6 @@ impl Unpacking<'_> {
     }
 }
 
-/// Returns a path below the directory; the directory itself is empty.
 /// Reports whether an ACL that is there as text is there as an attribute, too.
 fn has_attribute(records: &Records, text: &[u8]) -> bool {
     let kind = text.strip_prefix(b"SCHILY.acl.").unwrap_or_default();
@@ -431,6 +430,7 @@ fn has_attribute(records: &Records, text: &[u8]) -> bool {
     records.iter().any(|(key, _)| is_one(key))
 }
 
+/// Returns a path below the directory; the directory itself is empty.
 fn clean(path: &Path) -> Result<PathBuf, Failure> {
     let mut clean = PathBuf::new();
     for part in path.components() {
