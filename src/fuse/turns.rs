@@ -313,15 +313,26 @@ impl Turns {
             return;
         }
         lying.count = lying.count.saturating_add(1);
+        let mut asleep = false;
         while !lying.ended && lying.called == 0 {
+            if lying.guarded && !asleep {
+                asleep = true;
+                drop(lying);
+                self.sleeps(asleep);
+                lying = lock(&self.lying);
+                continue;
+            }
             if lying.guarded {
-                // However many do, they are in nobody's way.
-                self.sleeps(true);
                 lying = self.changed.wait(lying).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             lying.guarded = true;
-            self.sleeps(false);
+            if asleep {
+                asleep = false;
+                drop(lying);
+                self.sleeps(asleep);
+                lying = lock(&self.lying);
+            }
             let needed;
             (lying, needed) = self.look(lying);
             lying.guarded = false;
@@ -337,10 +348,12 @@ impl Turns {
         }
         lying.count = lying.count.saturating_sub(1);
         lying.called = lying.called.saturating_sub(1);
+        drop(lying);
         self.sleeps(false);
     }
 
-    /// Notes whether this worker, which is not the near one, sleeps until it is called.
+    /// Notes whether this worker, which is not the near one, sleeps until it is called:
+    /// then it is in nobody's way. It may have to move, and nobody is to wait for that.
     fn sleeps(self: &Arc<Self>, asleep: bool) {
         self.with_own(|own| own.bystander.as_ref().map(|bystander| bystander.sleeps(asleep)));
     }
