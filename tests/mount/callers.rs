@@ -97,8 +97,8 @@ fn mirrored_callers_hammer_the_same_files() {
         let children: Vec<_> = [1001, 1002, 1001, 1002]
             .into_iter()
             .map(|uid| {
-                let work = || std::process::exit(if hammer(uid).is_some() { 0 } else { 9 });
-                raw::fork(work).expect("fork")
+                let work = || hammer(uid).ok_or(libc::EBADMSG);
+                raw::fork_and_try(work).expect("fork")
             })
             .collect();
         for child in children {

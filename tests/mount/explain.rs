@@ -89,18 +89,16 @@ fn acl(sandbox: &Sandbox) -> Vec<u8> {
 
 /// Does an operation as a caller; returns the error number, 0 for none.
 fn attempt(who: Who, operation: &str, path: &Path, mode: u32) -> i32 {
-    let operation = operation.to_owned();
     let body = || {
         let (uid, gid) = (Uid::from_raw(who.0), Gid::from_raw(who.1));
         let groups: Vec<Gid> = who.2.iter().map(|group| Gid::from_raw(*group)).collect();
         let switched = nix::unistd::setgroups(&groups)
             .and_then(|()| nix::unistd::setresgid(gid, gid, gid))
             .and_then(|()| nix::unistd::setresuid(uid, uid, uid));
-        let done = switched.map_err(|errno| errno as i32);
-        let done = done.and_then(|()| act(who, &operation, path, mode));
-        std::process::exit(done.err().unwrap_or(0));
+        switched.map_err(|errno| errno as i32)?;
+        act(who, operation, path, mode)
     };
-    let child = raw::fork(body).expect("fork");
+    let child = raw::fork_and_try(body).expect("fork");
     match waitpid(child, None).unwrap() {
         WaitStatus::Exited(_, code) => code,
         other => panic!("{other:?}"),

@@ -251,13 +251,11 @@ fn a_mount_in_a_user_namespace_is_mapped_there() {
         let map = idmap::user_namespace(&IdMap::both("0:100500:100")).unwrap();
         let there = File::open(format!("/proc/{}/ns/mnt", server.0.id())).unwrap();
         let (from, to) = (point.clone(), view.clone());
-        let child = raw::fork(move || {
-            let made = setns(there, CloneFlags::CLONE_NEWNS).map_err(|e| e as i32).and_then(|()| {
-                let mount = raw::open_tree(&from, false)?;
-                raw::mount_idmap(mount.as_fd(), map.as_fd(), 0)?;
-                raw::move_mount(mount.as_fd(), &to)
-            });
-            std::process::exit(made.err().unwrap_or(0));
+        let child = raw::fork_and_try(move || {
+            setns(there, CloneFlags::CLONE_NEWNS).map_err(|e| e as i32)?;
+            let mount = raw::open_tree(&from, false)?;
+            raw::mount_idmap(mount.as_fd(), map.as_fd(), 0)?;
+            raw::move_mount(mount.as_fd(), &to)
         });
         let ended = nix::sys::wait::waitpid(child.unwrap(), None).unwrap();
         assert!(matches!(ended, WaitStatus::Exited(_, 0)), "{ended:?}");

@@ -147,7 +147,7 @@ fn more_can_wait_than_there_are_descriptors() {
         let waiting: Vec<_> = (0..200)
             .map(|_| {
                 let wait = || raw::lock(shared.as_fd(), libc::F_SETLKW, libc::F_WRLCK, 0, 10);
-                raw::fork(|| std::process::exit(wait().map_or_else(|errno| errno, |_| 0))).unwrap()
+                raw::fork_and_try(wait).unwrap()
             })
             .collect();
         std::thread::sleep(Duration::from_millis(500));
@@ -294,7 +294,7 @@ fn who_meets_a_lease_of_the_host_waits_alone() {
                     0 => raw::truncate(&view, 4).map(|_| ()),
                     _ => raw::open(&view, libc::O_WRONLY, 0).map(|_| ()),
                 };
-                raw::fork(|| std::process::exit(cut().err().unwrap_or(0))).unwrap()
+                raw::fork_and_try(cut).unwrap()
             })
             .collect();
         std::thread::sleep(Duration::from_millis(300));

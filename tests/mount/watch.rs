@@ -205,10 +205,6 @@ fn a_storm_of_host_changes_leaves_nothing_stale_and_no_growth() {
     });
 }
 
-fn abort(_: i32) {
-    std::process::abort()
-}
-
 /// The two owners, a user and a group on disk, that a file has by turns: nobody else's.
 fn owners_of(file: u32) -> [(u32, u32); 2] {
     [(file * 4, file * 4 + 1), (file * 4 + 2, file * 4 + 3)]
@@ -273,8 +269,8 @@ fn another_process_never_makes_a_file_look_anybody_elses() {
             while started.elapsed() < Duration::from_secs(4) && failed.is_none() {
                 let mut rng = Rng::new(rounds);
                 // A child prints nothing: that it fails is how it ends.
-                let works = || give_away(&source, FILES, &mut rng).unwrap_or_else(abort);
-                let host = raw::fork(works).expect("fork");
+                let works = || give_away(&source, FILES, &mut rng);
+                let host = raw::fork_and_try(works).expect("fork");
                 let done = nix::sys::wait::waitpid(host, None);
                 std::thread::sleep(QUIET);
                 late += u64::from(!is_true());

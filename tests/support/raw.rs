@@ -51,9 +51,7 @@ pub fn hold(path: &Path, mask: u64) -> Sys<OwnedFd> {
 /// Waits for one of these; lets it go on unless `allows` refuses it to that process.
 pub fn answer_next(group: BorrowedFd<'_>, allows: impl FnOnce(i32) -> bool) -> Sys {
     let mut event = [0_u8; size_of::<libc::fanotify_event_metadata>()];
-    check(
-        i64::try_from(nix::unistd::read(group, &mut event).map_err(|e| e as i32)?).expect("few"),
-    )?;
+    nix::unistd::read(group, &mut event).map_err(|e| e as i32)?;
     let number = |at: usize| i32::from_ne_bytes(event[at..at + 4].try_into().expect("four"));
     let (fd, pid) = (owned(number(16))?, number(20));
     let answer = if allows(pid) { libc::FAN_ALLOW } else { libc::FAN_DENY };
@@ -117,17 +115,12 @@ pub fn move_mount(mount: BorrowedFd<'_>, target: &Path) -> Sys {
 
 /// Starts a command in a user namespace of its own, without any id map.
 pub fn spawn_in_user_namespace(command: &mut Command) -> io::Result<Child> {
-    // SAFETY: between fork and exec only one system call is made.
-    unsafe {
-        command.pre_exec(|| Ok(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)?));
-    }
-    command.spawn()
+    first(command, || Ok(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)?)).spawn()
 }
 
 /// Makes a command die with the thread that starts it.
 pub fn die_with_us(command: &mut Command) -> &mut Command {
-    // SAFETY: between fork and exec only one system call is made.
-    unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) }
+    first(command, || Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?))
 }
 
 /// Has a command do something before it starts: system calls alone.
@@ -154,16 +147,24 @@ pub fn run_as<'a>(command: &'a mut Command, uid: u32, gid: u32, groups: &[u32]) 
 
 /// Forks a child that runs `body` and ends; returns its process id.
 ///
-/// The child keeps the mount namespace of the calling thread. It may allocate
-/// (glibc's heap is made usable after fork), but must not print.
+/// The child keeps the mount namespace of the calling thread. It may allocate,
+/// but neither print nor call `exit`: another thread may have held those locks.
 pub fn fork(body: impl FnOnce()) -> Sys<nix::unistd::Pid> {
+    fork_and_try(|| {
+        body();
+        Ok(())
+    })
+}
+
+/// Forks a child as [`fork`], which ends with the error number of `body`.
+pub fn fork_and_try<T>(body: impl FnOnce() -> Sys<T>) -> Sys<nix::unistd::Pid> {
     // SAFETY: the child takes no lock that another thread could hold, see above.
     match unsafe { nix::unistd::fork() } {
         Ok(nix::unistd::ForkResult::Parent { child }) => Ok(child),
         Ok(nix::unistd::ForkResult::Child) => {
-            body();
+            let code = body().err().unwrap_or(0);
             // SAFETY: ends the process at once, with no destructors of the parent's.
-            unsafe { libc::_exit(0) }
+            unsafe { libc::_exit(code) }
         }
         Err(errno) => Err(errno as i32),
     }
