@@ -144,7 +144,7 @@ impl Turn {
         });
         match (backing, lending) {
             (None, _) => Ok(Way::Pages),
-            (Some(backing), Lending::Everything) => Ok(Way::Host(backing)),
+            (Some(backing), Lending::Everything | Lending::Joining) => Ok(Way::Host(backing)),
             (Some(backing), Lending::Mappings) => Ok(Way::Mapped(backing)),
             (Some(_), Lending::Nothing) => Err(Error::Os(Errno(libc::EBUSY))),
         }
@@ -195,7 +195,9 @@ mod tests {
         let (first, second) = (passing.enter(7), passing.enter(7));
         assert!(first.may_pass() && second.may_pass());
         for turn in [&first, &second] {
-            for lending in [Lending::Everything, Lending::Nothing, Lending::Mappings] {
+            for lending in
+                [Lending::Everything, Lending::Nothing, Lending::Mappings, Lending::Joining]
+            {
                 assert!(matches!(turn.way(lending, lend), Ok(Way::Pages)));
             }
         }
@@ -220,7 +222,7 @@ mod tests {
     fn what_is_not_lent_whole_is_not_registered() {
         let passing = Passing::new();
         let lend = || -> Result<Arc<BackingId>> { unreachable!("not lent") };
-        for lending in [Lending::Nothing, Lending::Mappings] {
+        for lending in [Lending::Nothing, Lending::Mappings, Lending::Joining] {
             assert!(matches!(passing.enter(7).way(lending, lend), Ok(Way::Pages)));
         }
         assert!(is_empty(&passing));

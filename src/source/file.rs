@@ -19,6 +19,8 @@ pub enum Lending {
     /// What is done through mappings: how each write is treated depends on who
     /// writes.
     Mappings,
+    /// Everything, if it does so for others who have the file open already.
+    Joining,
     /// Everything.
     Everything,
 }

@@ -459,9 +459,20 @@ fn a_file_that_only_appends_is_never_mapped_for_writing() {
         File::options().append(true).open(&view).unwrap().write_all(b"more").unwrap();
         assert_eq!(fs::read_to_string(&disk).unwrap(), "0123456789more");
         // While the kernel reads the host's file, one that can be mapped is busy.
-        let both = File::options().read(true).append(true).open(&view).unwrap_err();
-        assert_eq!(both.raw_os_error(), Some(libc::EBUSY));
-        assert_eq!(fs::read_to_string(&disk).unwrap(), "0123456789more");
+        let both = |path: &Path| File::options().read(true).append(true).open(path);
+        assert_eq!(both(&view).unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        assert!(File::open(&view).is_ok());
+        for change in ["-a", "+a"] {
+            run("chattr", &[change, str(&view)]);
+        }
+        // One that is opened by anybody from now on is the server's.
+        drop(reader);
+        wait_for("the release", || both(&view).is_ok());
+        let reader = File::open(&view).unwrap();
+        let mut both = both(&view).unwrap();
+        both.write_all(b", both").unwrap();
+        assert!(!goes_on_without_the_server(&ours, || reads(&reader)));
+        assert_eq!(fs::read_to_string(&disk).unwrap(), "0123456789more, both");
         run("chattr", &["-a", str(&disk)]);
     });
 }

@@ -252,7 +252,9 @@ impl File for HostFile {
             self.context.procfs.reopen(self.fd(), access | OFlag::O_DIRECT)?;
         }
         if !self.is_writable() {
-            return Ok(Lending::Everything);
+            // For the sake of who opens it meanwhile to append: see below.
+            let locked = self.lent.get().is_none() && stat(self.fd(), OsStr::new(""))?.locked;
+            return Ok(if locked { Lending::Joining } else { Lending::Everything });
         }
         if self.append_only {
             // A mapping could write anywhere; it takes a descriptor that reads.

@@ -118,15 +118,14 @@ impl File for KeptFile {
     }
 
     fn lending(&self) -> Result<Lending> {
-        match self.below.lending()? {
-            Lending::Everything if self.writes => {
-                let (under, key) = self.inner.under(self.held()?)?;
-                // The kernel knows nothing of what is kept, and would leave it.
-                let judged = self.inner.privileged(&under, &key, RIGHTS)?;
-                Ok(if judged { Lending::Mappings } else { Lending::Everything })
-            }
-            lending @ (Lending::Everything | Lending::Mappings | Lending::Nothing) => Ok(lending),
+        let lending = self.below.lending()?;
+        if lending != Lending::Everything || !self.writes {
+            return Ok(lending);
         }
+        let (under, key) = self.inner.under(self.held()?)?;
+        // The kernel knows nothing of what is kept, and would leave it.
+        let judged = self.inner.privileged(&under, &key, RIGHTS)?;
+        Ok(if judged { Lending::Mappings } else { Lending::Everything })
     }
 
     fn lend(&self, to: &mut dyn FnMut(BorrowedFd<'_>) -> Result<Lent>) -> Result<Lent> {
