@@ -34,6 +34,6 @@ mod fuzz {
 
 #[path = "pure/host.rs"]
 mod host;
-#[allow(dead_code, reason = "the harness of mounts, of which images are made here")]
+#[allow(dead_code, unused_imports, reason = "the harness of mounts, of which images are made here")]
 mod support;
 use support::rng;

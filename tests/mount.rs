@@ -16,6 +16,7 @@ mod support;
 
 mod mount {
     mod admin;
+    mod appends;
     mod basic;
     mod bindfs;
     mod cache;

@@ -4,12 +4,13 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::alone::is_full;
+use super::ioctl::only_appends;
 use super::names::Wanted;
 use super::opens::{Closed, Open};
 use super::{Done, Entry, Fs};
 use crate::error::{Error, Result};
 use crate::id::Caller;
-use crate::source::{NewKind, Node, Rights};
+use crate::source::{NewKind, Node, Place, Rights};
 
 /// The open flags that the source is asked for.
 ///
@@ -121,19 +122,24 @@ impl Fs {
     /// Writes; `kill` is set where the caller may not keep set-id bits.
     ///
     /// # Errors
-    /// As pwrite(2).
+    /// As pwrite(2); `Denied` (`EPERM`) to write at an offset what was opened to be
+    /// appended to and may only be appended to: the host does not let such a file lose
+    /// `O_APPEND` (`setfl` of fs/fcntl.c), the kernel of our callers knows nothing of it.
     pub fn write(
         &self,
         caller: &Caller,
         handle: u64,
-        offset: u64,
+        place: Place,
         data: &[u8],
         kill: bool,
     ) -> Result<usize> {
         let open = self.opens.get(handle)?;
+        if open.appends && place != Place::End && only_appends(&*open.file) {
+            return Err(Error::Denied);
+        }
         let rights = self
             .write_rights(caller, kill, || Some(self.seen(open.number, open.file.getattr().ok()?)));
-        open.file.write(offset, data, rights)
+        open.file.write(place, data, rights)
     }
 
     /// Writes what callers changed through shared mappings, at the offset even
@@ -146,7 +152,7 @@ impl Fs {
     /// As pwrite(2).
     pub fn write_back(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
         let rights = Rights { keep_setid: true, reserve: false };
-        self.opens.get(handle)?.file.write_back(offset, data, rights)
+        self.opens.get(handle)?.file.write(Place::At(offset), data, rights)
     }
 
     /// A descriptor was closed: drops the lock owner's locks on the file.

@@ -8,7 +8,7 @@ use super::rules::Seen;
 use super::{Capability, Fs};
 use crate::error::{Errno, Error, Result};
 use crate::id::Caller;
-use crate::source::{InodeFlags, InodeFlagsKind};
+use crate::source::{File, InodeFlags, InodeFlagsKind};
 
 /// `FS_IOC_GETFLAGS`: `_IOR('f', 1, long)`, though what is read is an int.
 const GET_FLAGS: u32 = 0x8008_6601;
@@ -23,6 +23,9 @@ const SET_EXTENDED: u32 = 0x401c_5820;
 const LOCKED_FLAGS: u32 = 0x30;
 /// `FS_XFLAG_IMMUTABLE` and `FS_XFLAG_APPEND`.
 const LOCKED_EXTENDED: u32 = 0x18;
+
+/// `FS_APPEND_FL`.
+const APPEND_ONLY: u32 = 0x20;
 
 enum Target {
     File(Arc<Open>),
@@ -118,6 +121,12 @@ impl Fs {
             Err(Error::Denied)
         }
     }
+}
+
+/// Reports whether a file may only be appended to.
+pub(super) fn only_appends(file: &dyn File) -> bool {
+    let flags = file.inode_flags(InodeFlagsKind::Flags);
+    matches!(flags, Ok(InodeFlags::Flags(flags)) if flags & APPEND_ONLY != 0)
 }
 
 /// Returns the flags that keep a file from being changed.

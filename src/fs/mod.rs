@@ -69,7 +69,7 @@ use crate::source::{Found, Lock, Node, SetTime, Source};
 use crate::tree::{Handles, Tree};
 
 pub use crate::acl::{Named, StandIn};
-pub use crate::source::{Lending, Lent};
+pub use crate::source::{Lending, Lent, Place};
 pub use alone::Kept;
 pub use fresh::{Moment, SHORT, Teller, Trust, Ttl};
 pub use heard::Notice;

@@ -46,6 +46,8 @@ pub(super) struct Open {
     pub file: Arc<dyn File>,
     /// What it was opened for.
     pub access: Access,
+    /// Whether it was opened with `O_APPEND`; by now it may be otherwise.
+    pub appends: bool,
     /// Its node, which may outlive all its names; a file that was made and
     /// opened in one step has none until it loses a name.
     pub node: OnceLock<Node>,
@@ -72,6 +74,7 @@ impl Open {
             number,
             file,
             access: Access::of(flags),
+            appends: flags & libc::O_APPEND != 0,
             node,
             lent,
             quiet,

@@ -262,11 +262,11 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         flags: WriteFlags,
-        _: OpenFlags,
+        descriptor: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.write_file(req, (ino, fh), (offset, data), flags, reply);
+        self.write_file(req, (ino, fh), (offset, data), (flags, descriptor.0), reply);
     }
 
     fn flush(

@@ -17,7 +17,7 @@ use super::passthrough::{Turn, Way};
 use super::{Notifier, convert};
 use crate::count::{self, Count, Kind};
 use crate::error::{Error, Result};
-use crate::fs::{Fs, Kept, Lending, Lent};
+use crate::fs::{Fs, Kept, Lending, Lent, Place};
 
 thread_local! {
     /// Where each thread reads files into, so that no read allocates.
@@ -50,6 +50,24 @@ impl Opened {
         match self {
             Self::Handle(handle) => *handle,
             Self::Kept(kept) => kept.handle(),
+        }
+    }
+
+    /// Decides where a caller's write goes, by the offset and the flags of its descriptor
+    /// (`f_flags`) that come with it.
+    ///
+    /// The offset of what is to be appended is the end that the kernel remembers, which
+    /// the host may have moved since. Only where the kernel opens files without asking it
+    /// is right: nobody else moves it, and what it has in its cache counts.
+    ///
+    /// What pwritev2(2) asks of one call (`RWF_APPEND`, `RWF_NOAPPEND`) shows in nothing
+    /// but the offset (`fuse_write_flags` of fs/fuse/file.c). An offset that is not the
+    /// end is taken for one that the kernel remembers wrongly where the descriptor
+    /// appends, since that is lost data otherwise.
+    fn place(&self, offset: u64, flags: i32) -> Place {
+        match self {
+            Self::Handle(_) if flags & libc::O_APPEND != 0 => Place::End,
+            Self::Handle(_) | Self::Kept(_) => Place::At(offset),
         }
     }
 }
@@ -311,14 +329,14 @@ impl Adapter {
         empty(reply, answer);
     }
 
-    /// Writes what a caller, or the kernel for callers, hands over: data and
-    /// where it goes.
+    /// Writes what a caller, or the kernel for callers, hands over: an offset and
+    /// data, and the flags of the request and of the caller's descriptor.
     pub(super) fn write_file(
         &self,
         req: &Request,
         (ino, handle): (INodeNo, FileHandle),
         (offset, data): (u64, &[u8]),
-        flags: WriteFlags,
+        (flags, descriptor): (WriteFlags, i32),
         reply: ReplyWrite,
     ) {
         let answer = attempt(Kind::Write, req, || {
@@ -329,7 +347,8 @@ impl Adapter {
                 self.fs.write_back(handle, offset, data)
             } else {
                 let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-                self.fs.write(&convert::caller(req), handle, offset, data, kill)
+                let place = file.place(offset, descriptor);
+                self.fs.write(&convert::caller(req), handle, place, data, kill)
             };
             written.and_then(narrow)
         });

@@ -29,6 +29,19 @@ pub enum Lending {
 /// so that it is lent once.
 pub type Lent = Arc<dyn Any + Send + Sync>;
 
+/// Where the data of a write goes.
+///
+/// It belongs to the write and not to the open file: callers set and clear `O_APPEND`
+/// while a file is open (`F_SETFL` of fcntl(2)), and pages that were changed through a
+/// mapping go back to where they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// To this offset.
+    At(u64),
+    /// To the end of the file, wherever that is when it is written.
+    End,
+}
+
 /// An open regular file. All offsets and lengths are in bytes.
 pub trait File: Send + Sync + fmt::Debug {
     /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
@@ -37,20 +50,13 @@ pub trait File: Send + Sync + fmt::Debug {
     /// As pread(2).
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize>;
 
-    /// Writes, at the end of the file if it was opened with `O_APPEND`.
+    /// Writes. That the file was opened with `O_APPEND` makes no difference but for one
+    /// that is append-only: nothing in it is written over.
     ///
     /// # Errors
-    /// As pwrite(2): `ENOSPC`, `EDQUOT`, `EFBIG`.
-    fn write(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize>;
-
-    /// Writes at the offset even if the file was opened with `O_APPEND`: for
-    /// what callers have changed through a shared mapping.
-    ///
-    /// # Errors
-    /// As pwrite(2).
-    fn write_back(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
-        self.write(offset, data, rights)
-    }
+    /// As pwrite(2): `ENOSPC`, `EDQUOT`, `EFBIG`; `Denied` (`EPERM`) to write at an offset
+    /// what was opened as an append-only file.
+    fn write(&self, place: Place, data: &[u8], rights: Rights) -> Result<usize>;
 
     /// Reports errors of earlier writes, as close(2) would.
     ///

@@ -32,7 +32,7 @@ use crate::attr::{Attr, FileKind, Mode, Name, Time};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Group, Id, Ids, User};
 
-pub use file::{File, Lending, Lent};
+pub use file::{File, Lending, Lent, Place};
 pub use lock::{Lock, LockKind, Locks};
 pub use settled::is_settled;
 pub use watch::{Covers, Happened, Unwatched, Watch, What};

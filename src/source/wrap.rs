@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use super::{
     Change, Created, Dir, DirEntry, Facts, File, FileHandle, Found, InodeFlags, InodeFlagsKind,
-    Key, Lending, Lent, Lock, Locks, New, Node, Prepare, RenameFlags, Rights, Source, Statfs,
-    Unwatched, Watch, XattrSet,
+    Key, Lending, Lent, Lock, Locks, New, Node, Place, Prepare, RenameFlags, Rights, Source,
+    Statfs, Unwatched, Watch, XattrSet,
 };
 use crate::acl::{Acl, AclKind, Capability};
 use crate::attr::{Attr, FileKind, Name};
@@ -54,7 +54,6 @@ pub enum Call {
     SetXattr,
     Read,
     Write,
-    WriteBack,
     Flush,
     Sync,
     Allocate,
@@ -335,14 +334,9 @@ impl File for WrapFile {
         self.inner.read(offset, buf)
     }
 
-    fn write(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
+    fn write(&self, place: Place, data: &[u8], rights: Rights) -> Result<usize> {
         self.ledger.enter(Call::Write)?;
-        self.inner.write(offset, data, rights)
-    }
-
-    fn write_back(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
-        self.ledger.enter(Call::WriteBack)?;
-        self.inner.write_back(offset, data, rights)
+        self.inner.write(place, data, rights)
     }
 
     fn flush(&self) -> Result<()> {

@@ -11,6 +11,10 @@ use std::process::{Child, Command};
 
 use nix::sys::signal::Signal;
 
+pub use page::Page;
+
+mod page;
+
 /// The result of a system call: its value, or the error number.
 pub type Sys<T = i64> = Result<T, i32>;
 
@@ -343,6 +347,14 @@ pub fn lseek(fd: BorrowedFd<'_>, off: i64, whence: i32) -> Sys {
     check(unsafe { libc::lseek(fd.as_raw_fd(), off, whence) })
 }
 
+/// pwritev2(2) of one part: at an offset, with flags of this call alone (`RWF_APPEND`).
+pub fn write_so(fd: BorrowedFd<'_>, data: &[u8], off: i64, flags: i32) -> Sys {
+    let part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    // SAFETY: `part` describes `data`, which the call only reads.
+    let n = unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const part, 1, off, flags) };
+    check(n as i64)
+}
+
 /// copy_file_range(2) between two descriptors at their positions.
 pub fn copy_range(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Sys {
     let none = std::ptr::null_mut();
@@ -451,61 +463,6 @@ pub fn readable(fd: BorrowedFd<'_>, milliseconds: i32) -> bool {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd structure, and the count says one.
     unsafe { libc::poll(&raw mut poll, 1, milliseconds) > 0 }
-}
-
-/// A page of a file, mapped for reading and writing.
-#[derive(Debug)]
-pub struct Page(std::ptr::NonNull<u8>);
-
-/// The size that is mapped.
-const PAGE: usize = 4096;
-
-impl Page {
-    /// Maps the first page, shared with the file or private.
-    pub fn map(fd: BorrowedFd<'_>, shared: bool) -> Sys<Self> {
-        Self::map_at(fd, shared, 0)
-    }
-
-    /// Maps one page at an offset.
-    pub fn map_at(fd: BorrowedFd<'_>, shared: bool, off: i64) -> Sys<Self> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let at = unsafe {
-            libc::mmap(std::ptr::null_mut(), PAGE, protection, flags, fd.as_raw_fd(), off)
-        };
-        if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error().raw_os_error().unwrap_or(0));
-        }
-        Ok(Self(std::ptr::NonNull::new(at.cast()).expect("a mapping is not at 0")))
-    }
-
-    /// The byte at an offset.
-    pub fn get(&self, at: usize) -> u8 {
-        assert!(at < PAGE, "outside the page");
-        // SAFETY: inside the mapping; volatile, since others change the file.
-        unsafe { self.0.as_ptr().add(at).read_volatile() }
-    }
-
-    /// Stores a byte at an offset.
-    pub fn set(&mut self, at: usize, byte: u8) {
-        assert!(at < PAGE, "outside the page");
-        // SAFETY: inside the mapping, which is writable.
-        unsafe { self.0.as_ptr().add(at).write_volatile(byte) }
-    }
-
-    /// Waits until the page is in the file.
-    pub fn sync(&self) -> Sys {
-        // SAFETY: the mapping is ours and a page long.
-        check(unsafe { libc::msync(self.0.as_ptr().cast(), PAGE, libc::MS_SYNC) })
-    }
-}
-
-impl Drop for Page {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours and nothing points into it.
-        unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE) };
-    }
 }
 
 /// A directory stream of the C library, with positions.

@@ -16,7 +16,7 @@ use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
 use crate::attr::{FileKind, Mode, Name, Time};
 use crate::error::Error;
 use crate::id::{Disk, Ids};
-use crate::source::{Change, File, New, NewKind, Node, Rights, SetTime, Source, XattrSet};
+use crate::source::{Change, File, New, NewKind, Node, Place, Rights, SetTime, Source, XattrSet};
 use crate::text::{plain, shown};
 
 /// The server's own doing.
@@ -334,7 +334,7 @@ impl Unpacking<'_> {
                 read => chunk.get(..read).unwrap_or_default(),
             };
             while !data.is_empty() {
-                let written = file.write(at, data, RIGHTS)?;
+                let written = file.write(Place::At(at), data, RIGHTS)?;
                 if written == 0 {
                     return Err(Error::Internal.into());
                 }

@@ -362,7 +362,7 @@ fn a_refused_capability_does_not_stop_a_write() {
         let remove = world.fs.removexattr(&caller(0, 0), node, CAPS.as_ref());
         assert_eq!(remove, Err(removed));
         let handle = world.open(node, libc::O_WRONLY).unwrap();
-        world.fs.write(&caller(0, 0), handle, 0, b"x", true).unwrap();
+        world.fs.write(&caller(0, 0), handle, Place::At(0), b"x", true).unwrap();
         let gone = world.disk.getxattr(&caller(0, 0), on_disk, CAPS.as_ref());
         assert!(gone.unwrap_err().is(libc::ENODATA), "{action}");
     }

@@ -8,7 +8,7 @@ fn reads_and_writes_through_a_handle() {
     let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | libc::O_TRUNC;
     let (file, handle) = world.fs.create(&by, world.root(), name("a"), 0o600, 0, flags).unwrap();
     let fs = &world.fs;
-    assert_eq!(fs.write(&by, handle, 2, b"hello", true).unwrap(), 5);
+    assert_eq!(fs.write(&by, handle, Place::At(2), b"hello", true).unwrap(), 5);
     let mut buf = [1; 8];
     assert_eq!(fs.read(handle, 0, &mut buf).unwrap(), 7);
     assert_eq!(&buf[..7], b"\0\0hello");
@@ -27,14 +27,23 @@ fn reads_and_writes_through_a_handle() {
 }
 
 #[test]
-fn appends_where_the_source_says_the_end_is() {
+fn a_write_says_where_it_goes_however_its_file_was_opened() {
     let world = World::new(IDENTITY);
     let file = world.file("a", (1, 1), 0o644);
-    let appends = world.open(file.node, libc::O_WRONLY | libc::O_APPEND).unwrap();
+    let opened = [libc::O_APPEND, 0].map(|flags| world.open(file.node, libc::O_RDWR | flags));
     let by = caller(1, 1);
-    world.fs.write(&by, appends, 0, b"one", true).unwrap();
-    world.fs.write(&by, appends, 0, b"two", true).unwrap();
-    assert_eq!(world.look("a").unwrap().attr.size, 6);
+    for handle in opened {
+        let handle = handle.unwrap();
+        let size = world.look("a").unwrap().attr.size;
+        world.fs.write(&by, handle, Place::End, b"one", true).unwrap();
+        world.fs.write(&by, handle, Place::End, b"two", true).unwrap();
+        world.fs.write(&by, handle, Place::At(size + 1), b"NE", true).unwrap();
+        world.fs.write_back(handle, size, b"O").unwrap();
+        assert_eq!(world.look("a").unwrap().attr.size, size + 6);
+        let mut buf = [0; 7];
+        assert_eq!(world.fs.read(handle, size, &mut buf).unwrap(), 6);
+        assert_eq!(&buf, b"ONEtwo\0");
+    }
 }
 
 #[test]
@@ -42,7 +51,7 @@ fn opens_do_not_empty_files() {
     let world = World::new(IDENTITY);
     let file = world.file("a", (1, 1), 0o644);
     let handle = world.open(file.node, libc::O_RDWR).unwrap();
-    world.fs.write(&caller(1, 1), handle, 0, b"data", true).unwrap();
+    world.fs.write(&caller(1, 1), handle, Place::At(0), b"data", true).unwrap();
     world.open(file.node, libc::O_RDWR | libc::O_TRUNC).unwrap();
     assert_eq!(world.look("a").unwrap().attr.size, 4);
 }
@@ -66,7 +75,7 @@ fn copies_stay_within_the_source() {
     let a = world.file("a", (1, 1), 0o644);
     let by = caller(1, 1);
     let from = world.open(a.node, libc::O_RDWR).unwrap();
-    world.fs.write(&by, from, 0, b"data", true).unwrap();
+    world.fs.write(&by, from, Place::At(0), b"data", true).unwrap();
     let b = world.file("b", (1, 1), 0o644);
     let to = world.open(b.node, libc::O_RDWR).unwrap();
     assert_eq!(world.fs.copy_file_range(&by, (from, 1), (to, 0), 10).unwrap(), 3);

@@ -328,7 +328,7 @@ fn pages_are_kept_for_as_long_as_a_file_is_the_same() {
     assert!(!keeps(libc::O_RDONLY), "it may have changed at the time that it has");
     assert!(keeps(libc::O_RDONLY));
     let handle = world.open(file, libc::O_WRONLY).unwrap();
-    world.fs.write(&caller(1, 1), handle, 0, b"x", false).unwrap();
+    world.fs.write(&caller(1, 1), handle, Place::At(0), b"x", false).unwrap();
     world.fs.release(handle, None);
     std::thread::sleep(Duration::from_millis(30));
     assert!(!keeps(libc::O_RDONLY));

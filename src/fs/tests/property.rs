@@ -133,7 +133,7 @@ fn send(world: &World, by: &Caller, op: &Op) -> Result<()> {
         }
         Op::Write(a, kill) => {
             let handle = open(fs, node(a)?, libc::O_RDWR)?;
-            let written = fs.write(by, handle, 0, b"data", kill);
+            let written = fs.write(by, handle, Place::At(0), b"data", kill);
             fs.release(handle, None);
             written.map(drop)
         }

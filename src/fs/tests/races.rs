@@ -99,7 +99,7 @@ fn an_open_file_outlives_its_names() {
             .unlink(&caller(0, 0), world.disk.root(&caller(0, 0)).unwrap().node, name("a"))
             .unwrap();
         while world.fs.tree.shrink() > 0 {}
-        assert_eq!(world.fs.write(&by, handle, 0, b"data", true).unwrap(), 4);
+        assert_eq!(world.fs.write(&by, handle, Place::At(0), b"data", true).unwrap(), 4);
         for handle in [None, Some(handle)] {
             let attr = world.fs.getattr(&caller(0, 0), file.node, handle).unwrap();
             assert_eq!((attr.ino, attr.size, attr.nlink), (file.node, 4, 0), "{made}");
@@ -178,7 +178,7 @@ fn descriptors_that_nothing_needs_are_given_up_for_a_caller() {
     world.memory.limit(0);
     assert!(world.open(files[0].node, libc::O_RDONLY).unwrap_err().is(libc::EMFILE));
     // Who has a file open is not concerned, nor is a removal.
-    assert_eq!(world.fs.write(&caller(1, 1), handle, 0, b"x", true).unwrap(), 1);
+    assert_eq!(world.fs.write(&caller(1, 1), handle, Place::At(0), b"x", true).unwrap(), 1);
     world.fs.unlink(&caller(0, 0), world.root(), name("f1")).unwrap();
 }
 
@@ -233,7 +233,7 @@ fn a_lease_is_waited_for_without_a_worker() {
     let (done, result) = reply();
     world.fs.open(&caller(1, 1), file.node, libc::O_RDWR, done);
     let handle = result.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
-    assert_eq!(world.fs.write(&caller(1, 1), handle, 0, b"x", true).unwrap(), 1);
+    assert_eq!(world.fs.write(&caller(1, 1), handle, Place::At(0), b"x", true).unwrap(), 1);
 
     lease(&source, 10_000);
     let refused = world.open(file.node, libc::O_RDWR | libc::O_NONBLOCK);

@@ -67,7 +67,7 @@ fn copy(world: &World, by: &Caller, _: Entry, handle: u64) {
 fn write(world: &World, by: &Caller, _: Entry, handle: u64) {
     // The kernel asks for the capability itself.
     let kill = !lock(&world.processes.0).capable.contains(&by.uid.unwrap().raw());
-    assert_eq!(world.fs.write(by, handle, 0, b"data", kill).unwrap(), 4);
+    assert_eq!(world.fs.write(by, handle, Place::At(0), b"data", kill).unwrap(), 4);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn changes_of_contents_take_setid_bits() {
             let world = World::new(MAP);
             world.disk_file("full", (1, 1), 0o644);
             let full = world.open(world.look("full").unwrap().node, libc::O_RDWR).unwrap();
-            world.fs.write(&caller(0, 0), full, 0, b"full", true).unwrap();
+            world.fs.write(&caller(0, 0), full, Place::At(0), b"full", true).unwrap();
             let file = world.file("a", (1, 1), mode);
             let handle = world.open(file.node, libc::O_RDWR).unwrap();
             {

@@ -27,7 +27,7 @@ fn act(world: &World, dice: &mut Dice, by: &Caller) -> Result<()> {
     match dice.roll(9) {
         0 => {
             let (made, handle) = fs.create(by, root, a, 0o644, 0, libc::O_RDWR)?;
-            fs.write(by, handle, 0, b"data", true)?;
+            fs.write(by, handle, Place::At(0), b"data", true)?;
             fs.release(handle, None);
             fs.forget(made.node, 1);
         }

@@ -204,7 +204,7 @@ fn capabilities_are_translated_both_ways() {
         // Asked of the file that is open, too.
         let open = world.open(node, libc::O_WRONLY).unwrap();
         assert_eq!(world.get("a", CAPS).unwrap(), view, "{options:?}");
-        world.fs.write(&caller(0, 0), open, 0, b"x", false).unwrap();
+        world.fs.write(&caller(0, 0), open, Place::At(0), b"x", false).unwrap();
         assert!(world.get("a", CAPS).unwrap_err().is(libc::ENODATA));
     }
 }

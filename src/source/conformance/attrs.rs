@@ -140,7 +140,7 @@ fn writing(g: &Ground) {
         (0o4644, b"x", PLAIN, 0o644),
     ] {
         g.chmod(&node, mode);
-        file.write(0, data, rights).unwrap();
+        file.write(Place::At(0), data, rights).unwrap();
         assert_eq!(g.mode(&node), expected, "write {mode:o} {rights:?}");
     }
     g.chmod(&node, 0o6755);

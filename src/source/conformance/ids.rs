@@ -176,7 +176,7 @@ fn capability(g: &Ground) {
     g.source.set_capability(&node, None, PLAIN).unwrap();
     gone("removed");
     set(Id::new(0));
-    file.write(0, b"x", KEEP).unwrap();
+    file.write(Place::At(0), b"x", KEEP).unwrap();
     gone("written");
     set(Id::new(0));
     g.set(&node, Change { size: Some(0), ..Change::default() }, KEEP).unwrap();

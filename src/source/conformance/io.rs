@@ -27,8 +27,8 @@ fn read(file: &dyn File, offset: u64, length: usize) -> Vec<u8> {
 fn contents(g: &Ground) {
     let (node, file) = g.open_new("file", 0);
     let before = g.attr(&node);
-    assert_eq!(file.write(0, b"hello", PLAIN), Ok(5));
-    assert_eq!(file.write(10, b"world", PLAIN), Ok(5));
+    assert_eq!(file.write(Place::At(0), b"hello", PLAIN), Ok(5));
+    assert_eq!(file.write(Place::At(10), b"world", PLAIN), Ok(5));
     assert_eq!(read(&*file, 0, 100), b"hello\0\0\0\0\0world");
     assert_eq!(read(&*file, 12, 2), b"rl");
     assert_eq!(read(&*file, 15, 5), b"");
@@ -40,7 +40,7 @@ fn contents(g: &Ground) {
     file.sync(false).unwrap();
 
     let long: Vec<u8> = (0..20_000_u32).map(|i| (i % 251) as u8).collect();
-    assert_eq!(file.write(4090, &long, PLAIN), Ok(long.len()));
+    assert_eq!(file.write(Place::At(4090), &long, PLAIN), Ok(long.len()));
     assert_eq!(read(&*file, 4090, long.len()), long);
     assert_eq!(file.getattr().unwrap(), g.attr(&node));
     let other = g.source.open(&node, libc::O_RDONLY).unwrap();
@@ -48,14 +48,16 @@ fn contents(g: &Ground) {
 }
 
 fn append(g: &Ground) {
-    let (node, file) = g.open_new("file", libc::O_APPEND);
-    file.write(0, b"one", PLAIN).unwrap();
-    file.write(0, b"two", PLAIN).unwrap();
-    g.set(&node, Change { size: Some(4), ..Change::default() }, PLAIN).unwrap();
-    file.write(100, b"end", PLAIN).unwrap();
-    assert_eq!(read(&*file, 0, 100), b"onetend");
-    file.write_back(1, b"NE", PLAIN).unwrap();
-    assert_eq!(read(&*file, 0, 100), b"oNEtend", "what a mapping wrote does not move");
+    for (name, flags) in [("opened to append", libc::O_APPEND), ("opened to write", 0)] {
+        let (node, file) = g.open_new(name, flags);
+        file.write(Place::End, b"one", PLAIN).unwrap();
+        file.write(Place::End, b"two", PLAIN).unwrap();
+        g.set(&node, Change { size: Some(4), ..Change::default() }, PLAIN).unwrap();
+        file.write(Place::End, b"end", PLAIN).unwrap();
+        assert_eq!(read(&*file, 0, 100), b"onetend", "{name}");
+        file.write(Place::At(1), b"NE", PLAIN).unwrap();
+        assert_eq!(read(&*file, 0, 100), b"oNEtend", "{name}");
+    }
 }
 
 fn access_modes(g: &Ground) {
@@ -63,7 +65,7 @@ fn access_modes(g: &Ground) {
     let open = |flags| g.source.open(&node, flags).unwrap();
     let mut buf = [0; 4];
     assert_eq!(errno(open(libc::O_WRONLY).read(0, &mut buf)), libc::EBADF);
-    assert_eq!(errno(open(libc::O_RDONLY).write(0, b"x", PLAIN)), libc::EBADF);
+    assert_eq!(errno(open(libc::O_RDONLY).write(Place::At(0), b"x", PLAIN)), libc::EBADF);
     assert_eq!(errno(open(libc::O_RDONLY).allocate(0, 0, 1, PLAIN)), libc::EBADF);
     let dir = g.make_dir(&g.root, "dir");
     assert_eq!(errno(g.source.open(&dir, libc::O_RDWR)), libc::EISDIR);
@@ -72,7 +74,7 @@ fn access_modes(g: &Ground) {
 fn born_open(g: &Ground) {
     let what = NewKind::Regular(Some(libc::O_RDWR | libc::O_EXCL));
     let file = g.create(&g.root, "file", what, 0).unwrap().file.unwrap();
-    file.write(0, b"x", PLAIN).unwrap();
+    file.write(Place::At(0), b"x", PLAIN).unwrap();
     assert_eq!(read(&*file, 0, 9), b"x");
     assert_eq!(file.getattr().unwrap().mode, Mode::new(0));
 }
@@ -83,7 +85,7 @@ fn sizes(g: &Ground) {
         let change = Change { size: Some(size), ..Change::default() };
         assert_eq!(g.set(&node, change, PLAIN).unwrap().size, size);
     };
-    file.write(0, &[1; 10_000], PLAIN).unwrap();
+    file.write(Place::At(0), &[1; 10_000], PLAIN).unwrap();
     resize(5000);
     resize(9000);
     let bytes = read(&*file, 0, 20_000);
@@ -92,7 +94,7 @@ fn sizes(g: &Ground) {
     resize(1 << 40);
     assert_eq!(read(&*file, (1 << 40) - 2, 9), [0, 0]);
     resize(0);
-    assert_eq!(file.write(3, b"x", PLAIN), Ok(1));
+    assert_eq!(file.write(Place::At(3), b"x", PLAIN), Ok(1));
     assert_eq!(read(&*file, 0, 9), b"\0\0\0x");
 }
 
@@ -106,7 +108,7 @@ fn allocate(g: &Ground) {
     assert!(attr.blocks >= 100_000 / 512, "{} blocks", attr.blocks);
     file.allocate(0, 0, 12_000, PLAIN).unwrap();
     assert_eq!(g.attr(&node).size, 12_000);
-    file.write(0, &[1; 12_000], PLAIN).unwrap();
+    file.write(Place::At(0), &[1; 12_000], PLAIN).unwrap();
     file.allocate(punch | keep, 4000, 5000, PLAIN).unwrap();
     let bytes = read(&*file, 0, 12_000);
     let zeros: Vec<usize> = (0..12_000).filter(|&i| bytes[i] == 0).collect();
@@ -116,7 +118,7 @@ fn allocate(g: &Ground) {
 fn holes(g: &Ground) {
     let (_, file) = g.open_new("file", 0);
     let far = 1 << 20;
-    file.write(far, b"data", PLAIN).unwrap();
+    file.write(Place::At(far), b"data", PLAIN).unwrap();
     let end = far + 4;
     assert_eq!(errno(file.seek(end.cast_signed(), libc::SEEK_DATA)), libc::ENXIO);
     assert_eq!(errno(file.seek(end.cast_signed(), libc::SEEK_HOLE)), libc::ENXIO);
@@ -131,7 +133,7 @@ fn holes(g: &Ground) {
 fn copy(g: &Ground) {
     let (_, from) = g.open_new("from", 0);
     let (node, to) = g.open_new("to", 0);
-    from.write(0, b"0123456789", PLAIN).unwrap();
+    from.write(Place::At(0), b"0123456789", PLAIN).unwrap();
     assert_eq!(from.copy_to(2, &*to, 1, 4, PLAIN), Ok(4));
     assert_eq!(read(&*to, 0, 99), b"\x002345");
     assert_eq!(from.copy_to(8, &*to, 5, 100, PLAIN), Ok(2));

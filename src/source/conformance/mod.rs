@@ -16,7 +16,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{
-    Change, Created, File, Found, Key, New, NewKind, Node, RenameFlags, Rights, SetTime, Source,
+    Change, Created, File, Found, Key, New, NewKind, Node, Place, RenameFlags, Rights, SetTime,
+    Source,
 };
 use crate::attr::{Attr, FileKind, Mode, Name};
 use crate::error::{Error, Result};

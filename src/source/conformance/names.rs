@@ -219,13 +219,13 @@ fn remove(g: &Ground) {
 
 fn unlinked(g: &Ground) {
     let (node, file) = g.open_new("file", 0);
-    file.write(0, b"before", PLAIN).unwrap();
+    file.write(Place::At(0), b"before", PLAIN).unwrap();
     g.source.unlink(&g.root, n("file")).unwrap();
     assert_eq!(errno(g.lookup(&g.root, "file")), libc::ENOENT);
     assert_eq!(g.attr(&node).nlink, 0);
     assert_eq!(file.getattr().unwrap().nlink, 0);
     drop(node);
-    file.write(6, b"-after", PLAIN).unwrap();
+    file.write(Place::At(6), b"-after", PLAIN).unwrap();
     let mut buf = [0; 32];
     assert_eq!(file.read(0, &mut buf).unwrap(), 12);
     assert_eq!(&buf[..12], b"before-after");

@@ -18,7 +18,7 @@ use crate::acl::Capability;
 use crate::attr::Attr;
 use crate::error::{Error, Result};
 use crate::id::Disk;
-use crate::source::{File, InodeFlags, InodeFlagsKind, Lending, Lent, Locks, Rights};
+use crate::source::{File, InodeFlags, InodeFlagsKind, Lending, Lent, Locks, Place, Rights};
 use crate::sys::cred::SetId;
 use crate::sys::file::append;
 use crate::sys::inode_flags;
@@ -30,11 +30,10 @@ use crate::sys::xattr::Way;
 /// Creating and truncating are requests of their own. `O_DIRECT` is left out:
 /// requests come in buffers of any alignment, which the host would refuse, and
 /// callers who ask for it may write any length through FUSE; it is tried where the
-/// kernel is to do so by itself. `O_APPEND` is kept aside, see [`HostFile`].
+/// kernel is to do so by itself. `O_APPEND` is left out too, see [`HostFile`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opening {
     flags: OFlag,
-    append: bool,
     direct: bool,
 }
 
@@ -44,7 +43,6 @@ impl Opening {
         let known = OFlag::O_ACCMODE | OFlag::O_NOATIME | OFlag::O_SYNC | OFlag::O_DSYNC;
         Self {
             flags: OFlag::from_bits_truncate(flags) & known,
-            append: flags & libc::O_APPEND != 0,
             direct: flags & libc::O_DIRECT != 0,
         }
     }
@@ -62,10 +60,10 @@ impl Opening {
 
 /// An open regular file of the host.
 ///
-/// A file opened with `O_APPEND` is opened without it, since pages changed by
-/// way of a mapping have to go where they were; what callers write is appended
-/// call by call instead, at the end that the host sees. One that is
-/// append-only on the host cannot be opened so; its mappings cannot be written.
+/// A file opened with `O_APPEND` is opened without it, since each write says where
+/// it goes ([`Place`]): what is appended goes to the end that the host sees. One
+/// that is append-only on the host cannot be opened so; its mappings cannot be
+/// written, and all that it takes is appended.
 #[derive(Debug)]
 pub(super) struct HostFile {
     context: Arc<Context>,
@@ -94,7 +92,7 @@ impl HostFile {
         context.as_onlooker(volume)?;
         match reopen(&context, node, opening) {
             // A file that may only be appended to.
-            Err(Errno::EPERM) if opening.append => {
+            Err(Errno::EPERM) if flags & libc::O_APPEND != 0 => {
                 let fd = context.procfs.reopen(node, opening.flags() | OFlag::O_APPEND)?;
                 Ok(Self { append_only: true, ..Self::new(context, fd, opening, traits) })
             }
@@ -142,23 +140,17 @@ impl File for HostFile {
         Ok(done)
     }
 
-    fn write(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
-        if !self.opening.append {
-            return self.write_back(offset, data, rights);
-        }
+    fn write(&self, place: Place, data: &[u8], rights: Rights) -> Result<usize> {
+        let at = match place {
+            // Wherever it is to be, the host would put it at the end.
+            Place::At(_) if self.append_only => return Err(Error::Denied),
+            Place::At(offset) => Some(position(offset)?),
+            Place::End => None,
+        };
         let fd = self.fd();
         self.context.as_writer(rights)?;
-        Ok(uninterrupted(|| append(fd, data))?)
-    }
-
-    fn write_back(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
-        if self.append_only {
-            // Wherever the pages were, the data would go to the end.
-            return Err(Error::Denied);
-        }
-        let (fd, at) = (self.fd(), position(offset)?);
-        self.context.as_writer(rights)?;
-        Ok(uninterrupted(|| pwrite(fd, data, at))?)
+        let write = || at.map_or_else(|| append(fd, data), |at| pwrite(fd, data, at));
+        Ok(uninterrupted(write)?)
     }
 
     fn flush(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::attr::Attr;
 use crate::error::{Errno, Error, Result};
 use crate::id::Disk;
 use crate::source::local::LocalLocks;
-use crate::source::{File, InodeFlags, InodeFlagsKind, Locks, Rights};
+use crate::source::{File, InodeFlags, InodeFlagsKind, Locks, Place, Rights};
 
 /// How far from where the last read ended one goes on: several that the kernel sends at
 /// once are answered in any order.
@@ -83,7 +83,7 @@ impl File for ImageFile {
         Ok(done)
     }
 
-    fn write(&self, _offset: u64, _data: &[u8], _rights: Rights) -> Result<usize> {
+    fn write(&self, _place: Place, _data: &[u8], _rights: Rights) -> Result<usize> {
         Err(read_only())
     }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::id::Disk;
 use crate::source::rules;
 use crate::source::{
-    Dir, DirEntry, File, InodeFlags, InodeFlagsKind, Lock, LockKind, Locks, Rights,
+    Dir, DirEntry, File, InodeFlags, InodeFlagsKind, Lock, LockKind, Locks, Place, Rights,
 };
 
 /// How many entries a listing takes under the lock at a time.
@@ -86,18 +86,15 @@ impl File for MemoryFile {
         })
     }
 
-    fn write(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
+    fn write(&self, place: Place, data: &[u8], rights: Rights) -> Result<usize> {
         self.writable()?;
         self.held.with(|state| {
-            let appends = self.flags & libc::O_APPEND != 0;
-            let end = state.inode(self.serial())?.data()?.size();
-            self.write_at(state, if appends { end } else { offset }, data, rights)
+            let at = match place {
+                Place::At(offset) => offset,
+                Place::End => state.inode(self.serial())?.data()?.size(),
+            };
+            self.write_at(state, at, data, rights)
         })
-    }
-
-    fn write_back(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
-        self.writable()?;
-        self.held.with(|state| self.write_at(state, offset, data, rights))
     }
 
     fn flush(&self) -> Result<()> {
@@ -163,9 +160,6 @@ impl File for MemoryFile {
         }
         self.readable()?;
         to.writable()?;
-        if to.flags & libc::O_APPEND != 0 {
-            return Err(os(libc::EBADF));
-        }
         self.held.with(|state| {
             let size = state.inode(self.serial())?.data()?.size();
             let length = length.min(size.saturating_sub(offset)).min(1 << 20);

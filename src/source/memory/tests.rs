@@ -9,7 +9,8 @@ use crate::error::Error;
 use crate::id::Ids;
 use crate::source::wrap::{Call, Wrap};
 use crate::source::{
-    Found, InodeFlags, New, NewKind, Node, RenameFlags, Rights, Source, XattrSet, conformance,
+    Found, InodeFlags, New, NewKind, Node, Place, RenameFlags, Rights, Source, XattrSet,
+    conformance,
 };
 
 const RIGHTS: Rights = Rights { keep_setid: false, reserve: false };
@@ -133,8 +134,12 @@ fn space_runs_out() {
     let (root, _) = memory.root().unwrap();
     make(&memory, &root, "a", NewKind::Regular(None));
     let file = memory.open(&open(&memory, &root, "a"), libc::O_RDWR).unwrap();
-    assert_eq!(file.write(4095, &[1; 8000], RIGHTS), Ok(4097), "what there is space for");
-    assert!(file.write(8192, &[1], RIGHTS).unwrap_err().is(libc::ENOSPC));
+    assert_eq!(
+        file.write(Place::At(4095), &[1; 8000], RIGHTS),
+        Ok(4097),
+        "what there is space for"
+    );
+    assert!(file.write(Place::At(8192), &[1], RIGHTS).unwrap_err().is(libc::ENOSPC));
     assert!(file.allocate(0, 0, 9000, RIGHTS).unwrap_err().is(libc::ENOSPC));
     assert_eq!(memory.statfs(&root).unwrap().bfree, 0);
     drop(file);
@@ -151,7 +156,7 @@ fn immutable_files_stay_as_they_are() {
     let file = memory.open(&node, libc::O_RDWR).unwrap();
     file.set_inode_flags(&InodeFlags::Flags(0x10)).unwrap();
     for error in [
-        file.write(0, b"x", RIGHTS).unwrap_err(),
+        file.write(Place::At(0), b"x", RIGHTS).unwrap_err(),
         memory.open(&node, libc::O_WRONLY).unwrap_err(),
         memory.unlink(&root, n("a")).unwrap_err(),
         memory.link(&node, &root, n("b"), RIGHTS).unwrap_err(),
@@ -179,8 +184,8 @@ fn a_wrapper_counts_and_fails() {
     assert_eq!(wrap.lookup(&root, n("a")).unwrap_err(), Error::Internal);
     let node = open(&wrap, &root, "a");
     let file = wrap.open(&node, libc::O_RDWR).unwrap();
-    assert_eq!(file.write(0, b"x", RIGHTS), Err(Error::Denied));
-    assert_eq!(file.write(0, b"x", RIGHTS), Ok(1));
+    assert_eq!(file.write(Place::At(0), b"x", RIGHTS), Err(Error::Denied));
+    assert_eq!(file.write(Place::At(0), b"x", RIGHTS), Ok(1));
     assert_eq!((wrap.count(Call::Lookup), wrap.count(Call::Write)), (2, 2));
     assert_eq!(wrap.count(Call::Rename), 0);
     assert_eq!(inner.getattr(&node).unwrap().size, 1, "nodes pass through");

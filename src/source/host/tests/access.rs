@@ -39,7 +39,7 @@ fn files_are_found_read_and_written() {
     let mut buf = [0; 16];
     assert_eq!(file.read(1, &mut buf), Ok(4));
     assert_eq!(&buf[..4], b"ello");
-    assert_eq!(file.write(5, b" world", PLAIN), Ok(6));
+    assert_eq!(file.write(Place::At(5), b" world", PLAIN), Ok(6));
     assert_eq!(file.read(20, &mut buf), Ok(0));
     assert_eq!(file.getattr().unwrap().size, 11);
     file.sync(true).unwrap();
@@ -84,8 +84,8 @@ fn appends_go_to_the_end_and_pages_to_their_place() {
     let file = host.open(&node, libc::O_RDWR | libc::O_APPEND).unwrap();
     outside(|| fs::write(&path, "one two")).unwrap();
     // The caller's kernel still believes in three bytes.
-    assert_eq!(file.write(3, b" three", PLAIN), Ok(6));
-    assert_eq!(file.write_back(0, b"ONE", PLAIN), Ok(3));
+    assert_eq!(file.write(Place::End, b" three", PLAIN), Ok(6));
+    assert_eq!(file.write(Place::At(0), b"ONE", PLAIN), Ok(3));
     assert_eq!(fs::read_to_string(&path).unwrap(), "ONE two three");
 }
 

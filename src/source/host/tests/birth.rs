@@ -228,7 +228,7 @@ fn it_is_open_as_it_was_asked() {
             let what = NewKind::Regular(Some(flags));
             let created = make(&host, &top, entry, what, &is_nothing).unwrap();
             let file: Arc<dyn File> = created.file.unwrap();
-            assert_eq!(file.write(0, b"x", PLAIN).is_ok(), writes, "{entry}");
+            assert_eq!(file.write(Place::At(0), b"x", PLAIN).is_ok(), writes, "{entry}");
             assert_eq!(file.read(0, &mut [0; 4]).is_ok(), reads, "{entry}");
             let seen = fs::metadata(path.join(entry)).unwrap();
             assert_eq!((seen.nlink(), seen.len()), (1, u64::from(writes)), "{entry}");

@@ -100,7 +100,7 @@ fn threads_act_as_different_owners_at_once() {
                     let (owner, mask) = (ids(thread * 1000 + i, thread), 0o1 << thread);
                     let what = NewKind::Regular(Some(libc::O_WRONLY));
                     let made = create(host, top, &entry, &new(what, owner, 0o777, mask));
-                    made.file.unwrap().write(0, b"x", PLAIN).unwrap();
+                    made.file.unwrap().write(Place::At(0), b"x", PLAIN).unwrap();
                     let expected = (owner.uid.raw(), thread, u32::from(0o777 & !mask));
                     assert_eq!(on_disk(&fixture.at(&entry)), expected);
                 }

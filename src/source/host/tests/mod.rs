@@ -36,7 +36,7 @@ use super::readers::Readers;
 use super::{Host, HostOptions};
 use crate::attr::{Mode, Name};
 use crate::id::{Disk, Ids};
-use crate::source::{Created, Found, New, NewKind, Node, Rights, Source};
+use crate::source::{Created, Found, New, NewKind, Node, Place, Rights, Source};
 
 /// An ordinary caller.
 pub(super) const PLAIN: Rights = Rights { keep_setid: false, reserve: false };

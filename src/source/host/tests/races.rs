@@ -70,7 +70,7 @@ fn attempt(host: &Host) -> bool {
     let open = host.open(&node, libc::O_RDWR).unwrap();
     assert_eq!(open.read(0, &mut buf), Ok(6));
     assert_eq!(&buf, b"public");
-    open.write(0, b"public", PLAIN).unwrap();
+    open.write(Place::At(0), b"public", PLAIN).unwrap();
     let mode = Change { mode: Some(Mode::new(0o640)), ..Change::default() };
     host.setattr(&node, None, &mode, PLAIN).unwrap();
     let _ = host.set_xattr(&node, OsStr::new("user.seen"), Some(b"1"), XattrSet::Any, PLAIN);

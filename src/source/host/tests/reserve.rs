@@ -48,7 +48,7 @@ fn what_is_made_through_an_exchange_is_the_same() {
             let found = host.lookup(&dir, name(&entry)).unwrap();
             assert_eq!((made.found.key, made.found.attr), (found.key, found.attr), "{path}");
             if let Some(file) = made.file {
-                assert_eq!(file.write(0, b"data", PLAIN), Ok(4));
+                assert_eq!(file.write(Place::At(0), b"data", PLAIN), Ok(4));
                 assert_eq!(file.getattr().unwrap().owner, ids(owner, 77).into());
             }
             // It can be linked as any file of the mount, which a file of another cannot.

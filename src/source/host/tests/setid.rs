@@ -25,11 +25,15 @@ type Act = fn(&Host, &Node, Rights);
 fn acts() -> [(&'static str, Act); 6] {
     [
         ("write", |host, node, rights| {
-            host.open(node, libc::O_RDWR).unwrap().write(0, b"x", rights).map(drop).unwrap();
+            host.open(node, libc::O_RDWR)
+                .unwrap()
+                .write(Place::At(0), b"x", rights)
+                .map(drop)
+                .unwrap();
         }),
         ("append", |host, node, rights| {
             let file = host.open(node, libc::O_WRONLY | libc::O_APPEND).unwrap();
-            file.write(0, b"x", rights).map(drop).unwrap();
+            file.write(Place::End, b"x", rights).map(drop).unwrap();
         }),
         ("truncate", |host, node, rights| {
             let change = Change { size: Some(3), ..Change::default() };
@@ -144,7 +148,7 @@ fn capabilities_are_kept_apart_and_go_with_a_write() {
         assert_eq!(host.capability(&node), Ok(Some(capability)));
     }
     assert_eq!(host.xattrs(&node).unwrap(), ["security.capability"]);
-    host.open(&node, libc::O_WRONLY).unwrap().write(0, b"x", KEEPING).unwrap();
+    host.open(&node, libc::O_WRONLY).unwrap().write(Place::At(0), b"x", KEEPING).unwrap();
     assert_eq!(host.capability(&node), Ok(None));
     assert!(host.set_capability(&node, None, PLAIN).unwrap_err().is(libc::ENODATA));
 }
@@ -162,7 +166,7 @@ fn blocks_reserved_for_root_are_not_for_others() {
     let chunk = vec![1; 1 << 20];
     let fill = |from: u64, rights| {
         let mut at = from;
-        while let Ok(done @ 1..) = file.write(at, &chunk, rights) {
+        while let Ok(done @ 1..) = file.write(Place::At(at), &chunk, rights) {
             at += done as u64;
         }
         file.sync(false).unwrap();

@@ -173,7 +173,7 @@ fn copying_up_does_not_change_who_a_file_is() {
     }
     let host = Host::open(&top, &HostOptions::default()).unwrap();
     let (node, before) = walk(&host, "f");
-    host.open(&node, libc::O_RDWR).unwrap().write(0, b"y", PLAIN).unwrap();
+    host.open(&node, libc::O_RDWR).unwrap().write(Place::At(0), b"y", PLAIN).unwrap();
     assert!(fixture.at("upper/f").exists());
     assert_eq!(walk(&host, "f").1.key, before.key);
     let made = create(&host, &root(&host), "g", &new(NewKind::Regular(None), ids(7, 8), 0o600, 0));

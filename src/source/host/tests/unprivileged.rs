@@ -70,7 +70,7 @@ fn a_user_makes_files_of_its_own_only() {
     let file = host.open(&roots, libc::O_RDONLY | libc::O_NOATIME).unwrap();
     assert_eq!(file.read(0, &mut [0; 4]), Ok(1));
     let file = host.open(&own, libc::O_RDWR).unwrap();
-    assert_eq!(file.write(0, b"abc", PLAIN), Ok(3));
+    assert_eq!(file.write(Place::At(0), b"abc", PLAIN), Ok(3));
     let linked = host.link(&own, &top, name("h"), PLAIN).unwrap();
     assert_eq!(linked.attr.nlink, 2);
 }
@@ -104,7 +104,7 @@ fn in_a_user_namespace_only_mapped_ids_are_known() {
     let (own, _) = walk(&host, "f");
     let change = Change { gid: Id::new(1), ..Change::default() };
     assert_eq!(host.setattr(&own, None, &change, PLAIN), Err(Error::NotOurs));
-    host.open(&own, libc::O_RDWR).unwrap().write(0, b"abc", PLAIN).unwrap();
+    host.open(&own, libc::O_RDWR).unwrap().write(Place::At(0), b"abc", PLAIN).unwrap();
     create(&host, &top, "d", &new(NewKind::Directory, ids(0, 0), 0o755, 0));
     let (_, found) = walk(&host, "d");
     match found.handle {

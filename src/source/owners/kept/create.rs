@@ -13,7 +13,7 @@ use crate::attr::{FileKind, Mode, Name};
 use crate::error::{Error, Result};
 use crate::id::Disk;
 use crate::source::rules::{self, Born};
-use crate::source::{Created, Found, Key, New, NewKind, Node, Prepare, Rights};
+use crate::source::{Created, Found, Key, New, NewKind, Node, Place, Prepare, Rights};
 use crate::sync::lock;
 
 /// What the server does for itself takes no rights of a caller's.
@@ -167,7 +167,7 @@ impl Inner {
         if let Some(target) = target {
             let bytes = target.as_bytes();
             let file = self.below.open(node, libc::O_WRONLY)?;
-            if file.write(0, bytes, RIGHTS)? < bytes.len() {
+            if file.write(Place::At(0), bytes, RIGHTS)? < bytes.len() {
                 return Err(rules::os(libc::ENOSPC));
             }
         }

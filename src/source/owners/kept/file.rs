@@ -13,7 +13,7 @@ use crate::attr::{Attr, FileKind};
 use crate::error::Result;
 use crate::id::Disk;
 use crate::source::{
-    Dir, DirEntry, File, InodeFlags, InodeFlagsKind, Lending, Lent, Locks, Node, Rights,
+    Dir, DirEntry, File, InodeFlags, InodeFlagsKind, Lending, Lent, Locks, Node, Place, Rights,
 };
 
 /// An open regular file.
@@ -56,14 +56,9 @@ impl File for KeptFile {
         self.below.read(offset, buf)
     }
 
-    fn write(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
+    fn write(&self, place: Place, data: &[u8], rights: Rights) -> Result<usize> {
         self.before_write(data.len(), rights)?;
-        self.below.write(offset, data, rights)
-    }
-
-    fn write_back(&self, offset: u64, data: &[u8], rights: Rights) -> Result<usize> {
-        self.before_write(data.len(), rights)?;
-        self.below.write_back(offset, data, rights)
+        self.below.write(place, data, rights)
     }
 
     fn flush(&self) -> Result<()> {

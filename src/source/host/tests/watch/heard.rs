@@ -85,7 +85,7 @@ fn what_this_process_does_is_its_own() {
     let top = root(&ear.host);
     let file = NewKind::Regular(Some(libc::O_RDWR));
     let made = create(&ear.host, &top, "f", &new(file, ids(7, 8), 0o600, 0));
-    made.file.unwrap().write(0, b"x", PLAIN).unwrap();
+    made.file.unwrap().write(Place::At(0), b"x", PLAIN).unwrap();
     let (node, found) = walk(&ear.host, "f");
     ear.host.setattr(&node, None, &Change::default(), PLAIN).unwrap();
     outside(|| fs::rename(fixture.at("f"), fixture.at("g"))).unwrap();
