@@ -2,14 +2,18 @@
 //!
 //! The kernel sends each to us and keeps none itself, so that locks through
 //! two mounts of one source, and on the source itself, exclude each other.
-//! Deadlocks between owners are not found: no `EDEADLK`.
 
 use std::sync::Arc;
 
+use super::deadlocks::Wanted;
 use super::opens::Opens;
 use super::{Done, Fs, LockRequest};
 use crate::error::{Errno, Error, Result};
 use crate::source::{Lock, LockKind};
+
+/// How many tries of one that waits look for a deadlock again: whoever was just
+/// setting a lock before may hold it now.
+const LOOKS: u32 = 4;
 
 impl Fs {
     /// Returns the lock that is in the way, if any.
@@ -33,7 +37,7 @@ impl Fs {
         }
         let byte = found.start.max(request.lock.start);
         let others = self.opens.other_owners(number, request.owner);
-        others.iter().find_map(|owner| owner.holder(found.kind, byte)).unwrap_or_default()
+        others.iter().find_map(|(_, owner)| owner.holder(found.kind, byte)).unwrap_or_default()
     }
 
     /// Sets or removes a lock; with `wait`, `done` is called when it is had,
@@ -41,7 +45,8 @@ impl Fs {
     ///
     /// # Errors
     /// `done` is given `EAGAIN` if another owner's lock is in the way and
-    /// `wait` is not set; `EINTR` if the wait was interrupted; as fcntl(2).
+    /// `wait` is not set; `EDEADLK` if that owner waits for this one; `EINTR` if
+    /// the wait was interrupted; as fcntl(2).
     pub fn setlk(&self, mut request: LockRequest, wait: bool, done: Done<()>) {
         let number = match self.opens.get(request.handle) {
             Ok(open) => open.number,
@@ -50,8 +55,7 @@ impl Fs {
         request.caller = self.payer(&request.caller);
         match self.tree.with_room(|| set(&self.opens, &request)) {
             Err(error) if wait && error.is(libc::EAGAIN) => {
-                let (opens, pid) = (Arc::clone(&self.opens), request.caller.pid);
-                self.waits.wait(number, pid, move || patiently(set(&opens, &request)), done);
+                self.wait_for_lock(number, request, done);
             }
             result => {
                 // A shared lock may have taken the place of an exclusive one.
@@ -61,6 +65,33 @@ impl Fs {
                 done(result);
             }
         }
+    }
+
+    fn wait_for_lock(&self, number: u64, request: LockRequest, done: Done<()>) {
+        const DEADLOCK: Error = Error::Os(Errno(libc::EDEADLK));
+        let wanted = Wanted { number, owner: request.owner, lock: request.lock };
+        let Some(ticket) = self.deadlocks.enter(&self.opens, wanted) else {
+            return done(Err(DEADLOCK));
+        };
+        let deadlocks = Arc::clone(&self.deadlocks);
+        let done: Done<()> = Box::new(move |result| {
+            deadlocks.leave(ticket);
+            done(result);
+        });
+        let (opens, pid) = (Arc::clone(&self.opens), request.caller.pid);
+        let deadlocks = Arc::clone(&self.deadlocks);
+        let mut looks = 0..LOOKS;
+        let attempt = move || match patiently(set(&opens, &request)) {
+            Err(error)
+                if error.is(libc::EAGAIN)
+                    && looks.next().is_some()
+                    && deadlocks.holds(&opens, &wanted) =>
+            {
+                Err(DEADLOCK)
+            }
+            tried => tried,
+        };
+        self.waits.wait(number, pid, attempt, done);
     }
 }
 

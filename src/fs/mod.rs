@@ -19,7 +19,7 @@
 //! | `unknown` | none: what holds for callers whose ids the kernel does not tell |
 //! | `changes` | none: what the policy lets callers change |
 //! | `access` | access; whether the others are permitted, where we decide |
-//! | `locks` | getlk, setlk; `owners` holds the locks, `waits` who waits |
+//! | `locks` | getlk, setlk; `owners` holds the locks, `waits` who waits, `deadlocks` for whom |
 //!
 //! `in_force` is the policy, which can be replaced while all of this goes on. What
 //! the kernel may believe, and what it is told when that has changed, is in
@@ -31,6 +31,7 @@ mod alone;
 mod attrs;
 mod budget;
 mod changes;
+mod deadlocks;
 mod dirs;
 mod files;
 mod fresh;
@@ -77,6 +78,7 @@ pub use heard::Notice;
 use ahead::Ahead;
 use alone::Alone;
 use budget::Budget;
+use deadlocks::Deadlocks;
 use dirs::OpenDir;
 use fresh::Fresh;
 use helper::Begin;
@@ -257,6 +259,7 @@ pub struct Fs {
     ahead: Ahead,
     walks: Walks,
     waits: Arc<Waits>,
+    deadlocks: Arc<Deadlocks>,
     lost: Lost,
 }
 
@@ -295,6 +298,7 @@ impl Fs {
             ahead,
             walks,
             waits,
+            deadlocks: Arc::default(),
             lost: Lost::new(),
         })
     }

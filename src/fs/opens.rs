@@ -8,7 +8,7 @@ use super::budget::{Budget, FILE, LOCKS, Share};
 use super::owners::{Owner, Owners};
 use crate::error::Result;
 use crate::id::Caller;
-use crate::source::{File, Node};
+use crate::source::{File, Lock, Node};
 use crate::sync::lock;
 use crate::tree::Handles;
 
@@ -289,9 +289,17 @@ impl Opens {
     }
 
     /// Returns the lock owners of an inode but one.
-    pub(super) fn other_owners(&self, number: u64, owner: u64) -> Vec<Arc<Owner>> {
+    pub(super) fn other_owners(&self, number: u64, owner: u64) -> Vec<(u64, Arc<Owner>)> {
         let inodes = self.inodes(number);
         inodes.get(&number).map(|inode| inode.owners.others(owner)).unwrap_or_default()
+    }
+
+    /// Returns the lock owners of an inode that hold what is in the way of another
+    /// one's lock, but for those that are setting one just now.
+    pub(super) fn in_the_way(&self, number: u64, owner: u64, wanted: &Lock) -> Vec<u64> {
+        let others = self.other_owners(number, owner);
+        let holds = others.iter().filter(|(_, other)| other.is_in_the_way(wanted));
+        holds.map(|(number, _)| *number).collect()
     }
 
     /// Returns a lock owner of an inode, which acts through this handle.

@@ -40,9 +40,9 @@ impl Owners {
     }
 
     /// Returns all owners but this one.
-    pub(super) fn others(&self, owner: u64) -> Vec<Arc<Owner>> {
+    pub(super) fn others(&self, owner: u64) -> Vec<(u64, Arc<Owner>)> {
         let others = self.known.iter().filter(|&(&other, _)| other != owner);
-        others.map(|(_, known)| Arc::clone(&known.owner)).collect()
+        others.map(|(&other, known)| (other, Arc::clone(&known.owner))).collect()
     }
 
     /// Returns an owner, made if need be, which acts through this handle.
@@ -179,6 +179,16 @@ impl Owner {
             Some(held) => held.locks.test(wanted),
             None => open.file.locks()?.test(wanted),
         }
+    }
+
+    /// Reports whether it holds what is in the way of another owner's lock. It does
+    /// not wait for one that is setting a lock: that may take a file system long.
+    pub(super) fn is_in_the_way(&self, wanted: &Lock) -> bool {
+        let Ok(held) = self.held.try_lock() else { return false };
+        let shared = |range: &Lock| [range.kind, wanted.kind] == [LockKind::Shared; 2];
+        let meets = |range: &Lock| range.start <= wanted.end && wanted.start <= range.end;
+        let ranges = held.as_ref().map_or(&[][..], |held| &held.ranges.0);
+        ranges.iter().any(|range| meets(range) && !shared(range))
     }
 
     /// Returns the process that has set the lock of this kind on a byte, if the

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -16,6 +16,8 @@ use crate::support::ours::Ours;
 use crate::support::{holds_within, raw, sandbox, sh_as, str, try_sh_as, wait_for};
 
 const MAP: [&str; 2] = ["--map", "0:100000:1000"];
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
 
 fn open(path: &Path) -> File {
     File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
@@ -190,44 +192,82 @@ fn flock_is_not_seen_outside_of_the_mount() {
 }
 
 #[test]
-fn a_deadlock_of_locks_lasts_until_one_is_killed() {
+fn a_deadlock_of_locks_is_refused() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
-        let (_, ours) = Ours::of_new(sandbox, &[]);
-        let path = ours.at("f");
-        fs::write(&path, "0123456789").unwrap();
-        let told = [sandbox.path("told-0"), sandbox.path("told-1")];
-        let crossing = |own: i64| {
-            let (path, told) = (path.clone(), told.clone());
-            raw::fork(move || {
-                let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-                let lock = |file: &File, command, start| {
-                    raw::lock(file.as_fd(), command, libc::F_WRLCK, start, 1)
-                };
-                let n = usize::from(own != 0);
-                let Ok(file) = File::options().read(true).write(true).open(path) else { return };
-                let held = lock(&file, libc::F_SETLK, own).is_ok();
-                let _ = fs::write(&told[n], if held { "held" } else { "refused" });
-                while !told[1 - n].exists() {
-                    std::thread::sleep(Duration::from_millis(3));
-                }
-                let waited = lock(&file, libc::F_SETLKW, 1 - own).map(drop);
-                let _ = fs::write(told[n].with_extension("end"), format!("{waited:?}"));
-                std::thread::sleep(Duration::from_secs(60));
-            })
-            .unwrap()
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(ours.at("f"), "0123456789").unwrap();
+        // As on the source: the first waits, and has the lock when the other is gone.
+        for (root, told) in [(&source, "on-source"), (&ours.point, "in-view")] {
+            let (path, told) = (root.join("f"), sandbox.dir(told));
+            let told = ["first", "second"].map(|name| told.join(name));
+            let crossing = |n: usize| {
+                let (path, told) = (path.clone(), told.clone());
+                raw::fork(move || {
+                    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+                    let lock = |file: &File, command, start: usize| {
+                        let start = i64::try_from(start).unwrap();
+                        raw::lock(file.as_fd(), command, libc::F_WRLCK, start, 1)
+                    };
+                    let Ok(file) = File::options().read(true).write(true).open(path) else {
+                        return;
+                    };
+                    let held = lock(&file, libc::F_SETLK, n).is_ok();
+                    let _ = fs::write(&told[n], if held { "held" } else { "refused" });
+                    // The second one comes late.
+                    holds_within(LONG, || told[1 - n].exists());
+                    std::thread::sleep(Duration::from_millis(300) * u32::try_from(n).unwrap());
+                    let waited = lock(&file, libc::F_SETLKW, 1 - n).map(drop);
+                    let _ = fs::write(told[n].with_extension("end"), format!("{waited:?}"));
+                    std::thread::sleep(LONG);
+                })
+                .unwrap()
+            };
+            let [first, second] = [crossing(0), crossing(1)];
+            let end = |n: usize| fs::read_to_string(told[n].with_extension("end"));
+            let refused = format!("{:?}", Err::<(), _>(libc::EDEADLK));
+            wait_for("who is refused", || end(1).is_ok_and(|said| said == refused));
+            assert!(end(0).is_err(), "{root:?}: {:?}", end(0));
+            kill(second, Signal::SIGKILL).unwrap();
+            waitpid(second, None).unwrap();
+            wait_for("the lock", || end(0).is_ok_and(|said| said == "Ok(())"));
+            kill(first, Signal::SIGKILL).unwrap();
+            waitpid(first, None).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_deadlock_with_the_source_lasts_until_one_is_killed() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("f"), "0123456789").unwrap();
+        let told = sandbox.path("told");
+        let lock = |file: &File, command, start| {
+            raw::lock(file.as_fd(), command, libc::F_WRLCK, start, 1).map(drop)
         };
-        let [first, second] = [crossing(0), crossing(1)];
-        let held = |told: &PathBuf| fs::read_to_string(told).is_ok_and(|text| text == "held");
-        wait_for("a lock in each process", || told.iter().all(held));
-        let ends = told.each_ref().map(|told| told.with_extension("end"));
-        let ended = || ends.iter().any(|end| end.exists());
-        assert!(!holds_within(Duration::from_millis(700), ended), "a wait has ended");
-        kill(first, Signal::SIGKILL).unwrap();
-        waitpid(first, None).unwrap();
-        wait_for("the other's lock", || ends[1].exists());
-        kill(second, Signal::SIGKILL).unwrap();
-        waitpid(second, None).unwrap();
+        let on_source = open(&source.join("f"));
+        lock(&on_source, libc::F_SETLK, 0).unwrap();
+        let caller = raw::fork(|| {
+            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+            let view = open(&ours.at("f"));
+            let _ = lock(&view, libc::F_SETLK, 1);
+            let _ = fs::write(&told, "held");
+            let waited = lock(&view, libc::F_SETLKW, 0);
+            let _ = fs::write(&told, format!("{waited:?}"));
+        })
+        .unwrap();
+        wait_for("a lock", || told.exists());
+        let (waits, ended) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| waits.send(lock(&on_source, libc::F_SETLKW, 1)));
+            assert!(ended.recv_timeout(Duration::from_millis(500)).is_err());
+            assert_eq!(fs::read_to_string(&told).unwrap(), "held");
+            kill(caller, Signal::SIGKILL).unwrap();
+            waitpid(caller, None).unwrap();
+            assert_eq!(ended.recv_timeout(LONG), Ok(Ok(())));
+        });
     });
 }
 

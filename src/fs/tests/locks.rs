@@ -300,6 +300,44 @@ fn everyone_who_waits_has_a_turn() {
 }
 
 #[test]
+fn who_would_wait_for_ever_is_refused() {
+    const CAROL: u64 = 33;
+    let o = opened();
+    let fs = &o.world.fs;
+    let file = o.world.file("b", (1, 1), 0o644);
+    let other = o.world.open(file.node, libc::O_RDWR).unwrap();
+    // Each holds something, two of them to read, and waits for the next one, round two files.
+    set(fs, request(o.both, ALICE, Exclusive, 0, 9)).unwrap();
+    set(fs, request(other, BOB, Exclusive, 0, 9)).unwrap();
+    for owner in [BOB, CAROL] {
+        set(fs, request(o.both, owner, Shared, 50, 59)).unwrap();
+    }
+    let bob = wait(fs, request(o.both, BOB, Exclusive, 5, 5));
+    let carol = wait(fs, request(other, CAROL, Shared, 9, 99));
+    let alice = wait(fs, request(o.both, ALICE, Exclusive, 59, 59));
+    assert!(alice.recv_timeout(SOON).unwrap().is_err_and(|error| error.is(libc::EDEADLK)));
+    // So are others, and what one does not wait for is no matter.
+    let alice = wait(fs, request(other, ALICE, Shared, 0, 0));
+    assert!(alice.recv_timeout(SOON).unwrap().is_err_and(|error| error.is(libc::EDEADLK)));
+    let alice = wait(fs, request(o.both, ALICE, Shared, 50, 59));
+    assert_eq!(alice.recv_timeout(SOON).unwrap(), Ok(()));
+    assert!(bob.recv_timeout(WHILE).is_err() && carol.recv_timeout(WHILE).is_err());
+    // Those who wait have what they wait for when it is let go.
+    set(fs, request(o.both, ALICE, Unlock, 0, 99)).unwrap();
+    assert_eq!(bob.recv_timeout(SOON).unwrap(), Ok(()));
+    set(fs, request(other, BOB, Unlock, 0, 99)).unwrap();
+    assert_eq!(carol.recv_timeout(SOON).unwrap(), Ok(()));
+    // Nobody is taken for one who waits any more.
+    let bob = wait(fs, request(other, BOB, Exclusive, 9, 9));
+    let carol = wait(fs, request(o.both, CAROL, Exclusive, 5, 5));
+    assert!(carol.recv_timeout(SOON).unwrap().is_err_and(|error| error.is(libc::EDEADLK)));
+    set(fs, request(other, CAROL, Unlock, 0, 99)).unwrap();
+    assert_eq!(bob.recv_timeout(SOON).unwrap(), Ok(()));
+    let carol = wait(fs, request(o.both, CAROL, Exclusive, 5, 5));
+    assert!(carol.recv_timeout(WHILE).is_err());
+}
+
+#[test]
 fn a_wait_that_is_interrupted_holds_nothing() {
     let o = opened();
     let fs = &o.world.fs;
