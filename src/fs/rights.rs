@@ -42,6 +42,12 @@ impl Fs {
         Self::rights(caller, keep)
     }
 
+    /// Reports whether an open file has set-id bits now.
+    pub fn is_set_id(&self, handle: u64) -> bool {
+        let attr = self.opens.get(handle).and_then(|open| open.file.getattr());
+        attr.is_ok_and(|attr| attr.mode.has(SETID))
+    }
+
     /// Reports whether a change of contents takes set-user-id and leaves an
     /// `S_ISGID` that marks no program, which the host does not do by itself.
     ///

@@ -586,8 +586,9 @@ impl Filesystem for Adapter {
                 let source = self.file(ino_in, handle_in, false)?;
                 let target = self.file(ino_out, handle_out, true)?;
                 let (from, to) = ((source.handle(), offset_in), (target.handle(), offset_out));
-                let caller = convert::caller(req);
-                self.fs.copy_file_range(&caller, from, to, length.min(MAX_COPY)).and_then(narrow)
+                let (caller, length) = (convert::caller(req), length.min(MAX_COPY));
+                let copy = || self.fs.copy_file_range(&caller, from, to, length);
+                self.change_contents(ino_out, to.0, copy).and_then(narrow)
             }),
         );
     }

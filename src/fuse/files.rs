@@ -348,11 +348,28 @@ impl Adapter {
             } else {
                 let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
                 let place = file.place(offset, descriptor);
-                self.fs.write(&convert::caller(req), handle, place, data, kill)
+                let write = || self.fs.write(&convert::caller(req), handle, place, data, kill);
+                if kill { self.change_contents(ino, handle, write) } else { write() }
             };
             written.and_then(narrow)
         });
         written(reply, answer);
+    }
+
+    /// Does what changes the contents of a file. Set-id bits may go with that, of which
+    /// the kernel hears nothing, so it is to ask for them again.
+    pub(super) fn change_contents<T>(
+        &self,
+        ino: INodeNo,
+        handle: u64,
+        change: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let marked = self.fs.is_set_id(handle);
+        let done = change();
+        if marked {
+            self.notifier.forget_attributes(ino.0);
+        }
+        done
     }
 
     /// Allocates or frees space of a file: a mode, from where on, and how much.
@@ -365,7 +382,9 @@ impl Adapter {
     ) {
         let answer = attempt(Kind::Fallocate, req, || {
             let handle = self.file(ino, handle, true)?.handle();
-            let done = self.fs.fallocate(&convert::caller(req), handle, mode, offset, length);
+            let allocate =
+                || self.fs.fallocate(&convert::caller(req), handle, mode, offset, length);
+            let done = self.change_contents(ino, handle, allocate);
             if done.is_err() {
                 // A part of it may be there, and the file longer: the kernel believes
                 // that nothing has changed, and nobody hears of it.
