@@ -136,6 +136,9 @@ pub struct Attr<S: Side> {
     pub btime: Option<Time>,
     /// Whether nobody may change it: it is immutable or append-only.
     pub locked: bool,
+    /// Whether names in it, its contents or its target are encrypted by the file system: a
+    /// key that comes or goes changes what there is to see, and no time of it.
+    pub encrypted: bool,
 }
 
 impl Attr<Disk> {
@@ -159,6 +162,7 @@ impl Attr<Disk> {
             ctime: self.ctime,
             btime: self.btime,
             locked: self.locked,
+            encrypted: self.encrypted,
         }
     }
 }

@@ -25,6 +25,7 @@ mod mount {
     mod collapse;
     mod confine;
     mod crash;
+    mod crypt;
     mod directories;
     mod engine;
     mod exclusive;

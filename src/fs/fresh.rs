@@ -233,8 +233,9 @@ impl Fs {
         let time = match self.fresh.trust {
             Trust::For(time) => time,
             Trust::Watch => match self.fresh.covers(file.0) {
-                Covers::Everything => self.fresh.long(),
-                Covers::Directories | Covers::Nothing => SHORT,
+                // Nobody tells of keys.
+                Covers::Everything if !self.tree.is_encrypted(number) => self.fresh.long(),
+                Covers::Everything | Covers::Directories | Covers::Nothing => SHORT,
             },
         };
         // Nor are stores to mappings of what is closed by now.
@@ -320,7 +321,7 @@ impl Fs {
             Trust::For(_) => self
                 .node(number)
                 .and_then(|node| self.source.getattr(&node))
-                .is_ok_and(|attr| is_settled(&attr)),
+                .is_ok_and(|attr| is_settled(&attr) && !attr.encrypted),
             Trust::Watch => self.hears_names(volume, number),
         }
     }
@@ -348,6 +349,10 @@ impl Fs {
         if self.fresh.covers(volume) != Covers::Directories || self.tree.is_heard(number) {
             return;
         }
+        // A mark would keep its key in use.
+        if self.tree.is_encrypted(number) {
+            return;
+        }
         let moment = self.moment();
         if watch.add(dir).is_none() {
             return self.fresh.unheard.directory(watch.as_ref());
@@ -360,12 +365,15 @@ impl Fs {
         }
     }
 
+    /// Reports whether all is heard that happens to names in a directory: nobody tells of
+    /// keys, by which other names come in the place of all.
     fn hears_names(&self, volume: u64, dir: u64) -> bool {
-        match self.fresh.covers(volume) {
+        let hears = match self.fresh.covers(volume) {
             Covers::Everything => true,
             Covers::Directories => self.tree.is_heard(dir),
             Covers::Nothing => false,
-        }
+        };
+        hears && !self.tree.is_encrypted(dir)
     }
 
     /// Reports whether names of a directory were told for long so short a time

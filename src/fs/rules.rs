@@ -77,6 +77,9 @@ impl Fs {
 
     /// Returns a known file with these attributes.
     pub(super) fn seen(&self, number: u64, attr: Attr<Disk>) -> Seen {
+        if attr.encrypted {
+            self.tree.set_encrypted(number);
+        }
         let policy = self.policy();
         Seen { attr, state: self.state(policy.rules(), number), policy }
     }

@@ -72,6 +72,7 @@ pub(super) fn private_directory(ino: u64, mode: u32, owner: Owner<View>) -> Attr
         ctime: Time::default(),
         btime: None,
         locked: false,
+        encrypted: false,
     }
 }
 

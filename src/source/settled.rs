@@ -46,6 +46,7 @@ pub(crate) mod tests {
             ctime: time,
             btime: None,
             locked: false,
+            encrypted: false,
         }
     }
 

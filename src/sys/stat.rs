@@ -44,6 +44,8 @@ pub struct Stat {
     pub btime: Option<Time>,
     /// Whether it is immutable or append-only.
     pub locked: bool,
+    /// Whether it is encrypted by its file system, with a key that may be missing.
+    pub encrypted: bool,
 }
 
 /// Returns the attributes of a name in a directory, or with an empty name of
@@ -126,11 +128,14 @@ fn from_raw(raw: &libc::statx) -> Stat {
         ctime: time(raw.stx_ctime),
         btime: has(libc::STATX_BTIME).then(|| time(raw.stx_btime)),
         locked: raw.stx_attributes & LOCKED != 0,
+        encrypted: raw.stx_attributes & ENCRYPTED != 0,
     }
 }
 
 /// `STATX_ATTR_IMMUTABLE` and `STATX_ATTR_APPEND`.
 const LOCKED: u64 = 0x30;
+/// `STATX_ATTR_ENCRYPTED`.
+const ENCRYPTED: u64 = 0x800;
 
 const fn time(raw: libc::statx_timestamp) -> Time {
     Time { sec: raw.tv_sec, nsec: raw.tv_nsec }

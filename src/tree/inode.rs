@@ -23,6 +23,8 @@ const HEARD: u8 = 0x10;
 const INO: u8 = 0x20;
 /// The flag of a handle whose type takes more than a byte.
 const WIDE: u8 = 0x40;
+/// The flag of a file that is encrypted by its file system.
+const ENCRYPTED: u8 = 0x80;
 
 /// A file that the kernel knows. A million are kept, so what follows from the rest
 /// is left out.
@@ -54,7 +56,7 @@ enum Rest {
 /// What these bytes say.
 #[derive(Clone, Copy, Default)]
 struct Said<'a> {
-    /// Kind and `HEARD`.
+    /// Kind, `HEARD` and `ENCRYPTED`.
     flags: u8,
     ino: Option<u64>,
     /// Type and bytes.
@@ -66,8 +68,9 @@ impl Inode {
     /// Makes an inode that no lookup is counted of yet.
     pub(super) fn new(number: u64, found: &Found, state: State, parent: u64, name: &OsStr) -> Self {
         let Key { volume, ino, generation } = found.key;
+        let kind = u8::try_from(found.attr.kind.bits() >> 12).unwrap_or(0) & KIND;
         let said = Said {
-            flags: u8::try_from(found.attr.kind.bits() >> 12).unwrap_or(0) & KIND,
+            flags: if found.attr.encrypted { kind | ENCRYPTED } else { kind },
             ino: (Numbers::ino(number) != Some(ino)).then_some(ino),
             handle: found.handle.as_ref().map(|handle| (handle.kind, &*handle.bytes)),
             name: name.as_bytes(),
@@ -99,12 +102,20 @@ impl Inode {
 
     /// Records whether its names are watched.
     pub(super) fn set_heard(&mut self, heard: bool) {
-        let bytes = match &mut self.rest {
-            Rest::Short { bytes, .. } => bytes.as_mut_slice(),
-            Rest::Long(bytes) => bytes,
-        };
-        if let Some(flags) = bytes.first_mut() {
+        if let Some(flags) = self.rest.flags() {
             *flags = if heard { *flags | HEARD } else { *flags & !HEARD };
+        }
+    }
+
+    /// Reports whether it is encrypted by its file system.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.rest.unpack().flags & ENCRYPTED != 0
+    }
+
+    /// Records that it is encrypted: an empty directory may become so, and stays so.
+    pub(super) fn set_encrypted(&mut self) {
+        if let Some(flags) = self.rest.flags() {
+            *flags |= ENCRYPTED;
         }
     }
 
@@ -141,7 +152,7 @@ impl Rest {
             (Some(_), 0) => &[low],
             (Some(_), _) => &kind,
         };
-        let flags = said.flags & (KIND | HEARD) | with_ino | wide;
+        let flags = said.flags & (KIND | HEARD | ENCRYPTED) | with_ino | wide;
         Self::of(&[&[flags, length], ino, kind, bytes, said.name])
     }
 
@@ -163,6 +174,13 @@ impl Rest {
         match self {
             Self::Short { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or(&[]),
             Self::Long(bytes) => bytes,
+        }
+    }
+
+    fn flags(&mut self) -> Option<&mut u8> {
+        match self {
+            Self::Short { bytes, .. } => bytes.first_mut(),
+            Self::Long(bytes) => bytes.first_mut(),
         }
     }
 
@@ -220,6 +238,7 @@ mod tests {
             ctime: Time::default(),
             btime: None,
             locked: false,
+            encrypted: false,
         };
         Inode::new(9, &Found { key, handle, attr }, State::default(), 3, OsStr::new(name))
     }
@@ -246,7 +265,11 @@ mod tests {
                 inode.update(None, 5, OsStr::new("c"));
                 assert!(inode.kind().is_dir() && inode.is_heard());
                 inode.set_heard(false);
-                assert!(inode.kind().is_dir() && !inode.is_heard());
+                assert!(inode.kind().is_dir() && !inode.is_heard() && !inode.is_encrypted());
+                inode.set_encrypted();
+                inode.set_heard(true);
+                inode.update(None, 6, OsStr::new("d"));
+                assert!(inode.kind().is_dir() && inode.is_heard() && inode.is_encrypted());
             }
         }
     }

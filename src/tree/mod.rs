@@ -17,6 +17,7 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::attr::Name;
 use crate::count::{self, Count};
@@ -61,6 +62,8 @@ pub struct Tree {
     numbers: Numbers,
     table: Table,
     nodes: Nodes,
+    /// Whether any file was encrypted: mostly none is, and nobody looks it up then.
+    any_encrypted: AtomicBool,
 }
 
 impl Tree {
@@ -79,7 +82,8 @@ impl Tree {
         let root = Identity { number, generation: found.key.generation };
         let table = Table::new();
         let _first = table.remember(number, (ANCHOR, OsStr::new("")), &found, &State::default());
-        Ok(Self { source, root, root_node, numbers, table, nodes: Nodes::new(capacity) })
+        let (nodes, any_encrypted) = (Nodes::new(capacity), found.attr.encrypted.into());
+        Ok(Self { source, root, root_node, numbers, table, nodes, any_encrypted })
     }
 
     /// Returns the identity of the root; it is never forgotten.
@@ -94,6 +98,9 @@ impl Tree {
     /// so does one for each further state that its names have. Lookups of the
     /// root are not counted.
     pub fn remember(&self, parent: u64, name: Name<'_>, found: &Found, state: &State) -> Identity {
+        if found.attr.encrypted {
+            self.any_encrypted.store(true, Ordering::Relaxed);
+        }
         let number = self.count((parent, name.as_os_str()), found, state);
         if number == self.root.number {
             return self.root;
@@ -209,6 +216,18 @@ impl Tree {
     /// Records that the names of a directory are watched.
     pub fn set_heard(&self, number: u64) {
         self.table.set_heard(number);
+    }
+
+    /// Reports whether a file is known to be encrypted by its file system.
+    pub fn is_encrypted(&self, number: u64) -> bool {
+        self.any_encrypted.load(Ordering::Relaxed)
+            && self.table.read(number, |inode, _| inode.is_encrypted()).unwrap_or(false)
+    }
+
+    /// Records that a file is encrypted by its file system.
+    pub fn set_encrypted(&self, number: u64) {
+        self.any_encrypted.store(true, Ordering::Relaxed);
+        self.table.set_encrypted(number);
     }
 
     /// Forgets which directories are watched.

@@ -94,7 +94,7 @@ impl Tree {
             let Closed { step, handle } = self.closed(at).ok_or(lost)?;
             if let Some(handle) = handle {
                 match self.with_room(|| self.source.open_by_key(&step.key, &handle, step.kind)) {
-                    Ok(node) => return Ok(self.keep(at, step.key, node)),
+                    Ok(node) => return Ok(self.keep_unless_encrypted(at, step.key, node)),
                     Err(Error::Unsupported | Error::Stale) => {}
                     Err(error) => return Err(error),
                 }
@@ -114,7 +114,7 @@ impl Tree {
                 let gone = error.is(libc::ENOENT) || error.is(libc::ENOTDIR);
                 if gone { Error::Stale } else { error }
             })?;
-            node = self.keep(step.number, step.key.clone(), next);
+            node = self.keep_unless_encrypted(step.number, step.key.clone(), next);
         }
         Ok(node)
     }
@@ -122,6 +122,16 @@ impl Tree {
     /// Has an open node of a number at hand for a while.
     pub fn hold(&self, number: u64, key: Key, node: Node) {
         drop(self.keep(number, key, node));
+    }
+
+    /// Caches an open node, unless it would keep the key of an encrypted file in use, which
+    /// can be opened again by its handle.
+    fn keep_unless_encrypted(&self, number: u64, key: Key, node: Node) -> Node {
+        let has_handle = || self.table.read(number, |inode, _| inode.handle().is_some());
+        if self.is_encrypted(number) && has_handle() == Some(true) {
+            return node;
+        }
+        self.keep(number, key, node)
     }
 
     /// Caches an open node, unless the number has come to stand for another

@@ -85,6 +85,9 @@ impl Table {
                 keep_name(shard.names.entry(number).or_default(), old, (parent, name));
             }
             inode.update(found.handle.as_ref(), parent, name);
+            if found.attr.encrypted {
+                inode.set_encrypted();
+            }
             if !same_rules {
                 inode.state = state.clone();
             }
@@ -142,6 +145,15 @@ impl Table {
             && let Some(inode) = shard.inodes.get_mut(number)
         {
             inode.set_heard(true);
+        }
+    }
+
+    /// Records that a file is encrypted by its file system.
+    pub(super) fn set_encrypted(&self, number: u64) {
+        if let Some(mut shard) = self.shard(number)
+            && let Some(inode) = shard.inodes.get_mut(number)
+        {
+            inode.set_encrypted();
         }
     }
 

@@ -18,6 +18,8 @@ pub enum Feature {
     Cpusets,
     /// ext4 images can be mounted by loop.
     Ext4Loop,
+    /// ext4 encrypts directories by keys that it is given.
+    Encryption,
     /// The kernel has idmapped mounts of ext4.
     Idmap,
     /// mksquashfs, and a kernel that mounts what it makes.
@@ -121,6 +123,12 @@ fn probe(feature: Feature) -> Answer {
             super::cpuset::Cpuset::try_new(sandbox, 0).map(drop).map_err(|e| e.to_string())
         }),
         Feature::Ext4Loop => in_sandbox(|sandbox| image::Ext4::try_new(sandbox, 16, "").map(drop)),
+        Feature::Encryption => in_sandbox(|sandbox| {
+            let image = image::Ext4::try_new(sandbox, 16, "-O encrypt")?;
+            let dir = sandbox.dir(&format!("{}/d", super::str(&image.root)));
+            let encrypt = |key| super::crypt::encrypt(&dir, key);
+            super::crypt::add_key(&image.root).and_then(encrypt).map_err(|e| errno("fscrypt", e))
+        }),
         Feature::Idmap => in_sandbox(|sandbox| {
             let image = image::Ext4::try_new(sandbox, 16, "")?;
             let map = idmap::IdMap::both("0:100000:10");

@@ -2,6 +2,7 @@
 
 pub mod boxes;
 pub mod cpuset;
+pub mod crypt;
 pub mod document;
 pub mod features;
 pub mod group;

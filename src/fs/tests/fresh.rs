@@ -337,3 +337,35 @@ fn pages_are_kept_for_as_long_as_a_file_is_the_same() {
     assert!(!keeps(libc::O_RDONLY));
     assert!(keeps(libc::O_RDONLY));
 }
+
+/// A key that comes or goes is no event.
+#[test]
+fn what_is_encrypted_is_believed_for_a_moment() {
+    let (world, _script) = watched(IDENTITY, Covers::Everything);
+    let file = world.file("f", (1, 1), 0o644);
+    let dir = world.dir("d", (1, 1), 0o755).node;
+    let missing = |dir| world.fs.missing_at(world.fs.moment(), dir, name("x"), false).0.as_secs();
+    let names = |dir| world.fs.names_at(world.fs.moment(), dir).as_secs();
+    assert!(world.fs.keeps_listing(dir));
+    assert_eq!((times(&world, world.fs.moment(), &file), names(dir)), ((3600, 3600), 3600));
+    for number in [file.node, dir] {
+        world.fs.tree.set_encrypted(number);
+    }
+    assert!(!world.fs.keeps_listing(dir));
+    assert_eq!((times(&world, world.fs.moment(), &file), names(dir)), ((1, 1), 1));
+    assert_eq!((missing(dir), world.fs.held().missing), (1, 0));
+    assert_eq!((missing(world.root()), world.fs.held().missing), (3600, 1));
+}
+
+/// A mark on it would keep its key in use.
+#[test]
+fn a_directory_that_is_encrypted_is_not_marked() {
+    let (world, script) = watched(IDENTITY, Covers::Directories);
+    let dirs = ["d", "e"].map(|dir| world.dir(dir, (1, 1), 0o755).node);
+    let before = script.added.load(Ordering::SeqCst);
+    world.fs.tree.set_encrypted(dirs[0]);
+    for dir in dirs {
+        assert!(world.fs.lookup(&caller(1, 1), dir, name("none")).is_err());
+    }
+    assert_eq!(script.added.load(Ordering::SeqCst), before + 1);
+}

@@ -48,6 +48,7 @@ impl Hidden {
             ctime: Time::default(),
             btime: None,
             locked: false,
+            encrypted: false,
         }
     }
 

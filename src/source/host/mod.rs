@@ -370,6 +370,7 @@ impl Context {
             ctime: stat.ctime,
             btime: stat.btime,
             locked: stat.locked,
+            encrypted: stat.encrypted,
         })
     }
 }

@@ -16,6 +16,8 @@
 //! the host (fanotify(7)) may be asked again. Nothing else that could be in the way comes
 //! up while the file is open: neither a lease against readers, nor the loss of the key of
 //! its contents. File systems that ask a server get every open.
+//!
+//! Nothing encrypted (fscrypt) stays open: its key could not be taken away from the host.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -132,6 +134,6 @@ impl Host {
     /// Returns what a file is like, if whatever changes from now on makes that another.
     fn settled(&self, held: &Held) -> Result<Option<State>> {
         let attr = self.context.attr(&stat(held.fd(), OsStr::new(""))?)?;
-        Ok(is_settled(&attr).then(|| State::of(&attr)))
+        Ok((is_settled(&attr) && !attr.encrypted).then(|| State::of(&attr)))
     }
 }

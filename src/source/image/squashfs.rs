@@ -229,6 +229,7 @@ impl Squashfs {
             ctime: time,
             btime: None,
             locked: false,
+            encrypted: false,
         })
     }
 }

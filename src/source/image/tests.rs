@@ -98,6 +98,7 @@ impl Image for Made {
             ctime: Time::default(),
             btime: None,
             locked: false,
+            encrypted: false,
         })
     }
 

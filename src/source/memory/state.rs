@@ -174,6 +174,7 @@ impl Inode {
             ctime: self.ctime,
             btime: Some(self.btime),
             locked: self.flags & IMMUTABLE != 0,
+            encrypted: false,
         }
     }
 }

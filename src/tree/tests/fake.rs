@@ -153,6 +153,7 @@ impl Fake {
             ctime: Time::default(),
             btime: None,
             locked: false,
+            encrypted: false,
         };
         let handle = self.handles.then(|| FileHandle { kind: 1, bytes: bytes.concat().into() });
         Found { key: key.clone(), handle, attr }

@@ -375,3 +375,27 @@ fn pins_are_counted() {
     tree.forget(100, 1);
     assert_eq!(tree.counts(), (2, 1));
 }
+
+/// Held, it would keep the key in use that the host wants to take away.
+#[test]
+fn what_is_encrypted_is_held_only_where_it_has_no_handle() {
+    for (handles, held) in [(true, 2), (false, 3)] {
+        let (fake, tree) = tree(handles, 8);
+        fake.add(&ROOT, "plain", &key(6, 0));
+        fake.add(&ROOT, "secret", &key(7, 0));
+        let (plain, secret) = (look(&fake, &tree, 5, "plain"), look(&fake, &tree, 5, "secret"));
+        assert!(!tree.is_encrypted(secret));
+        tree.set_encrypted(secret);
+        assert!(tree.is_encrypted(secret) && !tree.is_encrypted(plain));
+        for number in [plain, secret, secret] {
+            assert_eq!(file_of(&tree.node(number).unwrap()), tree.key(number).unwrap());
+        }
+        assert_eq!(fake.open.load(SeqCst), held, "handles: {handles}");
+        tree.forget(secret, 1);
+        assert_eq!(fake.open.load(SeqCst), 2);
+        let mut found = fake.found(&key(8, 0));
+        found.attr.encrypted = true;
+        let number = tree.remember(5, name("new"), &found, &State::default()).number;
+        assert!(tree.is_encrypted(number));
+    }
+}

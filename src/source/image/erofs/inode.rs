@@ -164,6 +164,7 @@ impl Inode {
             ctime: self.modified,
             btime: None,
             locked: false,
+            encrypted: false,
         })
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn read(file: &Found, features: Features, block: u32) -> Option<Attr<
         ctime: time(0xc, 0x84),
         btime: self::time(&file.raw, 0x90, 0x94),
         locked: file.has(locked),
+        encrypted: false,
     })
 }
 

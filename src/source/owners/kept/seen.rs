@@ -145,6 +145,7 @@ mod tests {
             ctime: Time::default(),
             btime: None,
             locked: false,
+            encrypted: false,
         };
         Seen { attr, standing: Standing::Recorded(record) }
     }
