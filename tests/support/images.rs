@@ -99,6 +99,7 @@ pub const KINDS: &[Kind] = &[
     kind("ext4-torn", Ext4, Whole, Torn("")),
     kind("ext4-ea-inode", Ext4, Whole, Kernel("-O ea_inode")),
     kind("ext4-128", Ext4, Whole, Kernel("-I 128")),
+    kind("ext4-features", Ext4, Whole, Tool(FEATURES)),
     kind("ext4-no-extent", Ext4, Whole, Kernel("-O ^extent,^64bit")),
     kind("ext2", Ext4, Whole, Kernel("-O none,ext_attr,dir_index,filetype,large_file -I 128")),
     kind("ext2-plain", Ext4, Whole, Tool("-O none,ext_attr,large_file")),
@@ -133,6 +134,9 @@ pub const KINDS: &[Kind] = &[
     kind("few-erofs-chunks", Erofs, Few, Tool("--chunksize=4096")),
     kind("few-erofs-lz4hc", Erofs, Few, Tool("-zlz4hc,9 -C16384")),
 ];
+
+/// Features that leave files as they are kept otherwise.
+const FEATURES: &str = "-O mmp,large_dir,metadata_csum_seed,orphan_file,stable_inodes,verity";
 
 /// Images of a format that the tools of Debian 12 cannot make.
 const NEWER: [&str; 3] = ["erofs-zstd", "erofs-lzma", "erofs-deflate"];
@@ -268,12 +272,32 @@ fn empty(kind: &Kind, new: &Path, options: &str) -> Output {
         "ext4-bigalloc" => "2G",
         _ => size,
     };
+    let options = if options.starts_with(FEATURES) {
+        options.replacen(FEATURES, &known(), 1)
+    } else {
+        options.to_owned()
+    };
     let made = tool(&format!(
         "rm -f {new}; mke2fs -q -t ext4 -m 0 -N {inodes} -b 4096 {options} {new} {size}",
         new = str(new)
     ));
     assert!(made.status.success(), "{}: {}", kind.name, text(&made));
     made
+}
+
+/// Returns those of [`FEATURES`] that the installed tool knows.
+fn known() -> String {
+    let (option, features) = FEATURES.split_once(' ').expect("an option and features");
+    let is_known = |feature: &&str| {
+        let asked = format!("mke2fs -n -q -F -t ext4 -O {feature} /dev/null 16M >/dev/null");
+        let known = tool(&asked).status.success();
+        if !known {
+            eprintln!("ext4-features: the installed tool has no {feature}");
+        }
+        known
+    };
+    let features: Vec<&str> = features.split(',').filter(is_known).collect();
+    format!("{option} {}", features.join(","))
 }
 
 /// Mounts an ext4 for writing, has it written, and unmounts it.

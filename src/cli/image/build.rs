@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::super::fault::Fault;
 use super::Build;
 use crate::mount::{Owners, aside};
-use crate::source::image::{Device, ImageError, Part, read};
+use crate::source::image::{Device, ImageError, Part, of_layers, read};
 use crate::sys::id_map::IdMap;
 use crate::text::{plain, shown};
 
@@ -215,11 +215,14 @@ fn itself() -> Result<Command, Fault> {
 
 /// Makes an image of a tar archive.
 fn archive(format: Format, from: &Path, to: &Path, more: &[OsString]) -> Result<(), Fault> {
+    if let Some((what, way)) = unpacked_for(from, layers)? {
+        return Err(Fault::usage(format!("{}: {what}", shown(from))).hint(way));
+    }
     let (input, unpacking) = unpacked(from)?;
     let done = if format.reads_archives() {
         let words = format.of_archive(to, more);
         let done = run(format, directory(from, &Owners::Native, words)?, Some(input.into()));
-        done.map_err(|fault| match (format, early(from)) {
+        done.map_err(|fault| match (format, unpacked_for(from, first_early).ok().flatten()) {
             (Format::Squashfs, Some(member)) => Fault::mount(format!(
                 "{}: {} has a time before 1970, which mksquashfs reads from no archive",
                 shown(from),
@@ -254,19 +257,33 @@ fn archive(format: Format, from: &Path, to: &Path, more: &[OsString]) -> Result<
     done
 }
 
-/// Returns a member of an archive whose time is before 1970, if there is one.
-fn early(archive: &Path) -> Option<PathBuf> {
-    let (input, unpacking) = unpacked(archive).ok()?;
-    let found = first_early(File::from(input));
+/// Looks into an archive.
+fn unpacked_for<T>(archive: &Path, look: impl FnOnce(File) -> T) -> Result<T, Fault> {
+    let (input, unpacking) = unpacked(archive)?;
+    let found = look(File::from(input));
     // It may have had more to say than was read.
     if let Some((word, mut child)) = unpacking
         && let Err(error) = child.wait()
     {
         log::debug!("{word}: {error}");
     }
-    found
+    Ok(found)
 }
 
+/// Returns what an archive is whose files are in layers, and what can be done with it.
+fn layers(mut archive: File) -> Option<(&'static str, &'static str)> {
+    let mut here = 0_u64;
+    of_layers(&mut |at, buf| {
+        let ahead = at.saturating_sub(here);
+        // What comes from a program cannot be skipped.
+        let there = archive.seek(SeekFrom::Start(at)).is_ok()
+            || io::copy(&mut (&archive).take(ahead), &mut io::sink()).is_ok_and(|n| n == ahead);
+        here = at.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX));
+        there && archive.read_exact(buf).is_ok()
+    })
+}
+
+/// Returns a member of an archive whose time is before 1970, if there is one.
 fn first_early(archive: impl Read) -> Option<PathBuf> {
     let mut archive = tar::Archive::new(archive);
     archive.entries().ok()?.map_while(Result::ok).find_map(|mut entry| {

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use super::Device;
-
 /// The bytes that headers and contents in an archive are filled up to.
 const BLOCK: u64 = 512;
 
@@ -27,11 +25,16 @@ const SAVED: (&str, &str) = ("an image that docker saved, in layers", CONVERT);
 
 /// Returns what an archive of layers is, and what can be done with it; `None`: it is no
 /// such archive.
-pub fn of_layers(device: &Device) -> Option<(&'static str, &'static str)> {
+///
+/// `read` fills a buffer with what is at an offset, which grows from call to call, and says
+/// whether it could.
+pub fn of_layers(
+    read: &mut dyn FnMut(u64, &mut [u8]) -> bool,
+) -> Option<(&'static str, &'static str)> {
     let (mut at, mut manifest, mut layers) = (0_u64, false, false);
     for _ in 0..MEMBERS {
         let mut header = [0; 512];
-        if device.read(at, &mut header).is_err() || header.get(257..262) != Some(b"ustar") {
+        if !read(at, &mut header) || header.get(257..262) != Some(b"ustar") {
             break;
         }
         let name = header.get(..100)?.split(|byte| *byte == 0).next()?;
@@ -61,7 +64,7 @@ pub fn in_directory(dir: &Path) -> Option<(&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::image::Part;
+    use crate::source::image::{Device, Part};
 
     fn found(names: &[&str]) -> Option<&'static str> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -73,7 +76,8 @@ mod tests {
             archive.append_data(&mut header, name, &[b'x'; 700][..]).unwrap();
         }
         archive.finish().unwrap();
-        of_layers(&Device::open(file.path(), Part::default()).unwrap()).map(|found| found.0)
+        let device = Device::open(file.path(), Part::default()).unwrap();
+        of_layers(&mut |at, buf| device.read(at, buf).is_ok()).map(|found| found.0)
     }
 
     #[test]

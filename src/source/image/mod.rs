@@ -11,6 +11,7 @@ mod cache;
 mod codec;
 mod device;
 mod dir;
+mod ends;
 #[cfg(feature = "erofs")]
 pub mod erofs;
 mod error;
@@ -42,7 +43,7 @@ use crate::error::{Errno, Error, Result};
 use crate::id::Disk;
 use crate::source::Statfs;
 
-pub use archive::in_directory;
+pub use archive::{in_directory, of_layers};
 pub use device::{Device, Part};
 pub use error::ImageError;
 pub use partition::Partition;

@@ -1,5 +1,6 @@
 //! What a file is, by the bytes that each format begins with.
 
+use super::ends::{self, RAID, VOLUME};
 use super::{Device, ImageError, archive, mbr};
 
 /// A format that can be read.
@@ -63,16 +64,13 @@ const CPIO: &str = "unpack it into a directory: cpio -idm";
 const KERNEL: &str = "mount it as root: mount -o ro,loop; then idmapfs shows that directory";
 
 /// What to do with a disk of a virtual machine.
-const CONVERT: &str = "convert it: qemu-img convert -O raw DISK OUT.raw";
+pub(super) const CONVERT: &str = "convert it: qemu-img convert -O raw DISK OUT.raw";
 
 /// What to do with a whole disk.
 const DISK: &str = "name what of it is the file system: --partition=root, or --offset=BYTES";
 
 /// What to do with an archive that is not built from.
 const UNPACK: &str = "unpack it into a directory";
-
-/// What to do with a part of a volume.
-const VOLUME: &str = "have root put it together, and mount the volume that is in it";
 
 /// What else a file may look like, and what to do with it.
 const OTHERS: [Sign<(&str, &str)>; 30] = [
@@ -96,8 +94,8 @@ const OTHERS: [Sign<(&str, &str)>; 30] = [
     sign(0, b"vhdxfile", ("a VHDX disk", CONVERT)),
     sign(0, b"LUKS\xba\xbe", ("encrypted by LUKS", "open it as root: cryptsetup open FILE NAME")),
     sign(512, b"LABELONE", ("a physical volume of LVM2", VOLUME)),
-    sign(0, b"\xfc\x4e\x2b\xa9", ("a part of a RAID (md)", VOLUME)),
-    sign(4096, b"\xfc\x4e\x2b\xa9", ("a part of a RAID (md)", VOLUME)),
+    sign(0, b"\xfc\x4e\x2b\xa9", (RAID, VOLUME)),
+    sign(4096, b"\xfc\x4e\x2b\xa9", (RAID, VOLUME)),
     sign(0, b"verity\0\0", ("the hashes of dm-verity", "name the file that they are of")),
     sign(512, b"EFI PART", ("a disk with a GPT", DISK)),
     sign(32769, b"CD001", ("an ISO 9660 image", KERNEL)),
@@ -123,7 +121,7 @@ pub fn probe(device: &Device) -> Result<Format, ImageError> {
         let (looks, way) = (looks.to_owned(), way.to_owned());
         Err(ImageError::Unknown { path: device.path().to_owned(), looks, way })
     };
-    if let Some((looks, way)) = archive::of_layers(device) {
+    if let Some((looks, way)) = archive::of_layers(&mut |at, buf| device.read(at, buf).is_ok()) {
         return refused(looks, way);
     }
     if let Some(sign) = OTHERS.iter().find(|sign| bears(device, sign)) {
@@ -131,6 +129,9 @@ pub fn probe(device: &Device) -> Result<Format, ImageError> {
     }
     if let Some(starts) = mbr::partitions(device) {
         return refused(mbr::LOOKS, &mbr::way(&starts));
+    }
+    if let Some((looks, way)) = ends::probe(device) {
+        return refused(looks, way);
     }
     let (looks, way) = if bears(device, &BOOT) { BOOT.of } else { unknown(device) };
     refused(looks, way)
@@ -187,6 +188,8 @@ mod tests {
             let said = looks(sign.at, sign.bytes).unwrap_err();
             assert!(said.contains(sign.of.0) && said.ends_with(sign.of.1), "{said}");
         }
+        let said = looks(100_000 - 512, b"conectix").unwrap_err();
+        assert!(said.contains("a fixed VHD disk") && said.ends_with(CONVERT), "{said}");
         assert!(looks(0, &[b'a'; 5000]).unwrap_err().contains("a text"));
         assert!(looks(0, &[0; 5000]).unwrap_err().contains("zeros"));
         assert!(looks(0, &[0xee; 5000]).unwrap_err().contains("no image"));

@@ -43,6 +43,35 @@ fn images_are_built_with_the_owners_that_are_kept() {
     });
 }
 
+/// As images of containers are saved, packed or not.
+#[test]
+fn no_image_is_built_of_layers() {
+    require!(Root, Erofs);
+    sandbox(|sandbox| {
+        let at = |name: &str| sandbox.path(name);
+        sh(&format!(
+            "cd {}; mkdir -p oci/blobs/sha256 docker/1; cd oci; echo {{}} >oci-layout
+             head -c 300000 /dev/urandom >blobs/sha256/1; tar -cf ../oci.tar blobs oci-layout; cd ../docker
+             cp ../oci/blobs/sha256/1 1/layer.tar; echo [] >manifest.json; tar -cf ../docker.tar 1 manifest.json
+             cd ..; gzip -k oci.tar docker.tar",
+            str(sandbox.dir("layers").as_path())
+        ));
+        for (archive, what, way) in [
+            ("oci.tar", "an OCI image layout", "umoci unpack"),
+            ("oci.tar.gz", "an OCI image layout", "umoci unpack"),
+            ("docker.tar", "an image that docker saved", "skopeo copy"),
+            ("docker.tar.gz", "an image that docker saved", "skopeo copy"),
+        ] {
+            let (from, to) = (at(&format!("layers/{archive}")), at("out.erofs"));
+            let done = ours::finish(&["image", "build", str(&from), str(&to)]);
+            let said = text(&done);
+            assert_eq!(done.status.code(), Some(1), "{said}");
+            assert!(said.contains(what) && said.contains(way), "{said}");
+            assert!(!to.exists() && !at("out.erofs.tmp").exists());
+        }
+    });
+}
+
 /// An image of a directory with a file of user 33.
 fn erofs(sandbox: &Sandbox) -> std::path::PathBuf {
     let tree = sandbox.dir("tree");

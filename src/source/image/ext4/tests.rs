@@ -163,21 +163,25 @@ fn a_tree_is_what_it_was_made_of() {
 fn what_cannot_be_read_is_refused_by_name() {
     let Some(fixture) = Fixture::new() else { return };
     let sound = fixture.image("-b 4096");
-    for (at, bits, wanted) in [
-        (0x60, 0x2_0000_u32, "casefold"),
-        (0x60, 0x1, "compression"),
-        (0x60, 0x8, "journal_dev"),
-        (0x60, 0x1000_0000, "an unknown feature (bit 28)"),
-        (0xe4, 1, "an external journal"),
-        (0x18, 4, "blocks of 64 KiB"),
+    for (changes, wanted) in [
+        (&[(0x60, 0x2_0000_u32)][..], "casefold"),
+        (&[(0x60, 0x1)], "compression"),
+        (&[(0x60, 0x8)], "journal_dev"),
+        (&[(0x60, 0x1000_0000)], "an unknown feature (bit 28)"),
+        (&[(0xe4, 1)], "an external journal"),
+        (&[(0x18, 4)], "blocks of 64 KiB"),
+        // Changes in such a journal are in a form of their own.
+        (&[(0x5c, 0x400), (0x60, 0x4)], "fast_commit and needs_recovery"),
     ] {
         let path = fixture.dir.path().join("changed");
         fs::copy(&sound, &path).unwrap();
         let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let mut word = [0; 4];
-        file.read_exact_at(&mut word, 1024 + at).unwrap();
-        let word = u32::from_le_bytes(word) | bits;
-        file.write_all_at(&word.to_le_bytes(), 1024 + at).unwrap();
+        for (at, bits) in changes {
+            let mut word = [0; 4];
+            file.read_exact_at(&mut word, 1024 + at).unwrap();
+            let word = u32::from_le_bytes(word) | bits;
+            file.write_all_at(&word.to_le_bytes(), 1024 + at).unwrap();
+        }
         let refused = Fixture::open(&path).unwrap_err();
         assert!(
             matches!(&refused, ImageError::Refused { feature, .. } if feature == wanted),
