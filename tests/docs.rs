@@ -72,7 +72,7 @@ fn every_statement_has_a_test_that_exists() {
     let (text, tests) = (text("docs/semantics.md"), tests());
     assert!(tests.len() > 300, "only {} tests were found", tests.len());
     let (mut wrong, mut statements) = (Vec::new(), 0);
-    let differences = text.find("## Differences").expect("the last section");
+    let differences = text.find("## Differences from").expect("the last section");
     for line in text[..differences].lines() {
         let row = line.starts_with("| ") && !line.starts_with("| what");
         let named = in_brackets(line);
@@ -103,7 +103,7 @@ fn every_known_difference_has_its_reason() {
         .map(word)
         .collect();
     assert!(names.len() > 5, "{names:?}");
-    let (_, table) = document.split_once("## Differences").expect("the last section");
+    let (_, table) = document.split_once("## Differences from").expect("the last section");
     let rows: BTreeSet<&str> = table
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))

@@ -22,6 +22,7 @@ mod mount {
     mod cache;
     mod callers;
     mod changes;
+    mod client;
     mod collapse;
     mod confine;
     mod crash;

@@ -1,10 +1,10 @@
 //! Directories that ext4 encrypts (fscrypt), and their keys: linux/fscrypt.h.
-#![allow(unsafe_code, reason = "system calls that nix does not wrap")]
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::calls;
 use super::raw::Sys;
 
 /// `FS_IOC_SET_ENCRYPTION_POLICY`.
@@ -21,12 +21,10 @@ const BY_IDENTIFIER: u32 = 2;
 #[derive(Debug, Clone, Copy)]
 pub struct Key([u8; 16]);
 
-/// Calls ioctl(2) on a directory with a structure, of which these are the first bytes.
-fn call<const N: usize>(dir: &Path, number: u64, bytes: &mut [u8; N]) -> Sys<()> {
+/// Calls ioctl(2) on a directory with a structure, of which these are the bytes.
+fn call(dir: &Path, number: u64, bytes: &mut [u8]) -> Sys<()> {
     let dir = File::open(dir).map_err(|e| e.raw_os_error().unwrap_or(0))?;
-    // SAFETY: the array is as long as the structure that goes with the number.
-    let done = unsafe { libc::ioctl(dir.as_raw_fd(), number, bytes.as_mut_ptr()) };
-    nix::errno::Errno::result(done).map(drop).map_err(|errno| errno as i32)
+    calls::ioctl(dir.as_fd(), number, bytes).map(drop)
 }
 
 /// `struct fscrypt_key_specifier` of a key.

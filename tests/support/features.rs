@@ -20,6 +20,8 @@ pub enum Feature {
     Ext4Loop,
     /// ext4 encrypts directories by keys that it is given.
     Encryption,
+    /// mkfs.btrfs, and a kernel that mounts what it makes.
+    Btrfs,
     /// The kernel has idmapped mounts of ext4.
     Idmap,
     /// mksquashfs, and a kernel that mounts what it makes.
@@ -134,6 +136,7 @@ fn probe(feature: Feature) -> Answer {
             let map = idmap::IdMap::both("0:100000:10");
             idmap::try_mount(&image.root, &sandbox.dir("idmapped"), &map, true)
         }),
+        Feature::Btrfs => tool("mkfs.btrfs").and_then(|()| kernel_mounts("btrfs")),
         Feature::Squashfs => tool("mksquashfs").and_then(|()| kernel_mounts("squashfs")),
         Feature::Erofs => tool("mkfs.erofs").and_then(|()| kernel_mounts("erofs")),
         Feature::Partitions => tool("sgdisk"),

@@ -1,6 +1,7 @@
 //! The harness: a mount namespace for each test, sources, oracles, our mount.
 
 pub mod boxes;
+pub mod calls;
 pub mod cpuset;
 pub mod crypt;
 pub mod document;
