@@ -9,6 +9,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
 use crate::require;
 use crate::support::image::Ext4;
 use crate::support::ours::Ours;
@@ -157,6 +160,23 @@ fn without_passthrough_direct_access_need_not_be_aligned() {
             let wrote = [root, view, off].map(|file| calls::write(file.as_fd(), &mut bytes, at, 0));
             assert_eq!(wrote, wanted);
         }
+    });
+}
+
+#[test]
+fn a_regular_file_can_be_polled() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let all = views(sandbox);
+        let polled = |below: &Path| {
+            let ready = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
+            let (epoll, file) = (Epoll::new(EpollCreateFlags::empty())?, open(below.join("f"), 0));
+            epoll.add(&file, EpollEvent::new(ready, 0))?;
+            let mut events = [EpollEvent::empty()];
+            epoll.wait(&mut events, EpollTimeout::ZERO)?;
+            Ok(events[0].events() == ready)
+        };
+        assert_eq!(on_each(&all, polled), [Err(Errno::EPERM), Ok(true), Ok(true)]);
     });
 }
 
