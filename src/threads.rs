@@ -45,7 +45,43 @@ pub fn start<T: Send + 'static>(
     started.recv().map_err(io::Error::other)?
 }
 
+/// Returns how many threads of this process have a name that begins so.
+///
+/// # Errors
+/// If `/proc` does not tell.
+pub fn named(beginning: &str) -> io::Result<usize> {
+    let mut count = 0_usize;
+    for task in std::fs::read_dir("/proc/self/task")? {
+        // It may have ended meanwhile.
+        let name = std::fs::read_to_string(task?.path().join("comm")).unwrap_or_default();
+        count = count.saturating_add(usize::from(name.starts_with(beginning)));
+    }
+    Ok(count)
+}
+
 /// Returns how many processors this thread may use.
 pub fn processors() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn threads_are_counted_by_their_names() {
+        let (end, ended) = channel::<()>();
+        let thread = start("counted-1", move || ended.recv()).unwrap();
+        let until = Instant::now() + Duration::from_secs(5);
+        // It says its name itself.
+        while named("counted-").unwrap() != 1 {
+            assert!(Instant::now() < until);
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(end);
+        assert!(thread.join().unwrap().is_err());
+    }
 }

@@ -55,6 +55,7 @@ mod mount {
     mod rules;
     mod semantics;
     mod systemd;
+    mod threads;
     mod tools;
     mod unwatched;
     mod user;

@@ -303,6 +303,14 @@ impl Fs {
         })
     }
 
+    /// Has the thread be there in which requests wait that have to.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub fn begin_to_wait(&self) -> std::io::Result<()> {
+        self.waits.begin()
+    }
+
     /// Returns the root; it is never forgotten, so lookups of it do not count.
     ///
     /// # Errors

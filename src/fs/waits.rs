@@ -1,12 +1,13 @@
 //! Requests that wait for something on the host that nobody reports: a range
 //! lock of another process, a lease.
 //!
-//! A waiting request never holds a worker. One thread, started with the first
+//! A waiting request never holds a worker. One thread, started before the first
 //! that waits, tries all of them again in the order of arrival: at growing
 //! intervals, and at once when something in this mount has let go. One that
 //! cannot be had holds up no later one: who waits behind it may be its holder.
 
 use std::fmt;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -25,6 +26,10 @@ const LONGEST: Duration = Duration::from_millis(50);
 
 /// How a wait ends whose caller is to die, or whose file system ends.
 const INTERRUPTED: Error = Error::Os(Errno(libc::EINTR));
+
+/// How one ends for which there is no thread. `EAGAIN` would say that the lock is held,
+/// to a caller who has asked to wait for it.
+const NO_ROOM: Error = Error::Os(Errno(libc::ENOLCK));
 
 /// Something to try until it is had.
 trait Job: Send {
@@ -121,6 +126,23 @@ impl Waits {
         Self { shared: Arc::new(Shared { state, changed: Condvar::new(), processes }) }
     }
 
+    /// Has the thread be there, so that there is one whatever limit of threads is reached
+    /// later.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub(super) fn begin(&self) -> io::Result<()> {
+        self.start(&mut lock(&self.shared.state))
+    }
+
+    fn start(&self, state: &mut State) -> io::Result<()> {
+        if state.thread.is_none() {
+            let shared = Arc::clone(&self.shared);
+            state.thread = Some(threads::start("waits", move || shared.run())?);
+        }
+        Ok(())
+    }
+
     /// Tries something until it is anything but `EAGAIN`, then answers with
     /// the result.
     ///
@@ -139,16 +161,11 @@ impl Waits {
         state.tickets = ticket.wrapping_add(1);
         let next = Instant::now();
         let mut waiter = Waiter { ticket, number, pid, job, delay: SHORTEST, next };
-        if state.thread.is_none() {
-            let shared = Arc::clone(&self.shared);
-            match threads::start("waits", move || shared.run()) {
-                Ok(thread) => state.thread = Some(thread),
-                Err(error) => {
-                    drop(state);
-                    waiter.job.end(error.into());
-                    return;
-                }
-            }
+        if let Err(error) = self.start(&mut state) {
+            drop(state);
+            log::error!("a request cannot wait: thread: {error}");
+            waiter.job.end(NO_ROOM);
+            return;
         }
         state.waiters.push(waiter);
         self.shared.changed.notify_one();

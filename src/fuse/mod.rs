@@ -23,6 +23,7 @@ mod notifier;
 mod passthrough;
 mod served;
 mod turns;
+mod workers;
 
 use passthrough::Passing;
 
@@ -39,6 +40,8 @@ pub struct SessionOptions {
     pub threads: usize,
     /// How many more take the place of those whose requests wait for something.
     pub reserve: usize,
+    /// Whether one more may stay near its client.
+    pub near: bool,
     /// Whether each thread gets a clone of the device. It takes a `/dev/fuse`
     /// that was opened in the user namespace of this process.
     pub clone_device: bool,
@@ -96,21 +99,24 @@ impl fmt::Display for DataPath {
 }
 
 impl Session {
-    /// Answers the kernel's greeting and starts to serve.
+    /// Answers the kernel's greeting and starts to serve; returns when all workers are
+    /// there.
     ///
     /// `device` is an open `/dev/fuse` that a mount was made with; it blocks.
     ///
     /// # Errors
     /// If the kernel lacks what the file system cannot do without, the device
-    /// is gone, or no thread can be started.
+    /// is gone; `EAGAIN` if no thread can be started.
     pub fn start(device: OwnedFd, fs: Arc<Fs>, options: SessionOptions) -> io::Result<Self> {
         let mut config = fuser::Config::default();
-        let near = near(options.threads, &device);
-        let beside = options.reserve.saturating_add(usize::from(near.is_some()));
-        config.n_threads = Some(options.threads.saturating_add(beside).max(1));
-        config.clone_fd = options.clone_device;
         let own = device.try_clone()?;
         let notifier = Notifier::new(own, &fs, options.anchored);
+        notifier.begin()?;
+        let near = options.near.then(|| near(options.threads, &device)).flatten();
+        let others = options.reserve.saturating_add(usize::from(near.is_some()));
+        let count = options.threads.saturating_add(others).max(1);
+        config.n_threads = Some(count);
+        config.clone_fd = options.clone_device;
         let (passing, probe) = (Arc::new(OnceLock::new()), device.try_clone()?);
         let of_adapter = (notifier.clone(), Arc::clone(&passing));
         let adapter = adapter::Adapter::new(Arc::clone(&fs), options, of_adapter.0, of_adapter.1);
@@ -122,7 +128,8 @@ impl Session {
             passing.get_or_init(Passing::new);
         }
         log::info!("{data}");
-        Ok(Self { workers: session.spawn()?, notifier, data })
+        let workers = workers::begun(session.spawn()?, count)?;
+        Ok(Self { workers, notifier, data })
     }
 
     /// Returns who reads and writes files.

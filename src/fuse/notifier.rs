@@ -209,6 +209,15 @@ impl Notifier {
         }))
     }
 
+    /// Has the thread be there that tells, so that there is one whatever limit of threads
+    /// is reached later.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub(super) fn begin(&self) -> io::Result<()> {
+        self.0.start(&mut lock(&self.0.work))
+    }
+
     /// Notes that the kernel can let a name expire.
     pub(super) fn can_expire(&self) {
         self.0.can_expire.store(true, Ordering::SeqCst);

@@ -132,6 +132,14 @@ pub enum MountError {
         /// The error.
         why: io::Error,
     },
+    /// There is no room for a thread or process, or no memory.
+    #[error("cannot start a {what}: {}{}", plain(.why), room_hint(.why))]
+    Start {
+        /// `thread` or `process`.
+        what: &'static str,
+        /// The error.
+        why: io::Error,
+    },
     /// The server failed, for this reason.
     #[error("{text}")]
     Background {
@@ -180,6 +188,7 @@ impl MountError {
             | Self::Unprivileged(_)
             | Self::Session(_)
             | Self::System { .. }
+            | Self::Start { .. }
             | Self::Silent
             | Self::Killed(_)
             | Self::OpenFiles { .. }
@@ -190,6 +199,28 @@ impl MountError {
     /// Returns what makes an error of a failed step.
     pub(super) const fn doing(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |why| Self::System { what, why }
+    }
+
+    /// Returns what makes an error of a thread or process that is not to be had.
+    pub(super) const fn starting(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |why| Self::Start { what, why }
+    }
+
+    /// Makes an error of a session that cannot be started.
+    pub(super) fn session(why: io::Error) -> Self {
+        match why.raw_os_error() {
+            // Its device blocks: only a thread is to be had later.
+            Some(libc::EAGAIN) => Self::Start { what: "thread", why },
+            _ => Self::Session(why),
+        }
+    }
+}
+
+/// Says what helps where there are too many threads and processes.
+pub(crate) fn room_hint(why: &io::Error) -> &'static str {
+    match why.raw_os_error() {
+        Some(libc::EAGAIN) => "; raise the limit of processes (pids.max, ulimit -u)",
+        _ => "",
     }
 }
 

@@ -56,9 +56,12 @@ pub(super) fn unmount(target: &Path, lazily: bool) -> Result<(), MountError> {
 }
 
 fn run(mut command: Command) -> Result<Output, MountError> {
-    command.stdin(Stdio::null()).output().map_err(|error| {
-        let why = plain(&error);
-        MountError::Helper(format!("{why}; install fuse3, mount as root, or use: idmapfs run"))
+    command.stdin(Stdio::null()).output().map_err(|error| match error.raw_os_error() {
+        Some(libc::EAGAIN) => MountError::starting("process")(error),
+        _ => {
+            let why = plain(&error);
+            MountError::Helper(format!("{why}; install fuse3, mount as root, or use: idmapfs run"))
+        }
     })
 }
 

@@ -3,7 +3,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 
 use super::attach::Way;
@@ -121,6 +124,25 @@ impl Link {
         }
     }
 
+    /// Does the same, but waits no longer than `time`.
+    ///
+    /// # Errors
+    /// The same; that nothing was told by then of `what`.
+    pub fn expect_within<T>(
+        &self,
+        time: Duration,
+        what: &'static str,
+        wanted: impl FnOnce(Word) -> Option<T>,
+    ) -> Result<T, MountError> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, time) {
+            Ok(0) => Err(MountError::doing(what)(Errno::ETIMEDOUT.into())),
+            // It is heard, or hearing says what is wrong.
+            Ok(_) | Err(_) => self.expect(wanted),
+        }
+    }
+
     /// Ends both directions, for whoever has this end too.
     pub fn end(&self) {
         // It fails only where it has ended already.
@@ -199,6 +221,8 @@ mod tests {
         let error = other.expect(|_| Some(())).unwrap_err();
         assert_eq!(error.exit_code(), 1);
         assert_eq!(error.to_string(), MountError::Callers("suid").to_string());
+        let early = other.expect_within(Duration::from_millis(5), "a word", |_| Some(()));
+        assert_eq!(early.unwrap_err().to_string(), "a word: Connection timed out");
         drop(one);
         assert!(matches!(other.expect(|_| Some(())), Err(MountError::Silent)));
     }

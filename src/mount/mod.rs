@@ -20,6 +20,7 @@ pub mod private;
 mod processes;
 mod reload;
 mod remount;
+mod room;
 mod serve;
 mod stand_in;
 mod start;

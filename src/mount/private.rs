@@ -17,7 +17,8 @@ use super::confine::{Needs, confine};
 use super::error::MountError;
 use super::options::Options;
 use super::processes::Proc;
-use super::serve::{Begun, Files, Opened, begin, begin_threads, file_system, fits};
+use super::room;
+use super::serve::{Begun, Files, Opened, begin, file_system, fits, start, watch_with};
 use super::upper::Upper;
 use super::watch::Watching;
 use crate::fuse::{Session, SessionOptions};
@@ -25,6 +26,10 @@ use crate::id::{Ids, View};
 use crate::source::Source;
 use crate::sys::daemon;
 use crate::sys::mount::Context;
+
+/// How many threads there are beside those of the session and of its file system, which
+/// is what watches, and how many processes the command is to find room for.
+const BESIDE: usize = 2;
 
 /// A mount that is attached nowhere yet.
 #[derive(Debug)]
@@ -99,14 +104,14 @@ pub struct Ready {
 /// If it cannot be opened, or the options do not fit the policy.
 pub fn source(options: &Options) -> Result<Ready, MountError> {
     callers(options)?;
-    let asking = asking::start().map_err(MountError::doing("fork"))?;
+    let asking = asking::start().map_err(MountError::starting("process"))?;
     // A thread that has acted on a source never becomes a command: its umask and
     // securebits would go along.
     let Begun { files, needs } = thread::scope(|scope| {
         let begun = thread::Builder::new()
             .name("source".to_owned())
             .spawn_scoped(scope, || begin(options, &options.source))
-            .map_err(MountError::doing("thread"))?;
+            .map_err(MountError::starting("thread"))?;
         begun.join().unwrap_or_else(|panic| resume_unwind(panic))
     })?;
     // It passes signals on to the command.
@@ -139,8 +144,7 @@ pub fn serve(
     let serving = SessionOptions { clone_device: false, ..serving };
     let _said = confined.unwrap_or_else(|| confine(&needs));
     let fs = Arc::new(fs);
-    begin_threads(&fs)?;
-    let session = Session::start(device, Arc::clone(&fs), serving).map_err(MountError::Session)?;
-    let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"))?;
+    let session = start(device, &fs, room::find(serving, BESIDE)?)?;
+    let watching = watch_with(&fs, session.notifier())?;
     Ok(Served { _session: session, _watching: watching, source })
 }

@@ -1,7 +1,7 @@
 //! The process that serves a mount, from its start to its end.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
@@ -19,12 +19,13 @@ use super::link::{Link, Word};
 use super::options::{Cache, Options, Passthrough, Submounts};
 use super::processes::Proc;
 use super::reload::{Reloader, decide};
+use super::room;
 use super::supervise::passing;
 use super::upper;
 use super::watch::{self, Believed, Watching};
 use crate::control::{self, Record, Said};
 use crate::fs::{Config, Fs};
-use crate::fuse::{Session, SessionOptions};
+use crate::fuse::{Notifier, Session, SessionOptions};
 use crate::policy::Policy as _;
 use crate::source::host::{Host, HostOptions};
 use crate::source::image::{Device, Image, Part};
@@ -35,6 +36,14 @@ use crate::sys::signal::{Asked, Signals};
 use crate::sys::{daemon, memory, mount_namespace};
 use crate::text::shown;
 use crate::threads;
+
+/// How many threads and processes there are beside those of the session and of its file
+/// system: those of [`observe`], what reloads, answers the control socket and watches;
+/// and of the supervisor, which unmounts by another process.
+const BESIDE: usize = 7;
+
+/// How long it may take to attach the mount, or what is above it.
+const ATTACHING: Duration = Duration::from_secs(30);
 
 /// How often nodes are let go that nobody has used for long.
 const TIDY: Duration = Duration::from_secs(5);
@@ -91,17 +100,20 @@ pub(super) fn serve(
     if let Some(watch) = fs.watch() {
         watch.ignore_device(device.as_fd());
     }
-    // From here on there are threads.
     let fs = Arc::new(fs);
-    begin_threads(&fs)?;
-    let session = Session::start(device, Arc::clone(&fs), serving).map_err(MountError::Session)?;
-    let watching = Watching::start(&fs, session.notifier()).map_err(MountError::doing("thread"))?;
+    let serving = room::find(serving, BESIDE)?;
+    let session = start(device, &fs, serving)?;
+    let notifier = session.notifier();
+    let watching = watch_with(&fs, notifier.clone())?;
     tell(&link, &Word::Serving)?;
     let attached = |word| {
         let Word::Attached { device, mount, connection } = word else { return None };
         Some((device, mount, connection))
     };
-    let (number, mount, connection) = link.expect(attached)?;
+    // It asks this server for the root, and should that not be answered, only the end of
+    // the server is of help.
+    let attaching = "attaching the mount";
+    let (number, mount, connection) = link.expect_within(ATTACHING, attaching, attached)?;
     let place = Place::new(&paths.target, number, mount, connection, way);
     let data = session.data_path();
     let made = Made {
@@ -117,10 +129,9 @@ pub(super) fn serve(
         data,
         confined,
     };
-    let reloader = Reloader::new(&made, fs, session.notifier());
+    let reloader = Reloader::new(&made, fs, notifier);
     let policy = options.spec.describe();
     reloader.publish(Record::new(&paths.source, &place.target, connection, policy));
-    tell(&link, &Word::Known)?;
     let ended = until_the_end(session, signals, link, &place, &reloader);
     drop(watching);
     // Threads that still have it end with the process, and would not.
@@ -270,13 +281,32 @@ pub(super) fn fits(
     upper::reaches(image, &policy, process)
 }
 
-/// Starts the thread that starts others, and the one that lets nodes and memory go for as
-/// long as the file system is there.
+/// Starts to serve a device. From here on there are threads.
+///
+/// # Errors
+/// If there is no room for those that it takes, or the kernel does not greet.
+pub(super) fn start(
+    device: OwnedFd,
+    fs: &Arc<Fs>,
+    serving: SessionOptions,
+) -> Result<Session, MountError> {
+    begin_threads(fs).map_err(MountError::starting("thread"))?;
+    Session::start(device, Arc::clone(fs), serving).map_err(MountError::session)
+}
+
+/// Starts to hear of changes, where that is trusted.
 ///
 /// # Errors
 /// If no thread can be had.
-pub(super) fn begin_threads(fs: &Arc<Fs>) -> Result<(), MountError> {
-    threads::begin_starter().map_err(MountError::doing("thread"))?;
+pub(super) fn watch_with(fs: &Arc<Fs>, notifier: Notifier) -> Result<Option<Watching>, MountError> {
+    Watching::start(fs, notifier).map_err(MountError::starting("thread"))
+}
+
+/// Starts the thread that starts others, the one that requests wait in, and the one that
+/// lets nodes and memory go for as long as the file system is there.
+fn begin_threads(fs: &Arc<Fs>) -> io::Result<()> {
+    threads::begin_starter()?;
+    fs.begin_to_wait()?;
     let fs = Arc::downgrade(fs);
     let tidy = move || {
         loop {
@@ -288,7 +318,7 @@ pub(super) fn begin_threads(fs: &Arc<Fs>) -> Result<(), MountError> {
             }
         }
     };
-    threads::start("tidy", tidy).map(drop).map_err(MountError::doing("thread"))
+    threads::start("tidy", tidy).map(drop)
 }
 
 /// Makes the file system of a source, and says how it is to be served, and why the
@@ -314,6 +344,7 @@ pub(super) fn file_system(
     let serving = SessionOptions {
         threads: threads(),
         reserve,
+        near: true,
         clone_device: true,
         anchored: true,
         // With ACLs the kernel insists on deciding.
@@ -388,15 +419,17 @@ fn until_the_end(
     reloader: &Arc<Reloader>,
 ) -> Result<(), MountError> {
     let (sender, events) = channel();
+    let link = Arc::new(link);
     let started = reloader
         .listen()
-        .and_then(|reload| observe(session, signals, link, sender, reload, reloader));
-    let ended = match started {
-        Ok(()) => wait(&events, place),
-        Err(error) => Err(error),
-    };
+        .and_then(|reload| observe(session, signals, Arc::clone(&link), sender, reload, reloader))
+        .map_err(MountError::starting("thread"));
+    // Whoever waits for the mount goes on only now, when nothing is missing any more.
+    let ended = started
+        .and_then(|()| tell(&link, &Word::Known))
+        .and_then(|()| wait(&events, place).map_err(MountError::Session));
     reloader.end();
-    ended.map_err(MountError::Session)
+    ended
 }
 
 /// Starts the threads that wait for what happens; `reload` takes what is to be
@@ -404,7 +437,7 @@ fn until_the_end(
 fn observe(
     session: Session,
     signals: Signals,
-    link: Link,
+    link: Arc<Link>,
     sender: Sender<Event>,
     reload: SyncSender<()>,
     reloader: &Arc<Reloader>,
@@ -454,14 +487,20 @@ fn wait(events: &Receiver<Event>, place: &Place) -> io::Result<()> {
 /// cleared by umount, or the next mount, elsewhere.
 fn undo(place: &Place) {
     let (sender, done) = channel();
-    let detach = {
+    let detach = |place: &Place| place.way == Way::Own && place.detach().is_ok();
+    let aside = {
         let place = place.clone();
         move || {
-            let _late = sender.send(place.way == Way::Own && place.detach().is_ok());
+            let _late = sender.send(detach(&place));
         }
     };
-    let started = thread::Builder::new().name("unmount".to_owned()).spawn(detach);
-    if started.is_err() || done.recv_timeout(ASIDE) != Ok(true) {
+    let started = thread::Builder::new().name("unmount".to_owned()).spawn(aside);
+    let gone = match started {
+        Ok(_) => done.recv_timeout(ASIDE) == Ok(true),
+        // There is no room for another one.
+        Err(_) => detach(place),
+    };
+    if !gone {
         log::warn!("{}: left as it is, without a server", shown(&place.target));
     }
 }

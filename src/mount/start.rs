@@ -50,7 +50,7 @@ pub fn mount(options: &Options) -> Result<(), MountError> {
     }
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)
         .map_err(|errno| MountError::System { what: "pipe", why: errno.into() })?;
-    match fork().map_err(MountError::doing("fork"))? {
+    match fork().map_err(MountError::starting("process"))? {
         Fork::Parent(_) => {
             // Else the end of the pipe would never be seen.
             drop(writer);

@@ -18,7 +18,7 @@ use super::asking;
 use super::attach::{self, Place, Way};
 use super::check::Paths;
 use super::engine::Server;
-use super::error::MountError;
+use super::error::{MountError, room_hint};
 use super::link::{Link, Word};
 use super::options::Options;
 use super::serve::{ASIDE, Ties, serve};
@@ -29,7 +29,7 @@ use crate::sys::cred::may_mount;
 use crate::sys::process::{Fork, Process, apart, fork};
 use crate::sys::signal::{Descriptor, Signals};
 use crate::sys::{daemon, mount_namespace};
-use crate::text::shown;
+use crate::text::{plain, shown};
 
 /// How long the last users of a mount that was taken away are still served.
 const GRACE: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ pub(super) fn supervise(
     let signals = Signals::block().map_err(MountError::doing("signals"))?;
     let pair = Link::pair().and_then(|ends| Ok((ends, asking::pair()?)));
     let ((ours, theirs), (asking, questions)) = pair.map_err(MountError::doing("socketpair"))?;
-    match fork().map_err(MountError::doing("fork"))? {
+    match fork().map_err(MountError::starting("process"))? {
         Fork::Child => {
             drop((ours, questions, with));
             starter.leave();
@@ -73,8 +73,9 @@ pub(super) fn supervise(
             drop((theirs, asking));
             let server = Process::of(pid).map_err(MountError::doing("pidfd"))?;
             let signals = signals.descriptor().map_err(MountError::doing("signalfd"))?;
+            let serving = (&server, &ours);
             let kept =
-                keep(options, paths, upper.as_ref(), &ours, starter).map(|(place, origin)| {
+                keep(options, paths, upper.as_ref(), serving, starter).map(|(place, origin)| {
                     log::debug!("server: process {}", server.pid());
                     let keeper = Keeper { server: &server, link: &ours, questions, signals, with };
                     Ending { place, origin }.after(keeper)
@@ -114,7 +115,7 @@ fn keep(
     options: &Options,
     paths: &Paths,
     upper: Option<&Upper>,
-    link: &Link,
+    (server, link): (&Process, &Link),
     starter: &mut Starter,
 ) -> Result<(Place, Option<u64>), MountError> {
     link.expect(|word| matches!(word, Word::Opened).then_some(()))?;
@@ -122,7 +123,10 @@ fn keep(
     let way = mount.way();
     let origin = passing().filter(|_| way == Way::Own);
     let served = serving(link, Word::Made { way, device });
-    served.inspect_err(|_| attach::undo(&mount, &paths.target))?;
+    served.inspect_err(|_| {
+        make_room(server, link);
+        attach::undo(&mount, &paths.target);
+    })?;
     let place = attach::complete(mount, &paths.target, upper)?;
     let known = (|| {
         let Place { device, mount, connection, .. } = place;
@@ -130,7 +134,10 @@ fn keep(
         link.expect(|word| matches!(word, Word::Known).then_some(()))?;
         starter.attached(device).map_err(MountError::doing("telling that the mount is there"))
     })();
-    known.inspect_err(|_| undo(&place, None))?;
+    known.inspect_err(|_| {
+        make_room(server, link);
+        undo(&place, None);
+    })?;
     let left = origin.filter(|_| leave(&place));
     Ok((place, left))
 }
@@ -140,6 +147,14 @@ fn serving(link: &Link, made: Word) -> Result<(), MountError> {
     // With a copy of the device here the mount would outlive its server.
     drop(made);
     link.expect(|word| matches!(word, Word::Serving).then_some(()))
+}
+
+/// Has a server end whose mount is to be undone, which may take another process.
+fn make_room(server: &Process, link: &Link) {
+    link.end();
+    if !server.ends_within(ENDING) {
+        log::debug!("server: does not end at once");
+    }
 }
 
 fn tell(link: &Link, word: &Word) {
@@ -273,10 +288,17 @@ impl Ending {
             let Some(next) = stage.next(asked, late) else { continue };
             let time = match next {
                 Stage::Serving => continue,
-                Stage::Unmounting => {
-                    unmounting = Some(self.unmount()?);
-                    PATIENCE
-                }
+                Stage::Unmounting => match self.unmount() {
+                    Ok(process) => {
+                        unmounting = Some(process);
+                        PATIENCE
+                    }
+                    Err(error) => {
+                        // The server goes first then, and so there is room.
+                        log::warn!("unmount: {}{}", plain(&error), room_hint(&error));
+                        Duration::ZERO
+                    }
+                },
                 Stage::Ending => {
                     keeper.link.end();
                     ENDING
@@ -367,36 +389,37 @@ fn end(server: &Process, connection: Option<u32>) -> Option<WaitStatus> {
 }
 
 fn abort(connection: u32) {
-    let aborting = apart(|| {
+    aside("abort", || {
         if let Err(error) = control::abort_connection(connection) {
             log::warn!("{error}");
         }
     });
-    finish("abort", aborting);
 }
 
 /// Takes away what is left of a mount.
 fn undo(place: &Place, origin: Option<u64>) {
-    let detaching = apart(|| {
+    let detached = aside("unmount", || {
         if enter(origin)
             && let Err(error) = place.detach()
         {
             log::warn!("{error}");
         }
     });
-    if !finish("unmount", detaching) {
+    if !detached {
         log::warn!("{}: left as it is, without a server", shown(&place.target));
     }
 }
 
-/// Waits for a process that does something, but not for long; reports whether it has
-/// ended.
-fn finish(what: &str, process: io::Result<Process>) -> bool {
-    let process = match process {
+/// Does something at the end in a process of its own, but waits for that not for long;
+/// reports whether it was done. Where no process can be had, this one does it, which has
+/// nothing else left to do.
+fn aside(what: &str, act: impl Fn()) -> bool {
+    let process = match apart(&act) {
         Ok(process) => process,
         Err(error) => {
-            log::warn!("{what}: {error}");
-            return false;
+            log::debug!("{what}: not by another process: {error}");
+            act();
+            return true;
         }
     };
     if !process.ends_within(ASIDE) {

@@ -100,6 +100,7 @@ fn options_of(target: &Path) -> Options {
 const SERVING: SessionOptions = SessionOptions {
     threads: 2,
     reserve: 0,
+    near: true,
     clone_device: true,
     anchored: true,
     acl: true,

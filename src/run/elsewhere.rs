@@ -121,7 +121,7 @@ pub fn run(
     command: &[OsString],
 ) -> Result<u8, RunError> {
     let Place { path, lock } = place;
-    let made = match fork().map_err(RunError::doing("fork"))? {
+    let made = match fork().map_err(RunError::no_process)? {
         Fork::Child => {
             // The server may stay for longer.
             drop(lock);
@@ -152,7 +152,7 @@ fn there(mut options: Options, within: &Within) -> Result<u8, RunError> {
 fn beside(place: &Path, command: &[OsString]) -> Result<u8, RunError> {
     let before = SigSet::thread_get_mask().map_err(RunError::doing("signal mask"))?;
     server::signals().thread_block().map_err(RunError::doing("signal mask"))?;
-    match fork().map_err(RunError::doing("fork"))? {
+    match fork().map_err(RunError::no_process)? {
         Fork::Parent(child) => {
             let done = server::wait(child);
             clear(place);

@@ -93,6 +93,11 @@ impl RunError {
         move |why| Self::System { what, why: why.into() }
     }
 
+    /// Makes an error of a process that is not to be had.
+    pub(super) fn no_process(why: io::Error) -> Self {
+        MountError::Start { what: "process", why }.into()
+    }
+
     /// Returns the exit status: that of a shell for the command, else that of
     /// mount(8).
     pub fn exit_code(&self) -> u8 {

@@ -64,7 +64,7 @@ pub fn run(private: &Private<'_>) -> Result<u8, RunError> {
     let before = SigSet::thread_get_mask().map_err(RunError::doing("signal mask"))?;
     // From here on they wait for `serve`; its threads inherit that.
     server::signals().thread_block().map_err(RunError::doing("signal mask"))?;
-    match fork().map_err(RunError::doing("fork"))? {
+    match fork().map_err(RunError::no_process)? {
         Fork::Parent(child) => {
             drop(theirs);
             settle().map_err(RunError::doing("chdir"))?;

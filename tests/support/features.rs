@@ -16,6 +16,8 @@ pub enum Feature {
     Processors,
     /// Control groups can say on which processors a process may run.
     Cpusets,
+    /// Control groups can say how many processes and threads there may be.
+    ProcessLimit,
     /// ext4 images can be mounted by loop.
     Ext4Loop,
     /// ext4 encrypts directories by keys that it is given.
@@ -123,6 +125,10 @@ fn probe(feature: Feature) -> Answer {
         }
         Feature::Cpusets => in_sandbox(|sandbox| {
             super::cpuset::Cpuset::try_new(sandbox, 0).map(drop).map_err(|e| e.to_string())
+        }),
+        Feature::ProcessLimit => in_sandbox(|sandbox| {
+            let group = super::controlled::Controlled::try_new(sandbox, "pids", "probe");
+            group.and_then(|group| group.set("pids.max", "100")).map_err(|e| e.to_string())
         }),
         Feature::Ext4Loop => in_sandbox(|sandbox| image::Ext4::try_new(sandbox, 16, "").map(drop)),
         Feature::Encryption => in_sandbox(|sandbox| {

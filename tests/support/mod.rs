@@ -2,6 +2,7 @@
 
 pub mod boxes;
 pub mod calls;
+pub mod controlled;
 pub mod cpuset;
 pub mod crypt;
 pub mod document;
