@@ -50,6 +50,7 @@ mod mount {
     mod podman;
     mod ready;
     mod reload;
+    mod remount;
     mod rights;
     mod rootless;
     mod rules;

@@ -2,7 +2,8 @@
 _idmapfs() {
     local cur=${COMP_WORDS[COMP_CWORD]} first=${COMP_WORDS[1]} words
     local policy="--map= --names= --prefix= --present-as= --store-as= --unmapped= --hide= --policy="
-    local flags="--ro --rw --suid --nosuid --dev --nodev --exec --noexec --relatime --noatime
+    local flags="--ro --rw --suid --nosuid --dev --nodev --exec --noexec --symfollow --nosymfollow
+        --relatime --noatime
         --strictatime --nodiratime --diratime"
     local naming="--allow-other --no-allow-other --fsname= --with-pid= --remount --foreground"
     local server="--cache= --passthrough= --open-files= --engine= --in= --allow-idmap --submounts= --owners=

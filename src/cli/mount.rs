@@ -12,6 +12,7 @@ use super::settings::Settings;
 use crate::control::{self, Record};
 use crate::mount::{
     self, Cache, Engine, Flags, IdMapped, MountError, Options, Owners, Passthrough, Submounts,
+    Unsaid,
 };
 use crate::policy::Spec;
 use crate::sys::mountinfo::{self, Mount as MountLine};
@@ -308,7 +309,10 @@ fn remount(request: &Mount, target: &Path, spec: &Spec) -> Result<(), Fault> {
             return Err(MountError::Callers(name).into());
         }
     }
-    Ok(mount::remount(target, flags)?)
+    // Without fstab mount(8) passes the flags in force, and leaves out those to be lifted.
+    let is_complete = request.helper && !settings.from_table;
+    let unsaid = if is_complete { Unsaid::Default } else { Unsaid::Stays };
+    Ok(mount::remount(target, flags, unsaid)?)
 }
 
 /// Reports whether a word of a policy's description is about callers.
@@ -317,12 +321,13 @@ fn is_about_callers(word: &str) -> bool {
 }
 
 /// Lifts the flags that mount(8) has left out of those in the mount table: this
-/// is how it passes `suid`, `dev`, `exec` and `diratime` on.
+/// is how it passes `suid`, `dev`, `exec`, `symfollow` and `diratime` on.
 fn lifted(flags: Flags) -> Flags {
     Flags {
         suid: flags.suid.or(Some(true)),
         dev: flags.dev.or(Some(true)),
         exec: flags.exec.or(Some(true)),
+        symfollow: flags.symfollow.or(Some(true)),
         diratime: flags.diratime.or(Some(true)),
         ..flags
     }

@@ -77,7 +77,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the options of these areas; a later one overrides an earlier one.
+    /// Reads the options of these areas; a later one overrides an earlier one, but for
+    /// flags: what refuses something holds wherever it stands. mount(8) puts `nosuid` of
+    /// a command line before `allow-suid` of fstab.
     ///
     /// # Errors
     /// A value is not one that its option takes.
@@ -134,12 +136,14 @@ impl Settings {
         match opt.name {
             "ro" => self.flags.read_only = Some(true),
             "rw" => self.flags.read_only = Some(false),
-            "suid" => self.flags.suid = Some(true),
+            "suid" => allow(&mut self.flags.suid),
             "nosuid" => self.flags.suid = Some(false),
-            "dev" => self.flags.dev = Some(true),
+            "dev" => allow(&mut self.flags.dev),
             "nodev" => self.flags.dev = Some(false),
-            "exec" => self.flags.exec = Some(true),
+            "exec" => allow(&mut self.flags.exec),
             "noexec" => self.flags.exec = Some(false),
+            "symfollow" => allow(&mut self.flags.symfollow),
+            "nosymfollow" => self.flags.symfollow = Some(false),
             "relatime" => self.flags.atime = Some(Atime::Relative),
             "noatime" => self.flags.atime = Some(Atime::Never),
             "strictatime" => self.flags.atime = Some(Atime::Strict),
@@ -210,6 +214,13 @@ impl Settings {
             (self.log.is_some(), "log"),
         ];
         given.into_iter().find_map(|(given, name)| given.then_some(name))
+    }
+}
+
+/// Allows something, unless that was refused.
+const fn allow(flag: &mut Option<bool>) {
+    if flag.is_none() {
+        *flag = Some(true);
     }
 }
 
@@ -443,6 +454,27 @@ mod tests {
             ("99999999999999999999", None),
         ] {
             assert_eq!(decimal(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_refuses_something_holds_wherever_it_stands() {
+        let flags = |words: &str| {
+            let mut settings = Settings::default();
+            for word in words.split(',') {
+                settings.apply(options::find(word).unwrap(), OsStr::new("")).unwrap();
+            }
+            let Flags { suid, dev, exec, symfollow, .. } = settings.flags;
+            [suid, dev, exec, symfollow]
+        };
+        for (words, want) in [
+            ("suid,allow-dev,exec,symfollow", [Some(true); 4]),
+            ("nosuid,nodev,allow-suid,dev", [Some(false), Some(false), None, None]),
+            ("suid,allow-dev,nodev,nosuid", [Some(false), Some(false), None, None]),
+            ("noexec,nosymfollow,exec,symfollow", [None, None, Some(false), Some(false)]),
+            ("rw,ro,exec", [None, None, Some(true), None]),
+        ] {
+            assert_eq!(flags(words), want, "{words}");
         }
     }
 

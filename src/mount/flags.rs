@@ -12,9 +12,17 @@ impl Flags {
             suid: self.suid.or(Some(false)),
             dev: self.dev.or(Some(false)),
             exec: self.exec.or(Some(true)),
+            symfollow: self.symfollow.or(Some(true)),
             atime: self.atime.or(Some(Atime::Relative)),
             diratime: self.diratime.or(Some(true)),
         }
+    }
+
+    /// Returns the flags with the defaults in place of what was not given, but for what
+    /// stays on any remount: access times, and `ro`, which mount(8) says anyway.
+    pub(super) fn with_defaults_of_a_remount(self) -> Self {
+        let Self { read_only, atime, diratime, .. } = self;
+        Self { read_only, atime, diratime, ..self.with_defaults() }
     }
 
     /// Returns the attributes to change.
@@ -26,6 +34,7 @@ impl Flags {
             (libc::MOUNT_ATTR_NOSUID, not(self.suid)),
             (libc::MOUNT_ATTR_NODEV, not(self.dev)),
             (libc::MOUNT_ATTR_NOEXEC, not(self.exec)),
+            (libc::MOUNT_ATTR_NOSYMFOLLOW, not(self.symfollow)),
             (libc::MOUNT_ATTR_NODIRATIME, not(self.diratime)),
         ];
         for (bit, on) in bits {
@@ -62,13 +71,17 @@ impl Flags {
     /// Returns the words that fusermount3 takes for them.
     ///
     /// # Errors
-    /// `suid` and `dev`, which it leaves out without a word.
+    /// `suid` and `dev`, which it leaves out without a word; `nosymfollow`, which not
+    /// each version of it knows.
     pub(super) fn helper_words(self) -> Result<Vec<&'static str>, MountError> {
         if self.suid == Some(true) {
             return Err(MountError::Unprivileged("suid"));
         }
         if self.dev == Some(true) {
             return Err(MountError::Unprivileged("dev"));
+        }
+        if self.symfollow == Some(false) {
+            return Err(MountError::Unprivileged("nosymfollow"));
         }
         let words = [
             (self.read_only == Some(true), "ro"),
@@ -98,13 +111,14 @@ mod tests {
             suid: Some(true),
             dev: Some(true),
             exec: Some(false),
+            symfollow: Some(false),
             atime: Some(Atime::Never),
             diratime: Some(false),
         };
         let Attributes { set, clear } = given.attributes();
         let (ro, noexec) = (libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_NOEXEC);
         let noatime = libc::MOUNT_ATTR_NOATIME | libc::MOUNT_ATTR_NODIRATIME;
-        assert_eq!(set, ro | noexec | noatime);
+        assert_eq!(set, ro | noexec | libc::MOUNT_ATTR_NOSYMFOLLOW | noatime);
         let (nosuid, nodev) = (libc::MOUNT_ATTR_NOSUID, libc::MOUNT_ATTR_NODEV);
         assert_eq!(clear, nosuid | nodev | libc::MOUNT_ATTR__ATIME);
     }
@@ -129,6 +143,7 @@ mod tests {
         for (flags, word) in [
             (Flags { suid: Some(true), ..Flags::default() }, "suid"),
             (Flags { dev: Some(true), ..Flags::default() }, "dev"),
+            (Flags { symfollow: Some(false), ..Flags::default() }, "nosymfollow"),
         ] {
             let error = flags.helper_words().unwrap_err();
             assert!(matches!(error, MountError::Unprivileged(w) if w == word), "{error}");

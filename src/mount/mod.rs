@@ -41,6 +41,6 @@ pub use options::{
     Atime, Cache, Engine, Flags, ImageOptions, Options, Owners, Partition, Passthrough, Renew,
     Submounts,
 };
-pub use remount::remount;
+pub use remount::{Unsaid, remount};
 pub use start::mount;
 pub use upper::Upper;

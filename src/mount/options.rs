@@ -120,6 +120,8 @@ pub struct Flags {
     pub dev: Option<bool>,
     /// Whether programs can be run; yes by default.
     pub exec: Option<bool>,
+    /// Whether symbolic links are followed; yes by default.
+    pub symfollow: Option<bool>,
     /// When access times change.
     pub atime: Option<Atime>,
     /// Whether access times of directories change; yes by default.

@@ -8,29 +8,45 @@ use super::options::Flags;
 use crate::sys::mountinfo::{self, Mount};
 use crate::sys::{mount as kernel, statmount};
 
-/// Changes the flags that are given of the mount of ours at a path, of the overlay above
-/// one, or of the kernel's idmapped one with what was copied below it; the others stay as they are.
+/// What becomes of flags that are not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsaid {
+    /// They stay as they are.
+    Stays,
+    /// They are as by default: mount(8) passes all that are to be in force, of fstab and
+    /// of its command line, as it does for any file system.
+    Default,
+}
+
+/// Changes the flags of the mount of ours at a path, of the overlay above
+/// one, or of the kernel's idmapped one with what was copied below it.
 ///
 /// What the source's own mount has read-only stays read-only: mount(8) says `rw` by
-/// itself.
+/// itself. What else it forbids is lifted by name alone.
 ///
 /// # Errors
 /// `NotMounted` unless ours is what is mounted there; else as
 /// mount_setattr(2): `EPERM` without privilege over the mount namespace.
-pub fn remount(target: &Path, flags: Flags) -> Result<(), MountError> {
+pub fn remount(target: &Path, flags: Flags, unsaid: Unsaid) -> Result<(), MountError> {
     let failed = |why| MountError::Target { path: target.to_owned(), why };
     let point = resolve(target).map_err(failed)?;
     let table = mountinfo::mounts().map_err(failed)?;
-    let change = flags.attributes();
-    let changed = |point: &Path, clear| {
-        kernel::change_attributes(point, change.set, clear)
+    let said = flags.attributes();
+    let change = match unsaid {
+        Unsaid::Stays => said,
+        Unsaid::Default => flags.with_defaults_of_a_remount().attributes(),
+    };
+    let changed = |mount: &Mount, kept: u64| {
+        // Before Linux 5.14 it is no attribute.
+        let follows = if mount.has("nosymfollow") { 0 } else { libc::MOUNT_ATTR_NOSYMFOLLOW };
+        kernel::change_attributes(&mount.point, change.set, change.clear & !kept & !follows)
             .map_err(|why| MountError::Remount { path: target.to_owned(), why })
     };
     match table.iter().rfind(|mount| mount.point == point) {
-        Some(mount) if mount.is_ours() => changed(&point, change.clear),
+        Some(mount) if mount.is_ours() => changed(mount, 0),
         Some(mount) if mount.is_idmapped() => copies(&table, &point).try_for_each(|mount| {
-            let kept = if is_writable(&table, mount) { 0 } else { libc::MOUNT_ATTR_RDONLY };
-            changed(&mount.point, change.clear & !kept)
+            let lifted = said.clear & !libc::MOUNT_ATTR_RDONLY;
+            changed(mount, forbidden(&table, mount) & !lifted)
         }),
         Some(_) | None => Err(MountError::NotMounted(target.to_owned())),
     }
@@ -52,10 +68,18 @@ fn copies<'a>(table: &'a [Mount], point: &'a Path) -> impl Iterator<Item = &'a M
         .filter(move |mount| mount.point == point || map(&mount.point) == ours)
 }
 
-/// Reports whether what an idmapped mount shows can be written to without it: by every
-/// mount that shows it without a map, since any of them may have been the source.
-fn is_writable(table: &[Mount], mount: &Mount) -> bool {
+/// Returns what is forbidden without an idmapped mount to who uses what it shows: by any
+/// mount that shows it without a map, since each of them may have been the source. If
+/// there is none, all of it may be.
+fn forbidden(table: &[Mount], mount: &Mount) -> u64 {
     let shows = |plain: &&Mount| plain.place_of(mount.device, &mount.root).is_some();
-    let mut plain = table.iter().filter(|plain| !plain.is_idmapped()).filter(shows).peekable();
-    plain.peek().is_some() && plain.all(|plain| !plain.has("ro"))
+    let plain: Vec<&Mount> =
+        table.iter().filter(|plain| !plain.is_idmapped()).filter(shows).collect();
+    let flags = [
+        (libc::MOUNT_ATTR_RDONLY, "ro"),
+        (libc::MOUNT_ATTR_NOEXEC, "noexec"),
+        (libc::MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow"),
+    ];
+    let has = |word: &str| plain.is_empty() || plain.iter().any(|plain| plain.has(word));
+    flags.into_iter().filter(|(_, word)| has(word)).map(|(bit, _)| bit).sum()
 }

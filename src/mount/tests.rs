@@ -21,6 +21,7 @@ use super::attach::{self, Place};
 use super::options::{Cache, Engine, Flags, Options, Owners, Passthrough, Renew, Submounts};
 use super::processes::Proc;
 use super::reload::decide;
+use super::remount::Unsaid;
 use super::watch::Watching;
 use crate::fs::{Config, Fs, Notice, Trust};
 use crate::fuse::{Refreshed, Session, SessionOptions, VIEW};
@@ -279,15 +280,15 @@ fn an_aborted_mount_is_dead_and_can_be_cleared() {
 fn flags_are_changed_on_a_mount_of_ours_only() {
     in_private_namespace(|dir| {
         let flags = Flags { read_only: Some(true), ..Flags::default() };
-        let refused = super::remount(dir, flags).unwrap_err();
+        let refused = super::remount(dir, flags, Unsaid::Stays).unwrap_err();
         assert!(matches!(refused, super::MountError::NotMounted(_)), "{refused}");
         let (session, place) = start(dir);
-        super::remount(dir, flags).unwrap();
+        super::remount(dir, flags, Unsaid::Stays).unwrap();
         let error = File::create(dir.join("file")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EROFS));
         let there = mountinfo::mount_at(dir).unwrap().unwrap();
         assert!(there.flags.starts_with("ro,nosuid,nodev"), "{}", there.flags);
-        super::remount(dir, Flags { read_only: Some(false), ..flags }).unwrap();
+        super::remount(dir, Flags { read_only: Some(false), ..flags }, Unsaid::Stays).unwrap();
         File::create(dir.join("file")).unwrap();
         place.unmount().unwrap();
         session.wait().unwrap();

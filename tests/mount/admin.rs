@@ -14,12 +14,14 @@ use crate::support::{
     Sandbox, holds_within, mount_at, output, run, sandbox, sh, str, text, wait_for,
 };
 
-/// Puts our program into this namespace's /sbin as mount(8)'s helper.
+/// Puts our program into this namespace's /sbin as mount(8)'s helper, also for the type
+/// that the mount table shows.
 pub fn install(sandbox: &Sandbox) {
     let sbin = fs::canonicalize("/sbin").unwrap();
     let (upper, work) = (sandbox.dir("upper"), sandbox.dir("work"));
-    std::os::unix::fs::symlink(PROGRAM, upper.join("mount.idmapfs")).unwrap();
-    std::os::unix::fs::symlink(PROGRAM, upper.join("idmapfs")).unwrap();
+    for name in ["mount.idmapfs", "mount.fuse.idmapfs", "idmapfs"] {
+        std::os::unix::fs::symlink(PROGRAM, upper.join(name)).unwrap();
+    }
     let options =
         format!("lowerdir={0},upperdir={1},workdir={2}", str(&sbin), str(&upper), str(&work));
     run("mount", &["-t", "overlay", "overlay", "-o", &options, str(&sbin)]);
