@@ -53,7 +53,12 @@ impl Source {
     fn lock(&self, within: Duration) -> bool {
         let mut used = true;
         holds_within(within, || {
-            used = used && !remove_key(self.root(), self.key).unwrap();
+            used = used
+                && match remove_key(self.root(), self.key) {
+                    // What used it last is gone since it was told before.
+                    Err(libc::ENOKEY) => false,
+                    gone => !gone.unwrap(),
+                };
             !used
         })
     }
