@@ -4,14 +4,12 @@
 //! as many pools of memory, and the buffers of the workers would lie in those.
 
 use std::io;
-use std::sync::mpsc::channel;
-use std::thread::Builder;
 
 use nix::sys::wait::WaitStatus;
 
 use super::error::{MountError, room_hint};
 use crate::fuse::SessionOptions;
-use crate::sys::process::{Fork, Process, fork};
+use crate::sys::process::{Fork, Process, fill_with_threads, fork};
 use crate::text::plain;
 
 /// How many workers are needed at least: one of them may wait for something.
@@ -86,7 +84,7 @@ fn count(most: usize) -> io::Result<usize> {
     match fork()? {
         Fork::Child => {
             // It is a thread itself.
-            let count = had(most.saturating_sub(1)).saturating_add(1);
+            let count = fill_with_threads(most.saturating_sub(1)).saturating_add(1);
             // This process was made to find that out. An exit status is a byte.
             std::process::exit(i32::from(u8::try_from(count).unwrap_or(u8::MAX)))
         }
@@ -98,24 +96,6 @@ fn count(most: usize) -> io::Result<usize> {
             usize::try_from(count).map_err(io::Error::other)
         }
     }
-}
-
-/// Has threads until there is no room for more; returns how many. They end with the
-/// process.
-fn had(most: usize) -> usize {
-    let mut ends = Vec::new();
-    while ends.len() < most {
-        let (end, ended) = channel::<()>();
-        let body = move || ended.recv();
-        if Builder::new().name("room".to_owned()).spawn(body).is_err() {
-            break;
-        }
-        ends.push(end);
-    }
-    let count = ends.len();
-    // The threads wait until the end.
-    std::mem::forget(ends);
-    count
 }
 
 #[cfg(test)]

@@ -131,6 +131,35 @@ pub fn apart(act: impl FnOnce()) -> io::Result<Process> {
     }
 }
 
+/// Has threads until there is no room for more, or there are so many; returns how many.
+///
+/// They wait, and end with the process, which is to end next. The library knows nothing of
+/// them: its own would take 80 us each, for which whoever mounts something waits.
+pub fn fill_with_threads(most: usize) -> usize {
+    /// In units of 16 bytes: they do nothing but wait.
+    const STACK: usize = 256;
+    extern "C" fn wait(_: *mut libc::c_void) -> libc::c_int {
+        loop {
+            // SAFETY: waits for a signal; there is nothing to look at, and no time.
+            unsafe { libc::syscall(libc::SYS_ppoll, 0_usize, 0_usize, 0_usize, 0_usize, 0_usize) };
+        }
+    }
+    let flags = libc::CLONE_VM
+        | libc::CLONE_FS
+        | libc::CLONE_FILES
+        | libc::CLONE_SIGHAND
+        | libc::CLONE_THREAD
+        | libc::CLONE_SYSVSEM;
+    let starts = |_: &usize| {
+        let stack = Box::leak(vec![0_u128; STACK].into_boxed_slice());
+        let top = stack.as_mut_ptr_range().end.cast();
+        // SAFETY: the stack is that thread's alone, for ever. The thread shares all else with
+        // this one, and makes nothing but system calls.
+        unsafe { libc::clone(wait, top, flags, std::ptr::null_mut()) != -1 }
+    };
+    (0..most).take_while(starts).count()
+}
+
 /// Sends one byte over a socket, with a descriptor if one is given.
 ///
 /// # Errors
