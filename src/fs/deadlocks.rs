@@ -53,11 +53,6 @@ impl Deadlocks {
         Some(ticket)
     }
 
-    /// Reports whether a wait that goes on would do so for ever.
-    pub(super) fn holds(&self, opens: &Opens, wanted: &Wanted) -> bool {
-        lock(&self.waiting).closes_a_circle(opens, wanted)
-    }
-
     /// Notes the end of a wait.
     pub(super) fn leave(&self, ticket: Ticket) {
         lock(&self.waiting).list.retain(|(other, _)| *other != ticket);

@@ -11,10 +11,6 @@ use super::{Done, Fs, LockRequest};
 use crate::error::{Errno, Error, Result};
 use crate::source::{Lock, LockKind};
 
-/// How many tries of one that waits look for a deadlock again: whoever was just
-/// setting a lock before may hold it now.
-const LOOKS: u32 = 4;
-
 impl Fs {
     /// Returns the lock that is in the way, if any.
     ///
@@ -68,10 +64,9 @@ impl Fs {
     }
 
     fn wait_for_lock(&self, number: u64, request: LockRequest, done: Done<()>) {
-        const DEADLOCK: Error = Error::Os(Errno(libc::EDEADLK));
         let wanted = Wanted { number, owner: request.owner, lock: request.lock };
         let Some(ticket) = self.deadlocks.enter(&self.opens, wanted) else {
-            return done(Err(DEADLOCK));
+            return done(Err(Error::Os(Errno(libc::EDEADLK))));
         };
         let deadlocks = Arc::clone(&self.deadlocks);
         let done: Done<()> = Box::new(move |result| {
@@ -79,19 +74,7 @@ impl Fs {
             done(result);
         });
         let (opens, pid) = (Arc::clone(&self.opens), request.caller.pid);
-        let deadlocks = Arc::clone(&self.deadlocks);
-        let mut looks = 0..LOOKS;
-        let attempt = move || match patiently(set(&opens, &request)) {
-            Err(error)
-                if error.is(libc::EAGAIN)
-                    && looks.next().is_some()
-                    && deadlocks.holds(&opens, &wanted) =>
-            {
-                Err(DEADLOCK)
-            }
-            tried => tried,
-        };
-        self.waits.wait(number, pid, attempt, done);
+        self.waits.wait(number, pid, move || patiently(set(&opens, &request)), done);
     }
 }
 

@@ -295,7 +295,7 @@ impl Opens {
     }
 
     /// Returns the lock owners of an inode that hold what is in the way of another
-    /// one's lock, but for those that are setting one just now.
+    /// one's lock.
     pub(super) fn in_the_way(&self, number: u64, owner: u64, wanted: &Lock) -> Vec<u64> {
         let others = self.other_owners(number, owner);
         let holds = others.iter().filter(|(_, other)| other.is_in_the_way(wanted));

@@ -88,6 +88,9 @@ impl Owners {
 #[derive(Default)]
 pub(super) struct Owner {
     held: Mutex<Option<Held>>,
+    /// What is held, for those who may not wait while a lock is being set: that may take
+    /// a file system long.
+    shown: Mutex<Vec<Lock>>,
 }
 
 impl fmt::Debug for Owner {
@@ -123,6 +126,18 @@ impl Owner {
         widest: impl FnOnce() -> Option<Arc<Open>>,
     ) -> Result<()> {
         let mut held = lock(&self.held);
+        let done = Self::set_as(&mut held, open, wanted, share, widest);
+        self.show(held.as_ref());
+        done
+    }
+
+    fn set_as(
+        held: &mut Option<Held>,
+        open: &Open,
+        wanted: &Lock,
+        share: impl FnOnce() -> Result<Share>,
+        widest: impl FnOnce() -> Option<Arc<Open>>,
+    ) -> Result<()> {
         let needs = needs(wanted.kind);
         let now = match held.take() {
             Some(now) if now.access.allows(needs) => now,
@@ -154,20 +169,24 @@ impl Owner {
     /// # Errors
     /// As fcntl(2).
     pub(super) fn unset(&self, wanted: &Lock) -> Result<()> {
-        match lock(&self.held).as_mut() {
-            None => Ok(()),
-            Some(held) => {
-                held.locks.set(wanted)?;
-                held.ranges.set(wanted);
-                Ok(())
-            }
+        let mut held = lock(&self.held);
+        if let Some(held) = held.as_mut() {
+            held.locks.set(wanted)?;
+            held.ranges.set(wanted);
         }
+        self.show(held.as_ref());
+        Ok(())
     }
 
     /// Drops all locks, also while somebody else looks at them.
     pub(super) fn end(&self) {
         let held = lock(&self.held).take();
+        self.show(None);
         drop(held);
+    }
+
+    fn show(&self, held: Option<&Held>) {
+        *lock(&self.shown) = held.map(|held| held.ranges.0.clone()).unwrap_or_default();
     }
 
     /// Returns the lock of another owner that is in the way.
@@ -181,22 +200,18 @@ impl Owner {
         }
     }
 
-    /// Reports whether it holds what is in the way of another owner's lock. It does
-    /// not wait for one that is setting a lock: that may take a file system long.
+    /// Reports whether it holds what is in the way of another owner's lock.
     pub(super) fn is_in_the_way(&self, wanted: &Lock) -> bool {
-        let Ok(held) = self.held.try_lock() else { return false };
         let shared = |range: &Lock| [range.kind, wanted.kind] == [LockKind::Shared; 2];
         let meets = |range: &Lock| range.start <= wanted.end && wanted.start <= range.end;
-        let ranges = held.as_ref().map_or(&[][..], |held| &held.ranges.0);
-        ranges.iter().any(|range| meets(range) && !shared(range))
+        lock(&self.shown).iter().any(|range| meets(range) && !shared(range))
     }
 
     /// Returns the process that has set the lock of this kind on a byte, if the
     /// owner holds one.
     pub(super) fn holder(&self, kind: LockKind, byte: u64) -> Option<u32> {
-        let held = lock(&self.held);
         let holds = |range: &&Lock| range.kind == kind && range.start <= byte && byte <= range.end;
-        held.as_ref()?.ranges.0.iter().find(holds).map(|range| range.pid)
+        lock(&self.shown).iter().find(holds).map(|range| range.pid)
     }
 }
 

@@ -1,5 +1,7 @@
+use std::sync::Barrier;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
 
 use super::*;
 use crate::source::LockKind::{self, Exclusive, None as Unlock, Shared};
@@ -335,6 +337,31 @@ fn who_would_wait_for_ever_is_refused() {
     assert_eq!(bob.recv_timeout(SOON).unwrap(), Ok(()));
     let carol = wait(fs, request(o.both, CAROL, Exclusive, 5, 5));
     assert!(carol.recv_timeout(WHILE).is_err());
+}
+
+/// Each looks for the other's lock while that one is being tried for.
+#[test]
+fn of_two_who_begin_to_wait_at_once_one_is_refused() {
+    let o = opened();
+    let fs = &o.world.fs;
+    for round in 0..300 {
+        for (owner, at) in [(ALICE, 0), (BOB, 1)] {
+            set(fs, request(o.both, owner, Exclusive, at, at)).unwrap();
+        }
+        let both = Barrier::new(2);
+        let crosses = |owner, at| {
+            both.wait();
+            let waited = wait(fs, request(o.both, owner, Exclusive, at, at));
+            let result = waited.recv_timeout(SOON).expect("an end");
+            set(fs, request(o.both, owner, Unlock, 0, 9)).unwrap();
+            result.is_err_and(|error| error.is(libc::EDEADLK))
+        };
+        let refused = thread::scope(|scope| {
+            let alice = scope.spawn(|| crosses(ALICE, 1));
+            [crosses(BOB, 0), alice.join().unwrap()]
+        });
+        assert!(refused[0] != refused[1], "round {round}: {refused:?}");
+    }
 }
 
 #[test]
