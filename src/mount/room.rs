@@ -1,7 +1,6 @@
 //! For how many threads there is room, found out before the first one is started.
 //!
-//! Another process has them for a moment: in this one they would leave the allocator with
-//! as many pools of memory, and the buffers of the workers would lie in those.
+//! Another process has them for a moment, and they end with it.
 
 use std::io;
 

@@ -1,7 +1,6 @@
 //! What a file is, by the bytes that each format begins with.
 
-use super::ends::{self, RAID, VOLUME};
-use super::{Device, ImageError, archive, mbr};
+use super::{Device, ImageError, archive, ends, mbr};
 
 /// A format that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +70,12 @@ const DISK: &str = "name what of it is the file system: --partition=root, or --o
 
 /// What to do with an archive that is not built from.
 const UNPACK: &str = "unpack it into a directory";
+
+/// What to do with a part of a volume.
+pub(super) const VOLUME: &str = "have root put it together, and mount the volume that is in it";
+
+/// What a part of a RAID is called.
+pub(super) const RAID: &str = "a part of a RAID (md)";
 
 /// What else a file may look like, and what to do with it.
 const OTHERS: [Sign<(&str, &str)>; 30] = [
