@@ -474,6 +474,12 @@ fn a_file_that_only_appends_is_never_mapped_for_writing() {
         assert!(!goes_on_without_the_server(&ours, || reads(&reader)));
         assert_eq!(fs::read_to_string(&disk).unwrap(), "0123456789more, both");
         run("chattr", &["-a", str(&disk)]);
+        // So is one that nobody may change.
+        fs::write(image.root.join("g"), "0123456789").unwrap();
+        run("chattr", &["+i", str(&image.root.join("g"))]);
+        let reader = File::open(ours.at("g")).unwrap();
+        assert!(!goes_on_without_the_server(&ours, || reads(&reader)));
+        run("chattr", &["-i", str(&image.root.join("g"))]);
     });
 }
 
