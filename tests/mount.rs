@@ -32,6 +32,7 @@ mod mount {
     mod exclusive;
     mod explain;
     mod files;
+    mod handles;
     mod hidden;
     mod idmap;
     mod images;

@@ -178,14 +178,24 @@ impl Fs {
         let own = self.present_to(eyes, &self.look(open.number, &open.node)?, open.number);
         let number = match which {
             Dot::Own => open.number,
-            Dot::Parent => self.parent(open.number),
+            Dot::Parent => self.parent_number(open),
         };
         Ok(Entry { node: number, generation: 0, attr: Attr { ino: number, ..own } })
     }
 
     /// Returns the number of a directory's parent; the root is its own.
-    fn parent(&self, number: u64) -> u64 {
-        self.tree.place(number).ok().flatten().map_or(number, |place| place.0)
+    fn parent_number(&self, open: &OpenDir) -> u64 {
+        if open.number == self.tree.root().number {
+            return open.number;
+        }
+        match self.tree.place(open.number) {
+            Ok(Some((parent, _))) => parent,
+            // Found by its number.
+            Ok(None) | Err(_) => {
+                let parent = self.source.parent(&open.node);
+                parent.map_or(open.number, |(_, found)| self.tree.number(&found.key))
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! | file | operations |
 //! |---|---|
 //! | `names`, `rename` | lookup, mknod, mkdir, symlink, link, unlink, rmdir; rename |
+//! | `by_number` | lookup of `.` and `..`: files by their number alone |
 //! | `attrs` | getattr, setattr, readlink, statfs |
 //! | `files` | open, create, read, write, flush, release, and so on |
 //! | `alone` | none: files that the kernel opens without asking |
@@ -30,6 +31,7 @@ mod ahead;
 mod alone;
 mod attrs;
 mod budget;
+mod by_number;
 mod changes;
 mod deadlocks;
 mod dirs;

@@ -39,8 +39,6 @@ const NEEDED: InitFlags = InitFlags::FUSE_DONT_MASK.union(InitFlags::FUSE_DO_REA
 /// - `READDIRPLUS_AUTO`: slower than always, and asks for plain listings.
 /// - `CACHE_SYMLINKS`: cuts a target at the size in the attributes, which some
 ///   sources give as 0.
-/// - `EXPORT_SUPPORT`: lookups of `.` by number would need [`crate::tree`] to
-///   find files that the kernel has forgotten.
 /// - `ALLOW_IDMAP`: hides the caller's ids in all requests but creates; only where
 ///   it is asked for.
 /// - `SETXATTR_EXT`, `SECURITY_CTX`, `CREATE_SUPP_GROUP`, `OVER_IO_URING`: not
@@ -55,6 +53,8 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     // and each read refreshes attributes that have expired.
     .union(InitFlags::FUSE_AUTO_INVAL_DATA)
     .union(InitFlags::FUSE_POSIX_LOCKS)
+    // Files that it has forgotten are asked for by their number.
+    .union(InitFlags::FUSE_EXPORT_SUPPORT)
     // Set-id bits are cleared by the source: otherwise the kernel asks for
     // security.capability before every write.
     .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);

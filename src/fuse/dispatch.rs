@@ -59,6 +59,9 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.node(parent) {
+            Ok(node) if name == "." || name == ".." => {
+                self.look_up_number(req, node, name == "..", reply)
+            }
             Ok(parent) => self.look_up(req, parent, name, reply),
             Err(_anchor) => self.look_up_in_anchor(req, name, reply),
         }

@@ -16,7 +16,7 @@ use crate::count::{self, Count, Kind};
 use crate::error::{Error, Result};
 use crate::fs::{Entry, Fs, Moment, SetAttr, Ttl};
 use crate::id::View;
-use crate::tree::shown_ino;
+use crate::tree::{ANCHOR, shown_ino};
 
 /// Answers with the file of a name, to be believed for so long.
 fn found(reply: ReplyEntry, ttl: Ttl, entry: &Entry) {
@@ -115,6 +115,26 @@ impl Adapter {
             Ok(root) => {
                 let attributes = self.fs.attributes_at(moment, root.node);
                 found(reply, Ttl { attributes, names: FOREVER }, &root);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// Finds a file by its number, or the directory above it: without a name to believe in.
+    pub(super) fn look_up_number(&self, req: &Request, node: u64, above: bool, reply: ReplyEntry) {
+        let moment = self.fs.moment();
+        let answer = attempt(Kind::Lookup, req, || {
+            let caller = convert::caller(req);
+            if above { self.fs.parent(&caller, node) } else { self.fs.by_number(&caller, node) }
+        });
+        match answer {
+            Ok(mut entry) => {
+                let attributes = self.fs.attributes_at(moment, entry.node);
+                if entry.node == self.root && !self.options.anchored {
+                    // As the kernel knows it.
+                    (entry.attr.ino, entry.generation) = (ANCHOR, 0);
+                }
+                found(reply, Ttl { attributes, names: Duration::ZERO }, &entry);
             }
             Err(errno) => reply.error(errno),
         }

@@ -361,6 +361,26 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// kinds of file that need a name.
     fn open_by_key(&self, key: &Key, handle: &FileHandle, kind: FileKind) -> Result<Node>;
 
+    /// Finds a file by its inode number on a volume and holds it, where it is certain that
+    /// it is below the root.
+    ///
+    /// # Errors
+    /// `Stale` if there is none, or none that can be found so.
+    fn by_number(&self, volume: u64, ino: u64) -> Result<(Node, Found)> {
+        let _cannot = (volume, ino);
+        Err(Error::Stale)
+    }
+
+    /// Finds the directory that a directory is in and holds it; that of the root may be the
+    /// root.
+    ///
+    /// # Errors
+    /// `Stale` if it is not below the root, or cannot be found so.
+    fn parent(&self, dir: &Node) -> Result<(Node, Found)> {
+        let _cannot = dir;
+        Err(Error::Stale)
+    }
+
     /// Returns the attributes of a node.
     ///
     /// # Errors

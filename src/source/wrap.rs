@@ -186,6 +186,14 @@ impl Source for Wrap {
         self.inner.open_by_key(key, handle, kind)
     }
 
+    fn by_number(&self, volume: u64, ino: u64) -> Result<(Node, Found)> {
+        self.inner.by_number(volume, ino)
+    }
+
+    fn parent(&self, dir: &Node) -> Result<(Node, Found)> {
+        self.inner.parent(dir)
+    }
+
     fn getattr(&self, node: &Node) -> Result<Attr<Disk>> {
         self.ledger.enter(Call::Getattr)?;
         self.inner.getattr(node)

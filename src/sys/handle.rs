@@ -82,14 +82,33 @@ impl Handle {
     /// of, if it is of btrfs: what is mounted is often a subvolume below.
     pub fn whole(&self) -> Option<Self> {
         self.subvolume()?;
-        // BTRFS_FIRST_FREE_OBJECTID in BTRFS_FS_TREE_OBJECTID, of any generation.
-        let parts = [256_u64.to_ne_bytes(), 5_u64.to_ne_bytes(), [0; 8]].concat();
+        // BTRFS_FS_TREE_OBJECTID, of any generation.
+        let parts = [BTRFS_ROOT.to_ne_bytes(), 5_u64.to_ne_bytes(), [0; 8]].concat();
         Self::new(BTRFS, parts.get(..20)?)
+    }
+
+    /// Returns the handle that the file of another inode number has on the file system that
+    /// this one is of, where its form is known. Generation 0 is any, on file systems that
+    /// take it so (`ext4_nfs_get_inode` of fs/ext4/super.c, `btrfs_get_dentry`).
+    pub fn of_inode(&self, ino: u64, generation: u32) -> Option<Self> {
+        let generation = generation.to_ne_bytes();
+        let bytes = match (self.kind, self.length) {
+            (0x01, 8) => [&u32::try_from(ino).ok()?.to_ne_bytes()[..], &generation].concat(),
+            (0x81, 12) => [&ino.to_ne_bytes()[..], &generation].concat(),
+            (BTRFS, 20) => {
+                [&ino.to_ne_bytes()[..], &self.subvolume()?.to_ne_bytes(), &generation].concat()
+            }
+            _ => return None,
+        };
+        Self::new(self.kind, &bytes)
     }
 }
 
 /// `FILEID_BTRFS_WITHOUT_PARENT` of linux/exportfs.h.
 const BTRFS: i32 = 0x4d;
+
+/// `BTRFS_FIRST_FREE_OBJECTID`: the inode number of the root of each subvolume.
+pub const BTRFS_ROOT: u64 = 256;
 
 /// What a handle is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +182,20 @@ mod tests {
         for (kind, bytes, ino) in cases {
             assert_eq!(Handle::new(kind, &bytes).unwrap().inode(), ino, "{kind:#x} {bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_handle_of_another_number_has_the_same_form() {
+        for (kind, length) in [(0x01, 8), (0x81, 12), (0x4d, 20)] {
+            let handle = Handle::new(kind, &vec![3; length]).unwrap();
+            let other = handle.of_inode(77, 9).unwrap();
+            assert_eq!((other.kind(), other.bytes().len()), (kind, length));
+            assert_eq!((other.inode(), other.subvolume()), (Some(77), handle.subvolume()));
+            assert_eq!(other.bytes()[length - 4..], 9_u32.to_ne_bytes());
+        }
+        // The first has no room for it, and of tmpfs a generation has to be right.
+        assert!(Handle::new(0x01, &[3; 8]).unwrap().of_inode(1 << 32, 0).is_none());
+        assert!(Handle::new(0x01, &[3; 12]).unwrap().of_inode(77, 0).is_none());
     }
 
     #[test]

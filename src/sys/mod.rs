@@ -31,3 +31,4 @@ pub mod sqlite;
 pub mod stat;
 pub mod statmount;
 pub mod xattr;
+pub mod xfs;

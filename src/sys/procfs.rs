@@ -4,7 +4,7 @@
 //! Such a link leads to the file itself, without a path walk that a rename
 //! could redirect, and works for every kind of file on every kernel.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -85,6 +85,15 @@ impl Procfs {
             }
             done => done,
         }
+    }
+
+    /// Returns the path of the file behind a descriptor, as the kernel knows it at that
+    /// moment: of a file that was opened by its handle it may not know all.
+    ///
+    /// # Errors
+    /// As readlink(2).
+    pub fn path(&self, fd: BorrowedFd<'_>) -> nix::Result<OsString> {
+        readlinkat(&self.root, link_of(fd).as_str())
     }
 
     /// Returns where the file behind a descriptor is found: a directory, and the

@@ -98,10 +98,32 @@ impl Tree {
     /// so does one for each further state that its names have. Lookups of the
     /// root are not counted.
     pub fn remember(&self, parent: u64, name: Name<'_>, found: &Found, state: &State) -> Identity {
+        self.remember_at((parent, name.as_os_str()), found, state)
+    }
+
+    /// Does the same for a file that was found without a name: where it was found with one
+    /// before, that stays.
+    pub fn remember_nameless(&self, found: &Found, state: &State) -> Identity {
+        self.remember_at((ANCHOR, OsStr::new("")), found, state)
+    }
+
+    /// Counts one more lookup of a file that the kernel knows.
+    ///
+    /// # Errors
+    /// `Unknown` if it does not, or knows another one by that number.
+    pub fn remember_again(&self, number: u64, key: &Key) -> Result<Identity> {
+        if number == self.root.number {
+            return Ok(self.root);
+        }
+        let counted = self.table.count(number, key);
+        counted.then_some(Identity { number, generation: key.generation }).ok_or(Error::Unknown)
+    }
+
+    fn remember_at(&self, place: (u64, &OsStr), found: &Found, state: &State) -> Identity {
         if found.attr.encrypted {
             self.any_encrypted.store(true, Ordering::Relaxed);
         }
-        let number = self.count((parent, name.as_os_str()), found, state);
+        let number = self.count(place, found, state);
         if number == self.root.number {
             return self.root;
         }
@@ -192,14 +214,11 @@ impl Tree {
     /// # Errors
     /// `Unknown` for a number that was not given out, unless it says so by itself.
     pub fn file(&self, number: u64) -> Result<(u64, u64)> {
-        match Numbers::of_root_volume(number) {
-            Some(ino) => Ok((0, ino)),
-            None => self
-                .table
-                .read(number, |inode, _| inode.key())
-                .map(|key| (key.volume, key.ino))
-                .ok_or(Error::Unknown),
-        }
+        let known = || {
+            let key = self.table.read(number, |inode, _| inode.key())?;
+            Some((key.volume, key.ino))
+        };
+        self.numbers.file(number).or_else(known).ok_or(Error::Unknown)
     }
 
     /// Reports whether there is room to remember one more name of a file than
@@ -282,7 +301,7 @@ impl Tree {
     }
 
     /// Returns where a number was last found: its parent's number and its
-    /// name; `None` for the root.
+    /// name; `None` for the root, and for what was only found without a name.
     ///
     /// # Errors
     /// `Unknown` for a number that was not given out.
@@ -292,9 +311,9 @@ impl Tree {
         }
         let place = self.table.read(number, |inode, _| {
             let (parent, name) = inode.place();
-            (parent, name.to_owned())
+            (!name.is_empty()).then(|| (parent, name.to_owned()))
         });
-        place.map(Some).ok_or(Error::Unknown)
+        place.ok_or(Error::Unknown)
     }
 
     /// Returns other places where a number was found, of which the kernel may

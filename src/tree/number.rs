@@ -63,6 +63,16 @@ impl Numbers {
         }
     }
 
+    /// Returns the volume and the inode number that a number is of, if it says so by itself.
+    pub(super) fn file(&self, number: u64) -> Option<(u64, u64)> {
+        if let Some(ino) = Self::of_root_volume(number) {
+            return Some((0, ino));
+        }
+        let ino = Self::ino(number)?;
+        let tag = (number & !OTHER_VOLUME) >> INO_BITS;
+        read(&self.tags).get(&tag).map(|volume| (*volume, ino))
+    }
+
     /// Returns the number that follows from the file alone; `None` if it has
     /// to be remapped.
     pub(super) fn direct(&self, key: &Key) -> Option<u64> {
@@ -295,6 +305,7 @@ mod tests {
                 assert_eq!(super::super::shown_ino(number), ino);
             }
             assert_eq!(number.and_then(Numbers::ino), direct.then_some(ino));
+            assert_eq!(number.and_then(|n| numbers.file(n)), direct.then_some((volume, ino)));
             assert!(number.is_none_or(|n| n > 1 && !Numbers::is_remapped(n)), "{volume} {ino}");
         }
     }

@@ -80,11 +80,14 @@ impl Table {
             if inode.key() != found.key || same_rules && inode.state != *state {
                 return false;
             }
-            let old = inode.place();
-            if old != (parent, name) {
-                keep_name(shard.names.entry(number).or_default(), old, (parent, name));
+            // Without a name it was found somewhere, which says nothing of where it is.
+            if !name.is_empty() {
+                let old = inode.place();
+                if old != (parent, name) {
+                    keep_name(shard.names.entry(number).or_default(), old, (parent, name));
+                }
+                inode.update(found.handle.as_ref(), parent, name);
             }
-            inode.update(found.handle.as_ref(), parent, name);
             if found.attr.encrypted {
                 inode.set_encrypted();
             }
@@ -95,6 +98,13 @@ impl Table {
         inode.count = inode.count.saturating_add(1);
         shard.most = shard.most.max(shard.inodes.len());
         true
+    }
+
+    /// Counts a lookup of a file that is known; reports whether it was.
+    pub(super) fn count(&self, number: u64, key: &Key) -> bool {
+        let Some(mut shard) = self.shard(number) else { return false };
+        let known = shard.inodes.get_mut(number).filter(|inode| inode.key() == *key);
+        known.map(|inode| inode.count = inode.count.saturating_add(1)).is_some()
     }
 
     /// Takes lookups back; reports whether that was the end of a file.
@@ -256,7 +266,7 @@ impl Table {
 /// drops another one.
 fn keep_name(names: &mut Vec<(u64, Box<OsStr>)>, old: (u64, &OsStr), drop: (u64, &OsStr)) {
     names.retain(|(at, name)| ![old, drop].contains(&(*at, name)));
-    if names.len() < NAMES_MAX {
+    if names.len() < NAMES_MAX && !old.1.is_empty() {
         names.push((old.0, old.1.into()));
     }
 }

@@ -92,26 +92,6 @@ fn flags_are_not_shown_by_statx() {
 }
 
 #[test]
-fn handles_do_not_outlive_what_the_kernel_knows() {
-    require!(Root, Fuse, Ext4Loop);
-    sandbox(|sandbox| {
-        let image = Ext4::new(sandbox, 16);
-        fs::write(image.root.join("f"), "x").unwrap();
-        let point = sandbox.dir("mnt");
-        let opened = |handle| {
-            let root = File::open(&point).unwrap().into();
-            raw::open_handle(&root, handle).map(drop)
-        };
-        let ours = Ours::new(&image.root, &point, &MAP);
-        let handle = raw::handle(&ours.at("f")).unwrap();
-        assert_eq!(opened(&handle), Ok(()));
-        ours.unmount();
-        let _again = Ours::new(&image.root, &point, &MAP);
-        assert_eq!(opened(&handle), Err(libc::ESTALE));
-    });
-}
-
-#[test]
 fn room_is_made_and_given_back_but_not_moved() {
     require!(Root, Fuse, Ext4Loop);
     sandbox(|sandbox| {

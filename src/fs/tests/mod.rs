@@ -5,6 +5,7 @@
 
 mod access;
 mod attrs;
+mod by_number;
 mod changes;
 mod dirs;
 mod files;

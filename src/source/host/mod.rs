@@ -19,6 +19,7 @@ mod lend;
 mod locks;
 mod mounts;
 mod node;
+mod number;
 mod readers;
 mod reserve;
 mod source;

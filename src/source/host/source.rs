@@ -62,6 +62,14 @@ impl Source for Host {
         self.hold_by_handle(key, handle, kind)
     }
 
+    fn by_number(&self, volume: u64, ino: u64) -> Result<(Node, Found)> {
+        self.find_by_number(volume, ino)
+    }
+
+    fn parent(&self, dir: &Node) -> Result<(Node, Found)> {
+        self.find_parent(held(dir, Errno::ESTALE)?)
+    }
+
     fn getattr(&self, node: &Node) -> Result<Attr<Disk>> {
         match inner(node)? {
             HostNode::Held(held) => {

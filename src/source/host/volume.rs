@@ -24,6 +24,7 @@ use crate::sys::handle::{self, Handle, Use};
 use crate::sys::mountinfo;
 use crate::sys::procfs::Procfs;
 use crate::sys::stat::Stat;
+use crate::sys::xfs;
 
 /// Tags of volumes have so many bits, so that a number can carry one.
 const TAG_BITS: u32 = 23;
@@ -71,6 +72,12 @@ struct Opener {
     /// A directory of the mount: the kernel takes no `O_PATH` here.
     mount: OwnedFd,
     reach: Reach,
+    /// The handle of that directory: those of other files have the same form.
+    handle: Handle,
+    kind: FsType,
+    /// Whether that directory is the root of the file system, so that all files of it are
+    /// below.
+    whole: bool,
 }
 
 /// Which files can be opened by handle.
@@ -257,7 +264,7 @@ impl Volume {
         let kind = fstatfs(fd)?.filesystem_type();
         let generation = Generation::probe(fd, kind)?;
         let opener = match generation {
-            Generation::Handle(Use::Open) if is_dir => Opener::probe(procfs, fd)?,
+            Generation::Handle(Use::Open) if is_dir => Opener::probe(procfs, fd, kind)?,
             Generation::Handle(_) | Generation::Birth | Generation::None => None,
         };
         let name = name(procfs, fd, kind, is_dir)?;
@@ -272,6 +279,11 @@ impl Volume {
     /// Reports whether any file can be opened by its handle.
     pub const fn opens_handles(&self) -> bool {
         self.opener.is_some()
+    }
+
+    /// Reports whether the place where it was met has all of its files below.
+    pub fn is_whole(&self) -> bool {
+        self.opener.as_ref().is_some_and(|opener| opener.whole)
     }
 
     /// Returns the identity of an open file of this volume.
@@ -344,6 +356,23 @@ impl Volume {
         handle::open(opener.mount.as_fd(), &handle, opener.reach.flags())
             .map_err(|errno| opener.reach.refusal(errno))
     }
+
+    /// Opens a file by its inode number: its handle is made of that, where this file system
+    /// takes any generation or tells which one it is.
+    ///
+    /// # Errors
+    /// `Stale` if there is none, or its handle cannot be made.
+    pub fn open_by_number(&self, ino: u64) -> Result<OwnedFd> {
+        let opener = self.opener.as_ref().filter(|opener| opener.reach == Reach::All);
+        let opener = opener.ok_or(Error::Stale)?;
+        let generation = match opener.kind {
+            XFS_SUPER_MAGIC => xfs::generation(opener.mount.as_fd(), ino).ok_or(Error::Stale)?,
+            _ => 0,
+        };
+        let handle = opener.handle.of_inode(ino, generation).ok_or(Error::Stale)?;
+        handle::open(opener.mount.as_fd(), &handle, opener.reach.flags())
+            .map_err(|errno| opener.reach.refusal(errno))
+    }
 }
 
 impl Traits {
@@ -393,7 +422,7 @@ impl Generation {
 
 impl Opener {
     /// Finds out what can be opened by handle on the mount of a directory.
-    fn probe(procfs: &Procfs, dir: BorrowedFd<'_>) -> nix::Result<Option<Arc<Self>>> {
+    fn probe(procfs: &Procfs, dir: BorrowedFd<'_>, kind: FsType) -> nix::Result<Option<Arc<Self>>> {
         let mount = match procfs.reopen(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
             Ok(mount) => mount,
             Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno),
@@ -402,12 +431,26 @@ impl Opener {
         let handle = handle::handle(dir, OsStr::new(""), Use::Open)?;
         for reach in [Reach::All, Reach::Directories] {
             match handle::open(mount.as_fd(), &handle, reach.flags()) {
-                Ok(_) => return Ok(Some(Arc::new(Self { mount, reach }))),
+                Ok(_) => {
+                    let root = root_number(kind, mount.as_fd());
+                    let whole = root.is_some() && handle.inode() == root;
+                    return Ok(Some(Arc::new(Self { mount, reach, handle, kind, whole })));
+                }
                 Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno),
                 Err(_) => {}
             }
         }
         Ok(None)
+    }
+}
+
+/// Returns the inode number of the root of a file system, where that is known.
+fn root_number(kind: FsType, dir: BorrowedFd<'_>) -> Option<u64> {
+    match kind {
+        EXT4_SUPER_MAGIC => Some(2),
+        BTRFS_SUPER_MAGIC => Some(handle::BTRFS_ROOT),
+        XFS_SUPER_MAGIC => xfs::root(dir),
+        _ => None,
     }
 }
 

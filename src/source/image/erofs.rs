@@ -134,6 +134,22 @@ impl fmt::Debug for Erofs {
     }
 }
 
+impl Erofs {
+    /// Returns all entries of a directory.
+    fn entries(&self, dir: Nid) -> Result<Vec<Entry>> {
+        let inode = self.volume.inode(dir.0)?;
+        if !inode.kind.is_dir() {
+            return Err(Error::Os(Errno(libc::ENOTDIR)));
+        }
+        let bytes = Data::open(&self.volume, &inode)?.whole(&self.volume, u64::MAX)?;
+        let mut entries = Vec::new();
+        for block in bytes.chunks(index(self.volume.sup.block())?) {
+            dir::parse(block, &self.volume.sup, &mut entries)?;
+        }
+        Ok(entries)
+    }
+}
+
 impl Image for Erofs {
     fn about(&self) -> &About {
         &self.about
@@ -147,16 +163,21 @@ impl Image for Erofs {
         self.volume.inode(nid.0)?.attr(&self.volume.sup)
     }
 
+    fn by_number(&self, ino: u64) -> Result<Nid> {
+        let nid = self.volume.sup.nid(ino);
+        // What is there may be anything.
+        self.volume.inode(nid).map_err(|_| Error::Stale)?;
+        Ok(Nid(nid))
+    }
+
+    fn parent(&self, dir: Nid) -> Result<Nid> {
+        let mut entries = self.entries(dir)?.into_iter();
+        entries.find(|entry| entry.name == "..").map(|entry| entry.nid).ok_or_else(eio)
+    }
+
     fn list(&self, dir: Nid) -> Result<Vec<Entry>> {
-        let inode = self.volume.inode(dir.0)?;
-        if !inode.kind.is_dir() {
-            return Err(Error::Os(Errno(libc::ENOTDIR)));
-        }
-        let bytes = Data::open(&self.volume, &inode)?.whole(&self.volume, u64::MAX)?;
-        let mut entries = Vec::new();
-        for block in bytes.chunks(index(self.volume.sup.block())?) {
-            dir::parse(block, &self.volume.sup, &mut entries)?;
-        }
+        let mut entries = self.entries(dir)?;
+        entries.retain(|entry| entry.name != "." && entry.name != "..");
         Ok(entries)
     }
 

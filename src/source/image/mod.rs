@@ -228,6 +228,25 @@ pub trait Image: Send + Sync + fmt::Debug {
     /// `EIO`.
     fn attr(&self, nid: Nid) -> Result<Attr<Disk>>;
 
+    /// Returns the file that has an inode number, where the format has a way from one to the
+    /// other.
+    ///
+    /// # Errors
+    /// `Stale` if there is none, or no such way; `EIO`.
+    fn by_number(&self, ino: u64) -> Result<Nid> {
+        let _no_way = ino;
+        Err(Error::Stale)
+    }
+
+    /// Returns the directory that a directory is in; of the root it is the root.
+    ///
+    /// # Errors
+    /// `EIO`; as [`Image::by_number`].
+    fn parent(&self, dir: Nid) -> Result<Nid> {
+        let _no_way = dir;
+        Err(Error::Stale)
+    }
+
     /// Returns all names in a directory but `.` and `..`, in the order of the kernel's
     /// own mount where that is known.
     ///

@@ -210,6 +210,11 @@ fn node(nid: Nid) -> Node {
     Node::new(ImageNode(nid))
 }
 
+/// Holds what was found.
+fn reached(found: Found) -> (Node, Found) {
+    (node(Nid(found.key.generation)), found)
+}
+
 impl Source for ImageSource {
     fn facts(&self) -> Facts {
         Facts {
@@ -237,8 +242,7 @@ impl Source for ImageSource {
     }
 
     fn reach(&self, dir: &Node, name: Name<'_>) -> Result<(Node, Found)> {
-        let found = self.lookup(dir, name)?;
-        Ok((node(Nid(found.key.generation)), found))
+        Ok(reached(self.lookup(dir, name)?))
     }
 
     fn open_by_name(&self, _dir: &Node, _name: Name<'_>, key: &Key) -> Result<Node> {
@@ -247,6 +251,20 @@ impl Source for ImageSource {
 
     fn open_by_key(&self, key: &Key, _handle: &FileHandle, _kind: FileKind) -> Result<Node> {
         Ok(node(Nid(key.generation)))
+    }
+
+    fn by_number(&self, volume: u64, ino: u64) -> Result<(Node, Found)> {
+        if volume != 0 {
+            return Err(Error::Stale);
+        }
+        let found = self.inner.answer(|inner| inner.found(inner.image.by_number(ino)?))?;
+        if found.key.ino == ino { Ok(reached(found)) } else { Err(Error::Stale) }
+    }
+
+    fn parent(&self, dir: &Node) -> Result<(Node, Found)> {
+        let dir = nid(dir)?;
+        let found = self.inner.answer(|inner| inner.found(inner.image.parent(dir)?))?;
+        if found.attr.kind.is_dir() { Ok(reached(found)) } else { Err(eio()) }
     }
 
     fn getattr(&self, node: &Node) -> Result<Attr<Disk>> {

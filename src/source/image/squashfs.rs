@@ -10,6 +10,7 @@ use std::sync::Arc;
 use fs_core::BlockRead;
 use fs_squashfs::decompress::decompress;
 use fs_squashfs::inode::TYPE_EXT_FILE;
+use fs_squashfs::metablock::{MetaCursor, MetadataRef};
 use fs_squashfs::table::{self, FragmentEntry};
 use fs_squashfs::{Compressor, FileType, Filesystem, Inode, XattrEntry};
 
@@ -17,7 +18,7 @@ use super::cache::Cache;
 use super::codec;
 use super::{About, Contents, Device, Entry, Format, Image, ImageError, Nid, eio};
 use crate::attr::{Attr, FileKind, Mode, Time};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{Disk, Id, Owner};
 use crate::source::Statfs;
 use crate::text::shown;
@@ -36,6 +37,10 @@ const METADATA: usize = 512;
 
 /// How many bytes of fragments are kept unpacked: each has the ends of many files.
 const FRAGMENTS: u64 = 8 << 20;
+
+/// How many bytes of a directory's inode come before the number of its parent
+/// (`parent_inode` of linux/fs/squashfs/squashfs_fs.h).
+const PARENT: usize = 28;
 
 /// What to do with what only other programs read.
 const AGAIN: &str = "only 4.0 is read: unsquashfs -d DIR FILE and mksquashfs DIR NEW make it again, \
@@ -186,6 +191,20 @@ impl Squashfs {
         eio()
     }
 
+    /// Returns the inode number of the directory that a directory is in, which the library
+    /// leaves out: it is at the same place in both kinds of inodes that directories have.
+    fn parent_number(&self, dir: Nid) -> fs_squashfs::Result<u32> {
+        if !self.fs.read_inode(dir.0)?.is_dir() {
+            return Err(fs_squashfs::Error::NotADirectory);
+        }
+        let (blocks, place) =
+            (Blocks(Arc::clone(&self.data.device)), MetadataRef::from_packed(dir.0));
+        let start = place.start_abs(self.fs.sb.inode_table_start);
+        let mut inode = MetaCursor::new(&blocks, &self.fs.sb, start, place.in_block, None)?;
+        inode.read_exact(PARENT)?;
+        inode.read_u32()
+    }
+
     /// Returns how many units of 512 bytes the kernel counts for the extended attributes
     /// of a file: names with their NUL, and values.
     fn blocks_beside(&self, nid: Nid, inode: &Inode) -> Result<u64> {
@@ -265,6 +284,20 @@ impl Image for Squashfs {
 
     fn attr(&self, nid: Nid) -> Result<Attr<Disk>> {
         self.attr_of(nid, &self.inode(nid)?)
+    }
+
+    fn by_number(&self, ino: u64) -> Result<Nid> {
+        let number = u32::try_from(ino).map_err(|_| Error::Stale)?;
+        // Without the table of exports there is no way.
+        self.fs.inode_ref_for_number(number).map(Nid).map_err(|_| Error::Stale)
+    }
+
+    fn parent(&self, dir: Nid) -> Result<Nid> {
+        if dir == self.root() {
+            return Ok(dir);
+        }
+        let parent = self.parent_number(dir).map_err(|error| self.failed(dir, &error))?;
+        self.by_number(parent.into())
     }
 
     fn list(&self, dir: Nid) -> Result<Vec<Entry>> {

@@ -235,6 +235,21 @@ impl Source for Memory {
         Ok(node)
     }
 
+    fn by_number(&self, volume: u64, ino: u64) -> Result<(Node, Found)> {
+        self.node(|state| {
+            let serial = state.by_number(volume, ino)?;
+            Ok((serial, state.found(serial)?))
+        })
+    }
+
+    fn parent(&self, dir: &Node) -> Result<(Node, Found)> {
+        let dir = self.serial(dir)?;
+        self.node(|state| {
+            let parent = state.inode(dir)?.names()?.parent;
+            Ok((parent, state.found(parent)?))
+        })
+    }
+
     fn getattr(&self, node: &Node) -> Result<Attr<Disk>> {
         let serial = self.serial(node)?;
         Ok(self.shared.lock().inode(serial)?.attr())

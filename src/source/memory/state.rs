@@ -305,6 +305,12 @@ impl State {
         self.inode(serial).map(|_| serial)
     }
 
+    pub(super) fn by_number(&self, volume: u64, ino: u64) -> Result<Serial> {
+        let is_it = |inode: &Inode| (inode.volume, inode.ino) == (volume, ino) && inode.nlink > 0;
+        let found = self.inodes.iter().find(|(_, inode)| is_it(inode));
+        found.map(|(serial, _)| *serial).ok_or(Error::Stale)
+    }
+
     /// Returns the time, later than any returned before.
     pub(super) fn now(&mut self) -> Time {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -12,6 +12,7 @@ mod create;
 mod handles;
 mod listing;
 mod locks;
+mod number;
 mod onlooker;
 mod races;
 mod readers;

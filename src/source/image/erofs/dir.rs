@@ -23,7 +23,7 @@ const KINDS: [FileKind; 7] = [
     FileKind::Symlink,
 ];
 
-/// Adds the names in one block but `.` and `..`.
+/// Adds the names in one block, `.` and `..` too.
 pub fn parse(block: &[u8], sup: &Super, entries: &mut Vec<Entry>) -> Result<()> {
     // The first name begins where the last entry ends.
     let first = usize::from(u16_at(block, 8)?);
@@ -43,9 +43,6 @@ pub fn parse(block: &[u8], sup: &Super, entries: &mut Vec<Entry>) -> Result<()> 
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         if name.is_empty() || name.len() > NAME_MAX || name.contains(&b'/') {
             return Err(eio());
-        }
-        if matches!(name, b"." | b"..") {
-            continue;
         }
         let nid = u64_at(record, 0)?;
         let kind = usize::from(u8_at(record, 10)?).checked_sub(1);

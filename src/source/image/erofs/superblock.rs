@@ -212,6 +212,14 @@ impl Super {
         ((nid << 1) & !0xffff_ffff) | (nid & 0x7fff_ffff) | ((nid >> 63) << 31)
     }
 
+    /// Returns the number of the inode that the kernel shows by this one.
+    pub const fn nid(&self, ino: u64) -> u64 {
+        if self.metabox.is_none() {
+            return ino;
+        }
+        ((ino & !0xffff_ffff) >> 1) | (ino & 0x7fff_ffff) | ((ino >> 31 & 1) << 63)
+    }
+
     /// Returns the names of its features.
     pub fn features(&self) -> Vec<String> {
         let compat = COMPAT_NAMES.iter().filter(|(bit, _)| self.compat & bit != 0);

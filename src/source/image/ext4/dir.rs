@@ -52,6 +52,27 @@ pub(super) fn list(volume: &Volume, dir: &Found) -> Result<Vec<Entry>> {
     Ok(entries.into_iter().map(entry).collect())
 }
 
+/// Returns the directory that one is in: its second entry, where `.` is the first, or the
+/// first number of one that is in its inode.
+pub(super) fn parent(volume: &Volume, dir: &Found) -> Result<Nid> {
+    if !dir.inode.is_dir() {
+        return Err(volume.failed(dir.ino, &"no directory"));
+    }
+    if dir.has(InodeFlags::ENCRYPT) {
+        return Err(no_key());
+    }
+    if dir.has(InodeFlags::INLINE_DATA) {
+        return Ok(Nid(le32(&dir.inode.block, 0).into()));
+    }
+    let mut block = vec![0; usize::try_from(volume.block()).map_err(|_| eio())?];
+    volume.fill(dir, 0, &mut block)?;
+    let second = block.get(usize::from(le16(&block, 4))..).unwrap_or_default();
+    match second.get(6..10) {
+        Some([2, _, b'.', b'.']) => Ok(Nid(le32(second, 0).into())),
+        _ => Err(volume.failed(dir.ino, &"a directory without `..`")),
+    }
+}
+
 /// Returns what is in the inode itself.
 fn inline(volume: &Volume, dir: &Found) -> Result<Vec<DirEntry>> {
     let mut data = xattr::inline(volume, dir)?;

@@ -125,6 +125,10 @@ fn damaged(device: &Device, what: &str) -> ImageError {
     }
 }
 
+const fn is_in_use(inode: &Inode) -> bool {
+    inode.links_count > 0 && inode.mode != 0
+}
+
 /// Returns the error of what is encrypted.
 const fn no_key() -> Error {
     Error::Os(Errno(libc::ENOKEY))
@@ -158,11 +162,23 @@ impl Volume {
     fn find(&self, nid: Nid) -> Result<Found> {
         let ino = u32::try_from(nid.0).map_err(|_| eio())?;
         let found = self.inode(ino)?;
-        // The others are of the file system itself.
-        if (ino < self.fs.sb.first_inode && ino != ROOT) || found.has(InodeFlags::EA_INODE) {
+        if !self.is_file(ino, &found.inode) {
             return Err(self.failed(ino, &"no file"));
         }
         Ok(found)
+    }
+
+    /// Reports whether a name can lead to an inode: the others are of the file system
+    /// itself.
+    const fn is_file(&self, ino: u32, inode: &Inode) -> bool {
+        let own = ino < self.fs.sb.first_inode && ino != ROOT;
+        !own && inode.flags & InodeFlags::EA_INODE.bits() == 0
+    }
+
+    /// Reports whether there is a file of such a number, of which it is not known.
+    fn is_used(&self, ino: u32) -> bool {
+        let inode = self.fs.read_inode_raw(ino).and_then(|raw| Inode::parse(&raw));
+        inode.is_ok_and(|inode| is_in_use(&inode) && self.is_file(ino, &inode))
     }
 
     /// Reads any inode that is in use.
@@ -173,7 +189,7 @@ impl Volume {
         if !self.fs.csum.verify_inode(ino, inode.generation, &raw) {
             return Err(self.failed(ino, &"its checksum is wrong"));
         }
-        if inode.links_count == 0 || inode.mode == 0 {
+        if !is_in_use(&inode) {
             return Err(self.failed(ino, &"not in use"));
         }
         // The library takes upper halves to be in all of them, and the place of these has
@@ -396,6 +412,15 @@ impl Image for Ext4 {
         let found = self.volume.find(nid)?;
         let attr = attr::read(&found, self.volume.features, self.volume.fs.sb.block_size());
         attr.ok_or_else(|| self.volume.failed(found.ino, &"of no kind"))
+    }
+
+    fn by_number(&self, ino: u64) -> Result<Nid> {
+        let number = u32::try_from(ino).map_err(|_| Error::Stale)?;
+        if self.volume.is_used(number) { Ok(Nid(ino)) } else { Err(Error::Stale) }
+    }
+
+    fn parent(&self, dir: Nid) -> Result<Nid> {
+        dir::parent(&self.volume, &self.volume.find(dir)?)
     }
 
     fn list(&self, dir: Nid) -> Result<Vec<Entry>> {

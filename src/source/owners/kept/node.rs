@@ -80,6 +80,13 @@ impl Kept {
         Node::new(KeptNode { key: key.clone(), under, place: None })
     }
 
+    /// Makes a node of what was found below without a name.
+    pub(super) fn hold_nameless(&self, (node, found): (Node, Found)) -> Result<(Node, Found)> {
+        let seen = self.inner.recorded(&node, &found.key, found.attr)?;
+        let found = self.inner.present(found, &seen);
+        Ok((self.nameless(node, &found.key), found))
+    }
+
     fn needs_name(&self, disk: FileKind) -> bool {
         !self.inner.store.takes(disk)
     }

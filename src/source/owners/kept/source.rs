@@ -52,10 +52,7 @@ impl Source for Kept {
     }
 
     fn root(&self) -> Result<(Node, Found)> {
-        let (node, found) = self.inner.below.root()?;
-        let seen = self.inner.recorded(&node, &found.key, found.attr)?;
-        let found = self.inner.present(found, &seen);
-        Ok((self.nameless(node, &found.key), found))
+        self.hold_nameless(self.inner.below.root()?)
     }
 
     fn lookup(&self, dir: &Node, name: Name<'_>) -> Result<Found> {
@@ -89,6 +86,20 @@ impl Source for Kept {
             | FileKind::CharDevice
             | FileKind::BlockDevice => Err(Error::Unsupported),
         }
+    }
+
+    fn by_number(&self, volume: u64, ino: u64) -> Result<(Node, Found)> {
+        if self.inner.store.hides() == Some((volume, ino)) {
+            return Err(Error::Stale);
+        }
+        let (node, found) = self.hold_nameless(self.inner.below.by_number(volume, ino)?)?;
+        // All others need a name, as in `open_by_key`.
+        let nameless = matches!(found.attr.kind, FileKind::Regular | FileKind::Directory);
+        if nameless && found.key.ino == ino { Ok((node, found)) } else { Err(Error::Stale) }
+    }
+
+    fn parent(&self, dir: &Node) -> Result<(Node, Found)> {
+        self.hold_nameless(self.inner.below.parent(&self.under(dir)?)?)
     }
 
     fn getattr(&self, node: &Node) -> Result<Attr<Disk>> {
