@@ -46,14 +46,13 @@ pub(super) struct Exchanges(Mutex<HashMap<u32, Arc<OwnedFd>>>);
 
 impl Exchanges {
     fn with(&self, user: u32) -> io::Result<Arc<OwnedFd>> {
-        let mut known = lock(&self.0);
-        if let Some(namespace) = known.get(&user) {
+        if let Some(namespace) = lock(&self.0).get(&user) {
             return Ok(Arc::clone(namespace));
         }
+        // Takes a process. Who made one at the same time was first.
         let all = Line { inside: 0, outside: 0, count: u32::MAX };
-        let namespace = Arc::new(namespace::make(&exchanged(user), &[all])?);
-        known.insert(user, Arc::clone(&namespace));
-        Ok(namespace)
+        let made = Arc::new(namespace::make(&exchanged(user), &[all])?);
+        Ok(Arc::clone(lock(&self.0).entry(user).or_insert(made)))
     }
 }
 

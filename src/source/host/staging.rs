@@ -113,7 +113,8 @@ impl Staging {
 
     /// Reports whether somebody has removed this server's directory.
     pub fn is_gone(&self) -> bool {
-        lock(&self.now).as_ref().is_some_and(|stage| stage.is_gone())
+        let now = lock(&self.now).clone();
+        now.is_some_and(|stage| stage.is_gone())
     }
 }
 
@@ -154,9 +155,15 @@ impl Host {
     /// name leads to something else; as mkdir(2), open(2), flock(2).
     pub(super) fn stage(&self) -> Result<Arc<Stage>> {
         let staging = self.staging.as_ref().ok_or(Error::Unsupported)?;
+        let there = |stage: &Arc<Stage>| !stage.is_gone();
+        let known = lock(&staging.now).clone();
+        if let Some(stage) = known.filter(there) {
+            return Ok(stage);
+        }
+        // Nobody else has one either.
         let mut now = lock(&staging.now);
-        if let Some(stage) = now.as_ref().filter(|stage| !stage.is_gone()) {
-            return Ok(Arc::clone(stage));
+        if let Some(stage) = now.clone().filter(there) {
+            return Ok(stage);
         }
         let stage = Arc::new(self.new_stage()?);
         *now = Some(Arc::clone(&stage));
