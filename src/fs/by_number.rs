@@ -76,7 +76,10 @@ impl Fs {
     fn nameless(&self, caller: &Caller, (node, found): (Node, Found)) -> Entry {
         let (attr, state, policy) = (found.attr, State::default(), self.policy());
         let identity = self.tree.remember_nameless(&found, &state);
-        self.tree.hold(identity.number, found.key, node);
+        // It would keep the key of what is encrypted in use.
+        if !attr.encrypted {
+            self.tree.hold(identity.number, found.key, node);
+        }
         self.entry_of(caller, identity, &Seen { attr, state, policy })
     }
 

@@ -180,6 +180,25 @@ fn a_key_is_in_use_while_something_is_open() {
     });
 }
 
+/// It is found without a name, and held no longer than by one.
+#[test]
+fn what_is_found_by_its_handle_does_not_keep_a_key_in_use() {
+    require!(Root, Fuse, Encryption);
+    sandbox(|sandbox| {
+        let source = Source::new(sandbox);
+        let point = sandbox.dir("mnt");
+        let ours = Ours::new(source.root(), &point, &[]);
+        let handles = ["d/one", "d/sub"].map(|path| raw::handle(&ours.at(path)).unwrap());
+        ours.unmount();
+        let _ours = Ours::new(source.root(), &point, &[]);
+        for handle in &handles {
+            let root = File::open(&point).unwrap().into();
+            drop(raw::open_handle(&root, handle).unwrap());
+        }
+        assert!(source.lock(Duration::from_millis(700)), "the server keeps it in use");
+    });
+}
+
 /// It has no handles to open files by, so it holds what was used last.
 #[test]
 fn a_users_server_holds_a_key_for_some_seconds() {
