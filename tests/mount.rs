@@ -27,6 +27,7 @@ mod mount {
     mod confine;
     mod crash;
     mod crypt;
+    mod direct;
     mod directories;
     mod engine;
     mod exclusive;

@@ -119,6 +119,14 @@ impl Fs {
         self.opens.get(handle)?.file.read(offset, buf)
     }
 
+    /// Reads past the source's cache.
+    ///
+    /// # Errors
+    /// As pread(2) with `O_DIRECT`.
+    pub fn read_direct(&self, handle: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.opens.get(handle)?.file.read_direct(offset, buf)
+    }
+
     /// Writes; `kill` is set where the caller may not keep set-id bits.
     ///
     /// # Errors
@@ -133,13 +141,41 @@ impl Fs {
         data: &[u8],
         kill: bool,
     ) -> Result<usize> {
+        let (open, rights) = self.to_write(caller, handle, place, kill)?;
+        open.file.write(place, data, rights)
+    }
+
+    /// Writes past the source's cache.
+    ///
+    /// # Errors
+    /// As [`Fs::write`], and pwrite(2) with `O_DIRECT`.
+    pub fn write_direct(
+        &self,
+        caller: &Caller,
+        handle: u64,
+        place: Place,
+        data: &[u8],
+        kill: bool,
+    ) -> Result<usize> {
+        let (open, rights) = self.to_write(caller, handle, place, kill)?;
+        open.file.write_direct(place, data, rights)
+    }
+
+    /// Returns what a caller writes to, and with which rights.
+    fn to_write(
+        &self,
+        caller: &Caller,
+        handle: u64,
+        place: Place,
+        kill: bool,
+    ) -> Result<(Arc<Open>, Rights)> {
         let open = self.opens.get(handle)?;
         if open.appends && place != Place::End && only_appends(&*open.file) {
             return Err(Error::Denied);
         }
-        let rights = self
-            .write_rights(caller, kill, || Some(self.seen(open.number, open.file.getattr().ok()?)));
-        open.file.write(place, data, rights)
+        let seen = || Some(self.seen(open.number, open.file.getattr().ok()?));
+        let rights = self.write_rights(caller, kill, seen);
+        Ok((open, rights))
     }
 
     /// Writes what callers changed through shared mappings, at the offset even

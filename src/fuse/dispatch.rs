@@ -250,11 +250,11 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         size: u32,
-        _: OpenFlags,
+        descriptor: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.read_file(req, (ino, fh), offset, size, reply);
+        self.read_file(req, (ino, fh), (offset, size), descriptor.0, reply);
     }
 
     fn write(

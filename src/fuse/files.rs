@@ -90,12 +90,17 @@ impl Opening {
     /// Decides how the kernel is to treat an open file; `register` makes the
     /// kernel open a descriptor by itself.
     ///
+    /// What it opens keeps the flags of open(2) (`fuse_passthrough_open` of fs/fuse/passthrough.c).
+    /// So what was opened past the cache it reads and writes by us, who are told the flags
+    /// of each moment: a caller who clears this one would be refused what is not aligned.
+    ///
     /// # Errors
     /// `EBUSY`; as open(2) for `O_DIRECT`.
     fn treat<'t>(
         &self,
         handle: u64,
         turn: Option<&'t Turn>,
+        direct: bool,
         register: impl Fn(BorrowedFd<'_>) -> io::Result<BackingId>,
     ) -> Result<Treated<'t>> {
         let mut flags = FopenFlags::empty();
@@ -105,14 +110,15 @@ impl Opening {
         let lend = || self.fs.lend(handle, &mut make)?.downcast().map_err(|_| Error::Internal);
         // Of what goes by pages nothing has to be known.
         let lending = if turn.may_pass() { self.fs.lending(handle)? } else { Lending::Nothing };
-        let (backing, direct) = match turn.way(lending, lend)? {
+        let (backing, by_us) = match turn.way(lending, lend)? {
             Way::Pages => return Ok(self.by_pages(handle, flags)),
-            Way::Host(backing) => (backing, FopenFlags::empty()),
-            Way::Mapped(backing) => (backing, FopenFlags::FOPEN_DIRECT_IO),
+            Way::Host(backing) => (backing, direct),
+            Way::Mapped(backing) => (backing, true),
         };
+        flags.set(FopenFlags::FOPEN_DIRECT_IO, by_us);
         count::add(Count::OpenPassthrough);
         let writes = self.fs.passed(handle)?;
-        Ok(Treated { flags: flags | direct, backing: Some(backing), writes })
+        Ok(Treated { flags, backing: Some(backing), writes })
     }
 
     /// Has the kernel use its own cache, with what is in it if that is still true.
@@ -129,12 +135,12 @@ impl Opening {
     fn opened(
         &self,
         (ino, pid): (INodeNo, u32),
-        handle: u64,
+        (handle, flags): (u64, i32),
         turn: Option<Turn>,
         reply: ReplyOpen,
     ) {
         let register = |file: BorrowedFd<'_>| reply.open_backing(file);
-        match self.treat(handle, turn.as_ref(), register) {
+        match self.treat(handle, turn.as_ref(), flags & libc::O_DIRECT != 0, register) {
             Ok(Treated { flags, backing, writes }) => {
                 if writes {
                     // Stores to mappings change what it was told.
@@ -180,13 +186,14 @@ impl Adapter {
         self.passing.get().map(|passing| passing.enter(node))
     }
 
-    /// Reads a file into the thread's buffer, and answers from there.
+    /// Reads a file into the thread's buffer, and answers from there; `descriptor` has the
+    /// flags of the caller's descriptor.
     pub(super) fn read_file(
         &self,
         req: &Request,
         (ino, handle): (INodeNo, FileHandle),
-        offset: u64,
-        size: u32,
+        (offset, size): (u64, u32),
+        descriptor: i32,
         reply: ReplyData,
     ) {
         BUFFER.with_borrow_mut(|buffer| {
@@ -197,7 +204,11 @@ impl Adapter {
                 }
                 let room = buffer.get_mut(..size).ok_or(Error::Internal)?;
                 let file = self.file(ino, handle, false)?;
-                let read = self.fs.read(file.handle(), offset, room)?;
+                let read = if descriptor & libc::O_DIRECT == 0 {
+                    self.fs.read(file.handle(), offset, room)?
+                } else {
+                    self.fs.read_direct(file.handle(), offset, room)?
+                };
                 room.get(..read).ok_or(Error::Internal)
             });
             match answer {
@@ -232,7 +243,7 @@ impl Adapter {
         let (opening, turn) = (self.opening(), self.turn(node));
         let by = (ino, req.pid());
         let done = later(Kind::Open, req.pid(), move |answer| match answer {
-            Ok(handle) => opening.opened(by, handle, turn, reply),
+            Ok(handle) => opening.opened(by, (handle, flags), turn, reply),
             Err(errno) => reply.error(errno),
         });
         let caller = convert::caller(req);
@@ -271,7 +282,8 @@ impl Adapter {
                 return Ok((entry, ttl, 0, Treated { flags, backing: None, writes: false }));
             }
             turn = self.turn(entry.node);
-            match self.opening().treat(handle, turn.as_ref(), register) {
+            let direct = flags & libc::O_DIRECT != 0;
+            match self.opening().treat(handle, turn.as_ref(), direct, register) {
                 Ok(treated) => Ok((entry, ttl, handle, treated)),
                 // It is there by now: what the kernel cannot do by itself is done here.
                 Err(_) if turn.as_ref().is_none_or(Turn::goes_by_pages) => {
@@ -348,7 +360,11 @@ impl Adapter {
             } else {
                 let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
                 let place = file.place(offset, descriptor);
-                let write = || self.fs.write(&convert::caller(req), handle, place, data, kill);
+                let caller = convert::caller(req);
+                let write = || match descriptor & libc::O_DIRECT {
+                    0 => self.fs.write(&caller, handle, place, data, kill),
+                    _ => self.fs.write_direct(&caller, handle, place, data, kill),
+                };
                 if kill { self.change_contents(ino, handle, write) } else { write() }
             };
             written.and_then(narrow)

@@ -170,10 +170,7 @@ const ABSENT: &[(&[&str], &str)] = &[
         &["direct-io"],
         "files could not be mapped; a program that wants it for a file of its own opens it with O_DIRECT",
     ),
-    (
-        &["forward-odirect"],
-        "an O_DIRECT open is past the cache of the mount, not past the source's",
-    ),
+    (&["forward-odirect"], "an O_DIRECT open is past the caches"),
     (
         &["realistic-permissions"],
         "what the server may not do fails when it is tried; perms= or a rule can show other modes",

@@ -58,6 +58,23 @@ pub trait File: Send + Sync + fmt::Debug {
     /// what was opened as an append-only file.
     fn write(&self, place: Place, data: &[u8], rights: Rights) -> Result<usize>;
 
+    /// Reads as [`File::read`], past the cache of the source where it has one and can
+    /// (`O_DIRECT`).
+    ///
+    /// # Errors
+    /// As pread(2): `EINVAL` where the source takes other parts of a file only.
+    fn read_direct(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.read(offset, buf)
+    }
+
+    /// Writes as [`File::write`], likewise.
+    ///
+    /// # Errors
+    /// As [`File::write`] and [`File::read_direct`].
+    fn write_direct(&self, place: Place, data: &[u8], rights: Rights) -> Result<usize> {
+        self.write(place, data, rights)
+    }
+
     /// Reports errors of earlier writes, as close(2) would.
     ///
     /// # Errors

@@ -143,27 +143,6 @@ fn statx_says_nothing_of_how_files_are_read_past_the_cache() {
 }
 
 #[test]
-fn without_passthrough_direct_access_need_not_be_aligned() {
-    require!(Root, Fuse, Ext4Loop, Passthrough);
-    sandbox(|sandbox| {
-        let all = views(sandbox);
-        for (at, length) in [(1, 4096), (0, 100)] {
-            let mut bytes = vec![8; length];
-            let direct = |below: &Path| open(below.join("g"), libc::O_DIRECT);
-            let some = i64::try_from(length).unwrap();
-            let wanted = [Err(libc::EINVAL), Err(libc::EINVAL), Ok(some)];
-            let read =
-                |below: &Path| calls::read(direct(below).as_fd(), &mut vec![0; length], at, 0);
-            assert_eq!(on_each(&all, read), wanted);
-            let [root, view, off] =
-                [&all.0.root, &all.1[0].point, &all.1[1].point].map(|below| direct(below));
-            let wrote = [root, view, off].map(|file| calls::write(file.as_fd(), &mut bytes, at, 0));
-            assert_eq!(wrote, wanted);
-        }
-    });
-}
-
-#[test]
 fn a_regular_file_can_be_polled() {
     require!(Root, Fuse, Ext4Loop);
     sandbox(|sandbox| {

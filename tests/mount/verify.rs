@@ -26,18 +26,15 @@ struct Subject {
     /// A page of it that stays mapped, and its number.
     page: Option<(raw::Page, usize)>,
     want: Vec<u8>,
-    /// What `O_DIRECT` is: nothing where the kernel uses the file of the source, and
-    /// has it insist on aligned buffers.
-    direct: i32,
 }
 
 impl Subject {
-    fn new(ours: &Ours, source: &std::path::Path, name: &str, direct: i32) -> Self {
+    fn new(ours: &Ours, source: &std::path::Path, name: &str) -> Self {
         let (at, on_disk) = (ours.at(name), source.join(name));
         File::options().append(true).create(true).open(&at).unwrap();
         let files = [open(&at, 0), open(&at, 0)];
         let want = fs::read(&at).unwrap();
-        Self { at, on_disk, files, page: None, want, direct }
+        Self { at, on_disk, files, page: None, want }
     }
 
     fn any(&self, rng: &mut Rng) -> &File {
@@ -122,7 +119,7 @@ fn step(rng: &mut Rng, subjects: &mut [Subject; 2]) -> String {
         }
         2 => allocate(rng, subject),
         3 => {
-            let flags = rng.pick(&[0, 0, libc::O_SYNC, subject.direct, libc::O_NOATIME]);
+            let flags = rng.pick(&[0, 0, libc::O_SYNC, libc::O_DSYNC, libc::O_NOATIME]);
             subject.reopen(flags);
             format!("opened again with {flags:#o}")
         }
@@ -220,10 +217,9 @@ fn copy(rng: &mut Rng, subjects: &mut [Subject; 2], from: usize) -> String {
 fn rounds(sandbox: &Sandbox, source: &std::path::Path, seed: u64, args: &[&str]) {
     let mut rng = Rng::new(seed);
     let mut held: [Vec<u8>; 2] = Default::default();
-    let direct = if args.contains(&"--passthrough") { libc::O_DIRECT } else { 0 };
     for round in 0..3 {
         let ours = Ours::new(source, &sandbox.dir("mnt"), args);
-        let mut subjects = ["one", "two"].map(|name| Subject::new(&ours, source, name, direct));
+        let mut subjects = ["one", "two"].map(|name| Subject::new(&ours, source, name));
         for (subject, held) in subjects.iter().zip(&held) {
             compare(&subject.want, held, "what the last mount wrote");
         }

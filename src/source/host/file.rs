@@ -27,10 +27,9 @@ use crate::sys::xattr::Way;
 
 /// How a file is opened: what of a caller's flags the host is to know.
 ///
-/// Creating and truncating are requests of their own. `O_DIRECT` is left out:
-/// requests come in buffers of any alignment, which the host would refuse, and
-/// callers who ask for it may write any length through FUSE; it is tried where the
-/// kernel is to do so by itself. `O_APPEND` is left out too, see [`HostFile`].
+/// Creating and truncating are requests of their own. `O_DIRECT` and `O_APPEND` are
+/// left out: callers change them, and each request says what they are, see
+/// [`super::direct`] and [`HostFile`]. At first it is tried whether the host has the former.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opening {
     flags: OFlag,
@@ -90,7 +89,7 @@ impl HostFile {
         let opening = Opening::new(flags);
         let traits = volume.map(|volume| volume.traits).unwrap_or_default();
         context.as_onlooker(volume)?;
-        match reopen(&context, node, opening) {
+        match reopen(&context, node, opening.flags()) {
             // A file that may only be appended to.
             Err(Errno::EPERM) if flags & libc::O_APPEND != 0 => {
                 let fd = context.procfs.reopen(node, opening.flags() | OFlag::O_APPEND)?;
@@ -114,6 +113,39 @@ impl HostFile {
     /// Returns the descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Acts as the server itself.
+    pub fn as_server(&self, set_id: SetId) -> Result<()> {
+        self.context.as_server(set_id)
+    }
+
+    /// Opens the file once more, as it was, with further flags.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn reopen(&self, further: OFlag) -> nix::Result<OwnedFd> {
+        let append = if self.append_only { OFlag::O_APPEND } else { OFlag::empty() };
+        reopen(&self.context, self.fd(), self.opening.flags() | append | further)
+    }
+
+    /// Writes by a descriptor of the file.
+    pub fn write_by(
+        &self,
+        fd: BorrowedFd<'_>,
+        place: Place,
+        data: &[u8],
+        rights: Rights,
+    ) -> Result<usize> {
+        let at = match place {
+            // Wherever it is to be, the host would put it at the end.
+            Place::At(_) if self.append_only => return Err(Error::Denied),
+            Place::At(offset) => Some(position(offset)?),
+            Place::End => None,
+        };
+        self.context.as_writer(rights)?;
+        let write = || at.map_or_else(|| append(fd, data), |at| pwrite(fd, data, at));
+        Ok(uninterrupted(write)?)
     }
 
     /// Reports whether the file can be written.
@@ -141,16 +173,15 @@ impl File for HostFile {
     }
 
     fn write(&self, place: Place, data: &[u8], rights: Rights) -> Result<usize> {
-        let at = match place {
-            // Wherever it is to be, the host would put it at the end.
-            Place::At(_) if self.append_only => return Err(Error::Denied),
-            Place::At(offset) => Some(position(offset)?),
-            Place::End => None,
-        };
-        let fd = self.fd();
-        self.context.as_writer(rights)?;
-        let write = || at.map_or_else(|| append(fd, data), |at| pwrite(fd, data, at));
-        Ok(uninterrupted(write)?)
+        self.write_by(self.fd(), place, data, rights)
+    }
+
+    fn read_direct(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.read_past_cache(offset, buf)
+    }
+
+    fn write_direct(&self, place: Place, data: &[u8], rights: Rights) -> Result<usize> {
+        self.write_past_cache(place, data, rights)
     }
 
     fn flush(&self) -> Result<()> {
@@ -238,10 +269,9 @@ impl File for HostFile {
             return Ok(Lending::Nothing);
         }
         if self.opening.direct {
-            // What the kernel's own open cannot do is an `EIO` that says nothing.
-            self.context.as_server(SetId::Unaffected)?;
-            let access = self.opening.flags() & OFlag::O_ACCMODE;
-            self.context.procfs.reopen(self.fd(), access | OFlag::O_DIRECT)?;
+            // As open(2) of the host: it may have no such thing.
+            self.as_server(SetId::Unaffected)?;
+            drop(self.reopen(OFlag::O_DIRECT)?);
         }
         if !self.is_writable() {
             // For the sake of who opens it meanwhile to append: see below.
@@ -279,12 +309,12 @@ pub(super) const fn is_for_reading(flags: i32) -> bool {
 }
 
 /// Opens the file behind a descriptor once more.
-fn reopen(context: &Context, node: BorrowedFd<'_>, opening: Opening) -> nix::Result<OwnedFd> {
-    match context.procfs.reopen(node, opening.flags()) {
+fn reopen(context: &Context, node: BorrowedFd<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
+    match context.procfs.reopen(node, flags) {
         // Only the owner may leave the time of access alone; the file can
         // be opened nevertheless.
-        Err(Errno::EPERM) if opening.flags.contains(OFlag::O_NOATIME) => {
-            context.procfs.reopen(node, opening.flags().difference(OFlag::O_NOATIME))
+        Err(Errno::EPERM) if flags.contains(OFlag::O_NOATIME) => {
+            context.procfs.reopen(node, flags.difference(OFlag::O_NOATIME))
         }
         opened => opened,
     }
@@ -308,12 +338,12 @@ pub(super) fn write_flags(fd: BorrowedFd<'_>, flags: &InodeFlags) -> Result<()> 
 }
 
 /// Returns an offset or a length as the kernel takes it.
-fn position(value: u64) -> Result<i64> {
+pub(super) fn position(value: u64) -> Result<i64> {
     i64::try_from(value).map_err(|_| Error::Invalid)
 }
 
 /// Calls until no signal has come in between.
-fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
             Err(Errno::EINTR) => {}

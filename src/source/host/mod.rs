@@ -13,6 +13,7 @@ mod birth;
 mod change;
 mod create;
 mod dir;
+mod direct;
 mod file;
 mod hidden;
 mod lend;

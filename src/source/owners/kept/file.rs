@@ -61,6 +61,15 @@ impl File for KeptFile {
         self.below.write(place, data, rights)
     }
 
+    fn read_direct(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.below.read_direct(offset, buf)
+    }
+
+    fn write_direct(&self, place: Place, data: &[u8], rights: Rights) -> Result<usize> {
+        self.before_write(data.len(), rights)?;
+        self.below.write_direct(place, data, rights)
+    }
+
     fn flush(&self) -> Result<()> {
         self.below.flush()
     }
