@@ -4,6 +4,7 @@
 //! Rules by path go with names: the node of a directory keeps where its path
 //! stands in them, and a name below it is one step on from there.
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -117,7 +118,10 @@ impl Fs {
     /// # Errors
     /// `Stale` (`ESTALE`), for which the kernel looks its name up again.
     pub(super) fn lets_reach(&self, number: u64, node: &Node) -> Result<()> {
-        let hides = self.ruled().is_some_and(|policy| policy.rules().hide_anything());
+        let hides = self.ruled().is_some_and(|policy| {
+            let rules = policy.rules();
+            rules.hide_anything() || !self.state(rules, number).is_of(rules)
+        });
         if hides && self.is_gone(&self.look(number, node)?) { Err(Error::Stale) } else { Ok(()) }
     }
 
@@ -358,27 +362,37 @@ impl Fs {
 
     /// Finds out where a known file stands, from the names on the way to it.
     ///
-    /// One that has lost them (open, but deleted) is only under the rules for
-    /// all names.
+    /// Of what was found by its number alone nobody knows that, and so it is hidden until
+    /// it is found by a name.
     fn restate(&self, rules: &Rules, number: u64) -> State {
+        let places = self.places(number).unwrap_or_default();
+        // The last one was found last.
+        let state = places.into_iter().rev().find_map(|at| self.state_at(rules, number, at));
+        let Some(state) = state else { return State::default() };
+        self.tree.restate(number, &state);
+        state
+    }
+
+    /// Returns where one of the names stands by which a file was found; `None` if the
+    /// kernel has forgotten a directory on the way there.
+    fn state_at(&self, rules: &Rules, number: u64, place: (u64, OsString)) -> Option<State> {
         let root = self.tree.root().number;
-        let (mut at, mut path) = (number, Vec::new());
+        let (mut at, name) = place;
+        let mut path = vec![(number, name)];
         while at != root {
-            match self.tree.place(at) {
-                Ok(Some((parent, name))) if path.len() < DEEPEST => {
-                    path.push((at, name));
-                    at = parent;
-                }
-                Ok(_) | Err(_) => return rules.nowhere(),
+            let (parent, name) = self.tree.place(at).ok().flatten()?;
+            if path.len() >= DEEPEST {
+                return None;
             }
+            path.push((at, name));
+            at = parent;
         }
         let mut state = rules.root();
         for (at, name) in path.iter().rev() {
             let directory = *at != number || self.tree.is_dir(*at);
             state = rules.step(&state, name.as_bytes(), directory);
         }
-        self.tree.restate(number, &state);
-        state
+        Some(state)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Lookups of `.` and `..`.
 
+use super::rules::with_rules;
 use super::*;
 use crate::source::RenameFlags;
 
@@ -128,4 +129,53 @@ fn where_there_are_rules_a_file_is_found_while_it_is_known() {
     same(&world.fs.parent(&by, dir.node).unwrap(), &world.fs.root(&by).unwrap());
     world.fs.forget(open.node, 1);
     assert_eq!(world.fs.by_number(&by, open.node).unwrap_err(), Error::Stale);
+}
+
+/// Rules that come later go by the path too, and so nothing is known of what has none.
+#[test]
+fn what_has_no_name_is_out_of_reach_once_there_are_rules() {
+    let (world, dir, file) = forgotten(IDENTITY);
+    let (fs, by) = (&world.fs, caller(0, 0));
+    for node in [dir.node, file.node] {
+        fs.by_number(&by, node).unwrap();
+    }
+    for rules in ["path = 'dir/**'\nhide = true", "path = 'other'\nread-only = true"] {
+        fs.replace(with_rules(&format!("[[rules]]\n{rules}")), config().stand_in).unwrap();
+        for node in [dir.node, file.node] {
+            assert_eq!(fs.by_number(&by, node).unwrap_err(), Error::Stale, "{rules}");
+            assert_eq!(fs.getattr(&by, node, None).unwrap_err(), Error::Stale, "{rules}");
+            assert!(fs.setattr(&by, node, None, &SetAttr::default()).is_err(), "{rules}");
+        }
+        assert_eq!(fs.opendir(&by, dir.node).unwrap_err(), Error::Stale, "{rules}");
+        assert_eq!(world.open(file.node, libc::O_RDONLY).unwrap_err(), Error::Stale, "{rules}");
+        assert!(fs.lookup(&by, dir.node, name("file")).is_err(), "{rules}");
+    }
+    // A name says where it is.
+    same(&world.look("dir").unwrap(), &dir);
+    same(&fs.by_number(&by, dir.node).unwrap(), &dir);
+    same(&fs.lookup(&by, dir.node, name("file")).unwrap(), &file);
+    world.open(file.node, libc::O_RDONLY).unwrap();
+}
+
+/// Of a file with several names the last one that was found may be in a directory that the
+/// kernel has forgotten.
+#[test]
+fn a_file_stands_where_a_name_of_it_is_known() {
+    let world = World::new(IDENTITY);
+    let (fs, by) = (&world.fs, caller(0, 0));
+    let make = |at| fs.mkdir(&by, world.root(), name(at), 0o755, 0).unwrap().node;
+    let (one, two) = (make("one"), make("two"));
+    let file = fs.mknod(&by, one, name("file"), libc::S_IFREG | 0o640, 0, 0).unwrap().node;
+    fs.link(&by, file, two, name("file")).unwrap();
+    fs.forget(two, 1);
+    let hide = |at: &str| {
+        let rules = with_rules(&format!("[[rules]]\npath = '{at}/**'\nhide = true"));
+        fs.replace(rules, config().stand_in).unwrap();
+        fs.getattr(&by, file, None).map(drop)
+    };
+    assert_eq!(hide("other"), Ok(()));
+    assert_eq!(hide("one"), Err(Error::Stale));
+    assert_eq!(hide("other"), Ok(()));
+    fs.forget(one, 1);
+    assert_eq!(hide("other"), Err(Error::Stale));
 }

@@ -59,12 +59,6 @@ impl Rules {
         self.0.as_ref().map_or(State::NONE, |rules| rules.1.clone())
     }
 
-    /// Returns the state of a file that has no path any more: only rules for
-    /// all paths match there.
-    pub fn nowhere(&self) -> State {
-        State(At::Plain(self.epoch()))
-    }
-
     /// Returns the state of a name in a directory.
     ///
     /// `directory`: the name is that of a directory. All below what is hidden
