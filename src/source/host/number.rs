@@ -6,18 +6,23 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode as NixMode;
 
 use super::node::{Held, HostNode};
+use super::volume::Volume;
 use super::{Host, open_beneath, staging};
 use crate::attr::{FileKind, Mode};
 use crate::error::{Error, Result};
 use crate::source::{Found, Node};
 use crate::sys::cred::SetId;
 use crate::sys::stat::{Stat, stat};
+
+/// How often a path is tried that others may change before it is gone: each fails where a
+/// directory on the way is moved between two calls.
+const TRIES: usize = 16;
 
 impl Host {
     /// Finds a file by its inode number.
@@ -27,7 +32,7 @@ impl Host {
         let fd = volume.open_by_number(ino)?;
         let stat = stat(fd.as_fd(), OsStr::new(""))?;
         let found = self.found(&volume, fd.as_fd(), &stat)?;
-        let anywhere = volume.is_whole() && !found.attr.kind.is_dir();
+        let anywhere = !found.attr.kind.is_dir() && self.has_all_of(&volume);
         if stat.ino != ino || !(anywhere || self.is_below(fd.as_fd(), &stat)) {
             return Err(Error::Stale);
         }
@@ -51,21 +56,44 @@ impl Host {
         Ok((Node::new(HostNode::Held(held)), found))
     }
 
+    /// Reports whether all files of a volume are below the root: it was met there at its own
+    /// root, and that has not been moved away since.
+    fn has_all_of(&self, volume: &Volume) -> bool {
+        let is_there = |dir: BorrowedFd<'_>| {
+            stat(dir, OsStr::new("")).is_ok_and(|stat| self.is_below(dir, &stat))
+        };
+        volume.is_whole()
+            && (volume.tag == self.volumes.root().tag || volume.place().is_some_and(is_there))
+    }
+
     /// Reports whether a path of names leads from the root to an open file, or it is the
     /// root.
     fn is_below(&self, fd: BorrowedFd<'_>, stat: &Stat) -> bool {
-        let path = |fd| self.context.procfs.path(fd);
-        let (Ok(root), Ok(path)) = (path(self.root.as_fd()), path(fd)) else { return false };
-        let Ok(path) = Path::new(&path).strip_prefix(&root) else { return false };
-        if self.staging.is_some() && path.iter().any(|name| name == staging::NAME) {
-            return false;
-        }
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let top = self.root.as_fd();
-        open_beneath(top, path.as_os_str(), OFlag::O_PATH, Mode::new(0), self.submounts)
-            .and_then(|there| Ok(self::stat(there.as_fd(), OsStr::new(""))?))
-            .is_ok_and(|there| {
-                (there.mount, there.dev, there.ino) == (stat.mount, stat.dev, stat.ino)
-            })
+        let leads = || self.path_of(fd).is_some_and(|path| self.leads(&path, stat));
+        (0..TRIES).any(|_| leads())
+    }
+
+    /// Returns the path of a file from the root, as the kernel knows it at this moment;
+    /// `None` if it is none from there.
+    fn path_of(&self, fd: BorrowedFd<'_>) -> Option<PathBuf> {
+        let root = self.context.procfs.path(self.root.as_fd()).ok()?;
+        let path = PathBuf::from(self.context.procfs.path(fd).ok()?);
+        path.strip_prefix(root).ok().map(Path::to_path_buf)
+    }
+
+    /// Reports whether a path of names that are shown leads to a file.
+    fn leads(&self, path: &Path, stat: &Stat) -> bool {
+        let open = |path: &Path| {
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            let (top, flags) = (self.root.as_fd(), OFlag::O_PATH);
+            open_beneath(top, path.as_os_str(), flags, Mode::new(0), self.submounts)
+        };
+        let hidden = self.staging.is_some() && path.iter().any(|name| name == staging::NAME);
+        !hidden
+            && open(path)
+                .and_then(|there| Ok(self::stat(there.as_fd(), OsStr::new(""))?))
+                .is_ok_and(|there| {
+                    (there.mount, there.dev, there.ino) == (stat.mount, stat.dev, stat.ino)
+                })
     }
 }

@@ -286,6 +286,11 @@ impl Volume {
         self.opener.as_ref().is_some_and(|opener| opener.whole)
     }
 
+    /// Returns the directory where it was met, if any file can be opened by its handle.
+    pub fn place(&self) -> Option<BorrowedFd<'_>> {
+        self.opener.as_ref().map(|opener| opener.mount.as_fd())
+    }
+
     /// Returns the identity of an open file of this volume.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::error::Error;
@@ -157,4 +158,50 @@ fn subvolumes_are_searched_apart() {
         assert_eq!(host.by_number(key.volume, key.ino).unwrap().1.key, key);
         assert!(is_stale(&host, (0, key.ino)) || host.by_number(0, key.ino).unwrap().1.key != key);
     }
+}
+
+/// What is mounted below the source, and what is moved out of it with all its files.
+#[test]
+fn a_volume_that_has_left_the_source_is_not_searched() {
+    if !is_root() {
+        return;
+    }
+    let Some(fixture) = Fixture::image(&["mkfs.btrfs", "-q"], 128) else { return };
+    fs::create_dir(fixture.at("source")).unwrap();
+    let mut command = Command::new("btrfs");
+    command.args(["subvolume", "create"]).arg(fixture.at("source/sub"));
+    assert!(command.output().unwrap().status.success());
+    fs::write(fixture.at("source/sub/f"), "x").unwrap();
+    let host = Host::open(&fixture.at("source"), &HostOptions::default()).unwrap();
+    let key = walk(&host, "sub/f").1.key;
+    assert_eq!(host.by_number(key.volume, key.ino).unwrap().1.key, key);
+    outside(|| fs::rename(fixture.at("source/sub"), fixture.at("sub"))).unwrap();
+    assert!(is_stale(&host, (key.volume, key.ino)));
+    outside(|| fs::rename(fixture.at("sub"), fixture.at("source/again"))).unwrap();
+    assert!(!is_stale(&host, (key.volume, key.ino)));
+}
+
+/// A directory that is below another which others move all the time.
+#[test]
+fn what_stays_in_the_source_is_found_while_it_is_moved() {
+    if !is_root() {
+        return;
+    }
+    let Some(fixture) = Fixture::ext4() else { return };
+    fs::create_dir_all(fixture.at("source/one/in/side")).unwrap();
+    let ino = fs::metadata(fixture.at("source/one/in/side")).unwrap().ino();
+    let host = Host::open(&fixture.at("source"), &HostOptions::default()).unwrap();
+    let done = AtomicBool::new(false);
+    let [one, other] = ["source/one", "source/other"].map(|path| fixture.at(path));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                fs::rename(&one, &other).unwrap();
+                fs::rename(&other, &one).unwrap();
+            }
+        });
+        let lost = (0..5_000).filter(|_| is_stale(&host, (0, ino))).count();
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(lost, 0);
+    });
 }
