@@ -3,6 +3,7 @@
 //! The number says nothing of where the file is, and it may be outside of the source, on the
 //! same file system. So what is found has to be reached from the root as well, by the path
 //! that the kernel knows of it; or, of what is no directory, the whole file system is shown.
+//! What is not shown by its name is not found by its number either.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,6 +13,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode as NixMode;
 
 use super::node::{Held, HostNode};
+use super::staging::Hides;
 use super::volume::Volume;
 use super::{Host, open_beneath, staging};
 use crate::attr::{FileKind, Mode};
@@ -32,8 +34,12 @@ impl Host {
         let fd = volume.open_by_number(ino)?;
         let stat = stat(fd.as_fd(), OsStr::new(""))?;
         let found = self.found(&volume, fd.as_fd(), &stat)?;
-        let anywhere = !found.attr.kind.is_dir() && self.has_all_of(&volume);
-        if stat.ino != ino || !(anywhere || self.is_below(fd.as_fd(), &stat)) {
+        let shown = if !found.attr.kind.is_dir() && self.has_all_of(&volume) {
+            !self.is_staged(&stat)?
+        } else {
+            self.is_below(fd.as_fd(), &stat)
+        };
+        if stat.ino != ino || !shown {
             return Err(Error::Stale);
         }
         let held = Held::new(fd, found.key.clone(), found.attr.kind);
@@ -88,7 +94,17 @@ impl Host {
             let (top, flags) = (self.root.as_fd(), OFlag::O_PATH);
             open_beneath(top, path.as_os_str(), flags, Mode::new(0), self.submounts)
         };
-        let hidden = self.staging.is_some() && path.iter().any(|name| name == staging::NAME);
+        let hides = |dir: &Path| match (&self.staging, dir.as_os_str().is_empty()) {
+            (None, _) => false,
+            (Some(_), true) => true,
+            (Some(_), false) => {
+                open(dir).map_or(true, |dir| Hides::Marked.hide(dir.as_fd(), &self.context))
+            }
+        };
+        let hidden = path.ancestors().any(|path| {
+            path.file_name().is_some_and(|name| name == staging::NAME)
+                && path.parent().is_none_or(hides)
+        });
         !hidden
             && open(path)
                 .and_then(|there| Ok(self::stat(there.as_fd(), OsStr::new(""))?))

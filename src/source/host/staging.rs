@@ -261,6 +261,44 @@ impl Host {
         Ok(Some(top))
     }
 
+    /// Reports whether a file that is no directory is one of the servers', or is being made
+    /// without a name.
+    ///
+    /// # Errors
+    /// As open(2), where the server lacks something.
+    pub(super) fn is_staged(&self, file: &Stat) -> Result<bool> {
+        if self.staging.is_none() {
+            return Ok(false);
+        }
+        let is_it = |dir: BorrowedFd<'_>, name: &OsStr| {
+            stat(dir, name).is_ok_and(|there| (there.dev, there.ino) == (file.dev, file.ino))
+        };
+        let open = |dir: BorrowedFd<'_>, name: &OsStr| {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+            match open_beneath(dir, name, flags, Mode::new(0), Submounts::Hide) {
+                Err(error) if [libc::EMFILE, libc::ENFILE].iter().any(|lack| error.is(*lack)) => {
+                    Err(error)
+                }
+                opened => Ok(opened.ok()),
+            }
+        };
+        let root = self.root.as_fd();
+        if file.nlink == 0 || is_it(root, OsStr::new(NAME)) {
+            return Ok(true);
+        }
+        let Some(top) = open(root, OsStr::new(NAME))? else { return Ok(false) };
+        for name in names(top.as_fd()) {
+            if is_it(top.as_fd(), &name) {
+                return Ok(true);
+            }
+            let Some(stage) = open(top.as_fd(), &name)? else { continue };
+            if names(stage.as_fd()).iter().any(|name| is_it(stage.as_fd(), name)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes what servers have left that were killed.
     pub fn clean_staging(&self) {
         if self.staging.is_none() || self.context.as_server(SetId::Unaffected).is_err() {

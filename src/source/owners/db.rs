@@ -16,8 +16,10 @@ mod sweep;
 mod tests;
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -331,6 +333,20 @@ impl Store for Db {
 
     fn hides(&self) -> Option<InodeId> {
         self.place.hides
+    }
+
+    fn holds(&self, (volume, ino): InodeId) -> bool {
+        let Some((at, dir)) = self.place.hides.filter(|hides| hides.0 == volume) else {
+            return false;
+        };
+        let mut files = match fs::read_dir(&self.place.dir) {
+            Ok(files) => files,
+            Err(error) => {
+                log::debug!("{}: {error}", shown(&self.place.dir));
+                return true;
+            }
+        };
+        (at, dir) == (volume, ino) || files.any(|file| file.map_or(true, |file| file.ino() == ino))
     }
 
     fn stays(&self) -> &[InodeId] {

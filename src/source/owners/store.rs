@@ -112,6 +112,12 @@ pub trait Store: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Reports whether a file of the source below is that directory, or in it.
+    fn holds(&self, file: InodeId) -> bool {
+        let _none = file;
+        false
+    }
+
     /// Returns the directories above that one, in the source: callers do not move
     /// them, since the next server would look for the records where they were.
     fn stays(&self) -> &[InodeId] {

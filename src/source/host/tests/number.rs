@@ -205,3 +205,36 @@ fn what_stays_in_the_source_is_found_while_it_is_moved() {
         assert_eq!(lost, 0);
     });
 }
+
+/// What servers keep in the root of a source whose owners are beside the files.
+#[test]
+fn files_of_the_servers_are_not_found() {
+    if !is_root() {
+        return;
+    }
+    let Some(fixture) = Fixture::ext4() else { return };
+    let options = HostOptions { staging: true, ..HostOptions::default() };
+    let host = Host::open(&fixture.path(), &options).unwrap();
+    fs::create_dir_all(fixture.at("d/.idmapfs/in")).unwrap();
+    fs::write(fixture.at("d/.idmapfs/in/f"), "").unwrap();
+    fs::write(fixture.at("f"), "").unwrap();
+    let number = |path: &str| fs::symlink_metadata(fixture.at(path)).unwrap().ino();
+    let seen = ["f", "d", "d/.idmapfs", "d/.idmapfs/in", "d/.idmapfs/in/f"].map(number);
+    let stage = host.stage().unwrap();
+    let staged = fixture.path().join(stage.path()).join("0");
+    fs::write(&staged, "").unwrap();
+    fs::write(fixture.at(".idmapfs/lock"), "").unwrap();
+    let hidden = [".idmapfs", ".idmapfs/lock"].map(number);
+    let hidden = [hidden[0], hidden[1], fs::metadata(&staged).unwrap().ino()];
+    for ino in hidden {
+        assert!(is_stale(&host, (0, ino)), "{ino}");
+    }
+    for ino in seen {
+        assert!(!is_stale(&host, (0, ino)), "{ino}");
+    }
+    fs::rename(&staged, fixture.at("out")).unwrap();
+    assert!(!is_stale(&host, (0, hidden[2])));
+    let open = fs::File::open(fixture.at("out")).unwrap();
+    fs::remove_file(fixture.at("out")).unwrap();
+    assert!(is_stale(&host, (0, open.metadata().unwrap().ino())));
+}

@@ -89,7 +89,9 @@ impl Source for Kept {
     }
 
     fn by_number(&self, volume: u64, ino: u64) -> Result<(Node, Found)> {
-        if self.inner.store.hides() == Some((volume, ino)) {
+        // A file system that is mounted below itself has its files by two numbers.
+        let volumes = [volume, self.inner.below.lasting(volume)];
+        if volumes.into_iter().any(|volume| self.inner.store.holds((volume, ino))) {
             return Err(Error::Stale);
         }
         let (node, found) = self.hold_nameless(self.inner.below.by_number(volume, ino)?)?;

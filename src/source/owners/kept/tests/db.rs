@@ -1,5 +1,7 @@
 //! With a database, which knows nothing of names and of who has a file open.
 
+use std::os::unix::fs::MetadataExt;
+
 use tempfile::TempDir;
 
 use super::super::super::db::Db;
@@ -103,4 +105,34 @@ fn the_way_to_a_database_in_the_source_stays() {
     let (b, _) = kept.reach(&a, n("b")).unwrap();
     assert!(kept.lookup(&b, n("owners")).unwrap_err().is(libc::ENOENT));
     rename((&root, "other"), (&root, "c"), false).unwrap();
+}
+
+#[test]
+fn a_database_in_the_source_is_found_by_no_number() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let source = tempfile::tempdir().unwrap();
+    let host = Host::open(source.path(), &HostOptions::default()).unwrap();
+    let below: Arc<dyn Source> = Arc::new(host);
+    let state = source.path().join("owners");
+    let db = Db::open(&state, source.path(), &*below).unwrap();
+    std::fs::write(source.path().join("file"), "").unwrap();
+    let number = |path: &std::path::Path| path.metadata().unwrap().ino();
+    let files: Vec<_> =
+        std::fs::read_dir(&state).unwrap().map(|file| file.unwrap().path()).collect();
+    let open: Vec<_> = files.iter().map(|file| std::fs::File::open(file).unwrap()).collect();
+    let kept = Kept::new(Arc::clone(&below), Arc::new(db), own(), Hold::default());
+    let shown = source.path().join("file");
+    if below.by_number(0, number(&shown)).is_err() {
+        eprintln!("SKIP: no file system here whose files are found by number");
+        return;
+    }
+    assert!(!open.is_empty());
+    kept.by_number(0, number(&shown)).unwrap();
+    for file in files.iter().chain([&state]) {
+        assert!(below.by_number(0, number(file)).is_ok(), "{}", file.display());
+        let found = kept.by_number(0, number(file));
+        assert_eq!(found.unwrap_err(), Error::Stale, "{}", file.display());
+    }
 }
