@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use idmapfs::attr::FileKind;
-use idmapfs::source::image::{Device, Image, ImageError, Nid, Part};
+use idmapfs::source::image::{Device, Entry, Image, ImageError, Nid, Part};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::Format;
@@ -66,23 +66,39 @@ pub fn read_all(image: &dyn Image) {
     let (root, mut seen) = (image.root(), BTreeSet::new());
     let (mut left, mut bytes) = (vec![(root, 0)], 64 << 20);
     let _ = (image.about(), image.statfs());
+    let mut inos = BTreeSet::new();
     while let Some((nid, ino)) = left.pop() {
         if seen.len() > 3_000 || !seen.insert(nid) {
             continue;
         }
-        let Ok(attr) = image.attr(nid) else { continue };
-        let _same = ino == attr.ino;
-        let _ = image.xattrs(nid);
-        match attr.kind {
-            FileKind::Directory => {
-                let names = image.list(nid).unwrap_or_default();
-                left.extend(names.iter().map(|entry| (entry.nid, entry.ino)));
-            }
-            FileKind::Symlink => drop(image.readlink(nid)),
-            FileKind::Regular => contents(image, nid, attr.size, &mut bytes),
-            FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo | FileKind::Socket => {}
+        inos.insert(ino);
+        left.extend(read_one(image, nid, &mut bytes).into_iter().map(|one| (one.nid, one.ino)));
+    }
+    // Who has a handle may ask for any number.
+    let beside = inos.iter().flat_map(|ino| [ino.wrapping_sub(1), *ino, ino.wrapping_add(1)]);
+    let bits = (0..64).flat_map(|bit| [1_u64 << bit, u64::MAX >> bit, u64::MAX << bit]);
+    for number in (0..300).chain(beside).chain(bits) {
+        if let Ok(nid) = image.by_number(number)
+            && seen.len() < 4_000
+            && seen.insert(nid)
+        {
+            drop(read_one(image, nid, &mut bytes));
         }
     }
+}
+
+/// Reads all of a file; returns the names in a directory.
+fn read_one(image: &dyn Image, nid: Nid, bytes: &mut u64) -> Vec<Entry> {
+    let Ok(attr) = image.attr(nid) else { return Vec::new() };
+    let _ = image.xattrs(nid);
+    let _ = image.parent(nid).and_then(|above| image.attr(above));
+    match attr.kind {
+        FileKind::Directory => return image.list(nid).unwrap_or_default(),
+        FileKind::Symlink => drop(image.readlink(nid)),
+        FileKind::Regular => contents(image, nid, attr.size, bytes),
+        FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo | FileKind::Socket => {}
+    }
+    Vec::new()
 }
 
 /// Reads the start of a file, its end, and places between; `left` is how much may be read.
