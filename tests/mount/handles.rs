@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -14,8 +15,8 @@ use crate::require;
 use crate::support::idmap::{self, IdMap};
 use crate::support::image::Ext4;
 use crate::support::images::{self, image};
-use crate::support::ours::Ours;
-use crate::support::{Sandbox, raw, run, sandbox, sh, str};
+use crate::support::ours::{Ours, finish};
+use crate::support::{Sandbox, holds_within, raw, run, sandbox, sh, str};
 
 type Handle = (i32, Vec<u8>);
 
@@ -224,6 +225,34 @@ fn where_there_are_rules_handles_last_as_long_as_the_kernel_knows_the_file() {
         ours.unmount();
         let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &args);
         assert_eq!(open(&ours.point, &top).map(drop), Err(libc::ESTALE));
+    });
+}
+
+/// What was found by its handle has no name, and so nobody knows which rules it is under that
+/// come later: not even while somebody has it open.
+#[test]
+fn rules_that_come_later_are_in_force_for_what_was_found_by_handle() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = filled(sandbox);
+        let policy = sandbox.file("p.toml", "version = 1\n");
+        let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &["--policy", str(&policy)]);
+        let [hidden, shown] = ["a/b/c/f", "top"].map(|path| handle(&ours.at(path)));
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        let found = [&hidden, &shown].map(|handle| open(&ours.point, handle).unwrap());
+        let hide = "version = 1\n[[rules]]\npath = \"/a/b/**\"\nhide = true\n";
+        fs::write(&policy, hide).unwrap();
+        let reload = || finish(&["reload", str(&ours.point)]).status.success();
+        assert!(holds_within(Duration::from_secs(10), reload));
+        for handle in [&hidden, &shown] {
+            assert_eq!(open(&ours.point, handle).map(drop), Err(libc::ESTALE));
+        }
+        // A name leads to one of them.
+        assert_eq!(fs::read(ours.at("top")).unwrap(), b"flat");
+        assert!(open(&ours.point, &shown).is_ok());
+        let mut read = [0; 4];
+        File::from(found.into_iter().next().unwrap()).read_at(&mut read, 0).unwrap();
+        assert_eq!(&read, b"deep", "what is open stays so");
     });
 }
 
