@@ -89,12 +89,13 @@ impl Source for Kept {
     }
 
     fn by_number(&self, volume: u64, ino: u64) -> Result<(Node, Found)> {
+        let below = self.inner.below.by_number(volume, ino)?;
         // A file system that is mounted below itself has its files by two numbers.
         let volumes = [volume, self.inner.below.lasting(volume)];
         if volumes.into_iter().any(|volume| self.inner.store.holds((volume, ino))) {
             return Err(Error::Stale);
         }
-        let (node, found) = self.hold_nameless(self.inner.below.by_number(volume, ino)?)?;
+        let (node, found) = self.hold_nameless(below)?;
         // All others need a name, as in `open_by_key`.
         let nameless = matches!(found.attr.kind, FileKind::Regular | FileKind::Directory);
         if nameless && found.key.ino == ino { Ok((node, found)) } else { Err(Error::Stale) }
