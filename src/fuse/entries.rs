@@ -129,10 +129,12 @@ impl Adapter {
         });
         match answer {
             Ok(mut entry) => {
-                let attributes = self.fs.attributes_at(moment, entry.node);
+                let mut attributes = self.fs.attributes_at(moment, entry.node);
                 if entry.node == self.root && !self.options.anchored {
-                    // As the kernel knows it.
+                    // As the kernel knows it; callers see another number, which can only be
+                    // told when it is asked for.
                     (entry.attr.ino, entry.generation) = (ANCHOR, 0);
+                    attributes = Duration::ZERO;
                 }
                 found(reply, Ttl { attributes, names: Duration::ZERO }, &entry);
             }

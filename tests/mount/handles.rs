@@ -319,3 +319,24 @@ fn files_of_images_are_found_by_handle() {
         assert_eq!(open(&point, &file).map(drop), Err(libc::ESTALE));
     });
 }
+
+/// Where the root is the first node itself, the client's number of it is another one.
+#[test]
+fn the_root_keeps_its_number_when_a_handle_leads_there() {
+    require!(Root, Fuse, Fusermount, Ext4Loop);
+    sandbox(|sandbox| {
+        let (made, _) = image("few-ext4").expect("tools of Debian 12 make it");
+        let copy = sandbox.path("image");
+        images::copy(&made, &copy);
+        let ours = Ours::of_user(sandbox, 34, &copy, &sandbox.dir("mnt"), &[]);
+        let number = || fs::metadata(&ours.point).unwrap().ino();
+        assert_eq!(number(), 2);
+        let is_dir = |path: &PathBuf| path != &ours.point && path.is_dir();
+        let inner = files(&ours.point).into_iter().find(is_dir).unwrap();
+        let handle = handle(&inner);
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        let dir = open(&ours.point, &handle).unwrap();
+        assert_eq!(fs::read_link(link(&dir)).unwrap(), inner);
+        assert_eq!(number(), 2);
+    });
+}
