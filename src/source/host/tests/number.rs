@@ -118,7 +118,7 @@ fn what_a_mount_covers_is_not_found() {
     let Some(fixture) = Fixture::ext4() else { return };
     fill(&fixture);
     let number = |path: &str| fs::symlink_metadata(fixture.at(path)).unwrap().ino();
-    let covered = ["d", "d/e"].map(number);
+    let (covered, file) = (["d", "d/e"].map(number), number("d/e/f"));
     tmpfs_at(&fixture.at("d"));
     fs::create_dir(fixture.at("d/new")).unwrap();
     for submounts in [Submounts::Follow, Submounts::Hide] {
@@ -127,6 +127,8 @@ fn what_a_mount_covers_is_not_found() {
         for ino in covered {
             assert!(is_stale(&host, (0, ino)), "{submounts:?}");
         }
+        // All of the file system is shown, and where a file is nobody knows.
+        assert!(!is_stale(&host, (0, file)), "{submounts:?}");
         if submounts == Submounts::Follow {
             let (mount, found) = walk(&host, "d");
             // A number of tmpfs does not open anything.
