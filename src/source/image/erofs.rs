@@ -27,7 +27,7 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-use super::{About, Contents, Device, Entry, Format, Image, ImageError, Nid};
+use super::{About, Contents, Device, Entry, Format, Image, ImageError, Nid, Stretch};
 use crate::attr::{Attr, FileKind};
 use crate::error::{Errno, Error, Result};
 use crate::id::Disk;
@@ -238,6 +238,10 @@ impl fmt::Debug for Regular {
 impl Contents for Regular {
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         self.data.read(&self.volume, offset, buf)
+    }
+
+    fn stretch(&self, offset: u64) -> Result<Stretch> {
+        self.data.stretch(&self.volume, offset)
     }
 
     fn packed(&self, offset: u64) -> Result<Option<Range<u64>>> {

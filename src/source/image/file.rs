@@ -16,6 +16,10 @@ use crate::source::{File, InodeFlags, InodeFlagsKind, Locks, Place, Rights};
 /// once are answered in any order.
 const NEAR: u64 = 256 << 10;
 
+/// How many stretches are looked at to find a hole or data: an image can have files of
+/// very many, and nobody else is answered by that thread meanwhile.
+const STRETCHES: u32 = 1 << 18;
+
 /// An open file.
 #[derive(Debug)]
 pub(super) struct ImageFile {
@@ -53,6 +57,25 @@ impl ImageFile {
             to.copy_from_slice(from);
         }
         Ok(length)
+    }
+
+    /// Returns where the next hole or data is, from an offset on.
+    fn next(&self, mut at: u64, wants_hole: bool) -> Result<Option<u64>> {
+        for _ in 0..STRETCHES {
+            if at >= self.size {
+                return Ok(None);
+            }
+            let stretch = self.contents.stretch(at)?;
+            if stretch.is_hole == wants_hole {
+                return Ok(Some(at));
+            }
+            if stretch.end <= at {
+                return Err(eio());
+            }
+            at = stretch.end;
+        }
+        // A hole may be told of as data, never the other way round.
+        Ok((!wants_hole).then_some(at))
     }
 
     /// Reads up to the end of the file, whatever pieces that is in.
@@ -99,16 +122,17 @@ impl File for ImageFile {
         Err(read_only())
     }
 
-    /// Tells of no holes but the one that is at the end of every file, as lseek(2)
-    /// allows.
     fn seek(&self, offset: i64, whence: i32) -> Result<u64> {
         let at = u64::try_from(offset).ok().filter(|at| *at < self.size);
         let at = at.ok_or(Error::Os(Errno(libc::ENXIO)))?;
-        match whence {
-            libc::SEEK_DATA => Ok(at),
-            libc::SEEK_HOLE => Ok(self.size),
-            _ => Err(Error::Invalid),
-        }
+        let wants_hole = match whence {
+            libc::SEEK_DATA => false,
+            libc::SEEK_HOLE => true,
+            _ => return Err(Error::Invalid),
+        };
+        let found = self.inner.answer(|_| self.next(at, wants_hole))?;
+        // There is a hole at the end of every file.
+        found.or(wants_hole.then_some(self.size)).ok_or(Error::Os(Errno(libc::ENXIO)))
     }
 
     fn copy_to(

@@ -277,6 +277,15 @@ pub trait Image: Send + Sync + fmt::Debug {
     fn statfs(&self) -> Statfs;
 }
 
+/// Bytes of a file that are alike: all of a hole, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Whether they are of a hole.
+    pub is_hole: bool,
+    /// Where they end, in the file; may be beyond its end.
+    pub end: u64,
+}
+
 /// The contents of a regular file.
 pub trait Contents: Send + Sync + fmt::Debug {
     /// Reads bytes that need no unpacking, holes among them; fewer than asked for at the
@@ -285,6 +294,16 @@ pub trait Contents: Send + Sync + fmt::Debug {
     /// # Errors
     /// `EIO`.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// Returns what the byte at an offset is in: a hole, as the kernel's own mount would tell
+    /// of it, or data; what follows may be of the same sort. `end` is behind the offset.
+    ///
+    /// # Errors
+    /// `EIO`.
+    fn stretch(&self, offset: u64) -> Result<Stretch> {
+        let _no_holes = offset;
+        Ok(Stretch { is_hole: false, end: u64::MAX })
+    }
 
     /// Returns which bytes of the file are unpacked together with the one at this
     /// offset; `None` if that one is not packed.

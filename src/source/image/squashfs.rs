@@ -16,7 +16,7 @@ use fs_squashfs::{Compressor, FileType, Filesystem, Inode, XattrEntry};
 
 use super::cache::Cache;
 use super::codec;
-use super::{About, Contents, Device, Entry, Format, Image, ImageError, Nid, eio};
+use super::{About, Contents, Device, Entry, Format, Image, ImageError, Nid, Stretch, eio};
 use crate::attr::{Attr, FileKind, Mode, Time};
 use crate::error::{Error, Result};
 use crate::id::{Disk, Id, Owner};
@@ -486,6 +486,12 @@ impl Contents for Blocked {
             _ => return Err(eio()),
         }
         Ok(buf.len())
+    }
+
+    fn stretch(&self, offset: u64) -> Result<Stretch> {
+        let (index, start) = self.index(offset);
+        let is_hole = self.block(index).is_some_and(|(_, word)| word == 0);
+        Ok(Stretch { is_hole, end: start.saturating_add(self.data.block) })
     }
 
     fn packed(&self, offset: u64) -> Result<Option<Range<u64>>> {

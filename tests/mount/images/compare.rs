@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirEntryExt as _, FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, fstatfs};
 
 use crate::support::raw;
 
@@ -159,6 +162,15 @@ impl Comparison {
             self.found.push(format!("{path:?}: errno of open: {errno:?}"));
             return;
         };
+        // Before anything is read: what the kernel has in memory of a hole is data to it.
+        let told = [one, other].map(|file| holes(file, size));
+        // Those of a squashfs and of an erofs not every kernel tells.
+        let all_data = [Ok(0), Ok(size.cast_signed())];
+        let tells = !told[0].starts_with(&all_data)
+            || fstatfs(one).is_ok_and(|of| of.filesystem_type() == EXT4_SUPER_MAGIC);
+        if self.except != Except::Identity && tells {
+            self.check(path, "holes", told);
+        }
         for (at, length) in reads(size) {
             let read = |file: &File| {
                 let mut buf = vec![0x55; length];
@@ -248,6 +260,22 @@ fn reads(size: u64) -> Vec<(u64, usize)> {
     reads.extend(odd.into_iter().filter(|at| *at <= size).map(|at| (at, 4_099)));
     reads.extend([(size, 10), (size + 1, 10), (size + 4_096, 1), (1 << 62, 5)]);
     reads
+}
+
+/// Returns where data and holes are, by turns, and what is said of other places.
+fn holes(file: &File, size: u64) -> Vec<raw::Sys> {
+    const MOST: usize = 2_000;
+    let seek = |at: u64, whence| raw::lseek(file.as_fd(), at.cast_signed(), whence);
+    let kinds = [libc::SEEK_DATA, libc::SEEK_HOLE];
+    let (mut found, mut at) = (Vec::new(), 0);
+    for whence in kinds.into_iter().cycle().take(MOST) {
+        found.push(seek(at, whence));
+        let Some(Ok(next)) = found.last() else { break };
+        at = next.cast_unsigned();
+    }
+    let odd = [1, 4_095, 100_001, size / 2, size.saturating_sub(1), size, size + 1, 1 << 62];
+    found.extend(odd.into_iter().flat_map(|at| kinds.map(|whence| seek(at, whence))));
+    found
 }
 
 /// Returns what is wrong with the order of a directory: that it is another one the

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use super::super::Stretch;
 use super::bytes::{add, count, eio, index, mul, round_up, u16_at, u32_at};
 use super::devices::Devices;
 use super::extents::Extents;
@@ -312,6 +313,12 @@ impl Data {
         }
         volume.fill(run, buf)?;
         Ok(done)
+    }
+
+    /// Returns whether a byte is of a hole, and where that ends.
+    pub fn stretch(&self, volume: &Volume, offset: u64) -> Result<Stretch> {
+        let Piece { range, place } = self.piece(volume, offset)?;
+        Ok(Stretch { is_hole: matches!(place, Place::Hole), end: range.end })
     }
 
     /// Returns the bytes that are unpacked together with one; `None` if it is not packed.

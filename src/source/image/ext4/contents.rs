@@ -7,7 +7,7 @@ use fs_ext4::inode::InodeFlags;
 
 use super::{Found, Volume, no_key, xattr};
 use crate::error::Result;
-use crate::source::image::Contents;
+use crate::source::image::{Contents, Stretch};
 
 /// The contents of a file.
 pub(super) struct Bytes {
@@ -48,6 +48,15 @@ impl Contents for Bytes {
         data.copy_from_slice(from.get(..data.len()).unwrap_or_default());
         zeros.fill(0);
         Ok(length)
+    }
+
+    /// Blocks that are there and were never written to are a hole, as the kernel has it.
+    fn stretch(&self, offset: u64) -> Result<Stretch> {
+        if self.inline.is_some() {
+            return Ok(Stretch { is_hole: false, end: u64::MAX });
+        }
+        let span = self.volume.span(&self.file, offset)?;
+        Ok(Stretch { is_hole: span.at.is_none(), end: offset.saturating_add(span.length) })
     }
 }
 

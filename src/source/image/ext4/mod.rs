@@ -5,6 +5,7 @@
 mod attr;
 mod contents;
 mod dir;
+mod extents;
 mod indirect;
 mod probe;
 #[cfg(test)]
@@ -245,7 +246,10 @@ impl Volume {
             logical,
             Some(&verify),
         );
-        let Some(extent) = found.map_err(failed)? else { return Ok((None, 1)) };
+        let Some(extent) = found.map_err(failed)? else {
+            let next = extents::next(self, file, logical).map_err(failed)?;
+            return Ok((None, next.saturating_sub(logical)));
+        };
         let skip = logical.saturating_sub(extent.logical_block.into());
         let start = extent.physical_block.saturating_add(skip);
         let count = u64::from(extent.length).saturating_sub(skip);

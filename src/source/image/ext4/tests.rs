@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::attr::{FileKind, Time};
-use crate::source::image::Part;
+use crate::source::image::{Part, Stretch};
 
 /// How names are hashed, whether with signs (1) or without (2), and how the kernel
 /// lists them on a mount of such an image.
@@ -157,6 +158,50 @@ fn a_tree_is_what_it_was_made_of() {
         assert_eq!(about.files, Some(624), "{about:?}");
         assert_eq!(about.features.contains(&"inline_data".to_owned()), options.contains("inline"));
     }
+}
+
+/// Returns where there is data in a file of an image, in bytes.
+fn data(contents: &dyn Contents, size: u64) -> Vec<Range<u64>> {
+    let (mut found, mut at, mut steps) = (Vec::<Range<u64>>::new(), 0, 0);
+    while at < size {
+        let Stretch { is_hole, end } = contents.stretch(at).unwrap();
+        let end = end.min(size);
+        match found.last_mut() {
+            _ if is_hole => {}
+            Some(last) if last.end == at => last.end = end,
+            _ => found.push(at..end),
+        }
+        (at, steps) = (end, steps + 1);
+    }
+    assert!(steps < 1000, "{steps} steps");
+    found
+}
+
+#[test]
+fn holes_are_told_and_passed_over_at_once() {
+    let Some(fixture) = Fixture::new() else { return };
+    let (size, block) = (300 << 20, 4096);
+    // More extents than there are in an inode; the last is in the middle of the file.
+    let islands: Vec<u64> = (1..=12).chain([0x4000]).map(|at| at * 3 * block).collect();
+    let sparse = fs::File::create(fixture.tree().join("sparse")).unwrap();
+    sparse.set_len(size).unwrap();
+    for at in &islands {
+        sparse.write_all_at(&bytes(3072), *at).unwrap();
+    }
+    fs::File::create(fixture.tree().join("hole")).and_then(|file| file.set_len(size)).unwrap();
+    for options in ["-b 4096", "-b 1024", "-b 1024 -O ^extent,^64bit", "-b 4096 -O ^metadata_csum"]
+    {
+        let image = Fixture::open(&fixture.image(options)).unwrap();
+        let open = |name| image.open(find(&*image, image.root(), OsStr::new(name))).unwrap();
+        let expected: Vec<_> = islands.iter().map(|at| *at..at + block).collect();
+        assert_eq!(data(&*open("sparse"), size), expected, "{options}");
+        assert_eq!(data(&*open("hole"), size), [], "{options}");
+        let dense = Range { start: 0, end: 120_000 };
+        assert_eq!(data(&*open("file90000"), 120_000), [dense], "{options}");
+    }
+    let image = Fixture::open(&fixture.image("-b 4096 -O inline_data")).unwrap();
+    let inline = image.open(find(&*image, image.root(), OsStr::new("file45"))).unwrap();
+    assert!(!inline.stretch(0).unwrap().is_hole);
 }
 
 #[test]
