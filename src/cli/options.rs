@@ -197,7 +197,7 @@ pub const OPTIONS: &[Opt] = &[
     value(Image, "offset", "BYTES", "Where in its file an image begins"),
     value(Image, "size", "BYTES", "How long an image is (default: to the end of its file)"),
     value(Image, "device", "FILE", "Another file that an erofs has data in; repeatable, in order"),
-    value(Image, "partition", "WHICH", "Which partition of a disk with a GPT: root or a number"),
+    value(Image, "partition", "WHICH", "Which partition of a disk (GPT): root, a number or a name"),
     value(Image, "verity", "ignore", "Show a partition although it has dm-verity hashes"),
     value(Image, "image-cache", "BYTES", "Memory for what is kept of an image (default 128M)")
         .or(&["image_cache"]),

@@ -225,12 +225,16 @@ const fn allow(flag: &mut Option<bool>) {
 }
 
 fn partition(value: &str) -> Result<Partition, Fault> {
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
     let number = || decimal(value).and_then(|number| u32::try_from(number).ok());
     match value {
         "root" => Ok(Partition::Root),
-        _ => number().filter(|number| *number > 0).map(Partition::Number).ok_or_else(|| {
-            Fault::usage(format!("option partition: {value}: neither root nor a number"))
-        }),
+        _ if is_number => {
+            let number = number().filter(|number| *number > 0).map(Partition::Number);
+            let wrong = || Fault::usage(format!("option partition: {value}: no number of one"));
+            number.ok_or_else(|| wrong().hint("they are counted from 1 on"))
+        }
+        name => Ok(Partition::Name(name.to_owned())),
     }
 }
 

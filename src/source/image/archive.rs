@@ -44,12 +44,38 @@ pub fn of_layers(
             b"manifest.json" => manifest = true,
             _ => layers |= name.ends_with(b".tar") || name.starts_with(b"blobs/"),
         }
-        let size = std::str::from_utf8(header.get(124..136)?).ok()?;
-        let size = size.trim_matches(|c| c == '\0' || c == ' ');
-        let size = u64::from_str_radix(size, 8).ok()?.checked_next_multiple_of(BLOCK)?;
+        let size = number(header.get(124..136)?)?.checked_next_multiple_of(BLOCK)?;
         at = at.checked_add(BLOCK)?.checked_add(size)?;
     }
     (manifest && layers).then_some(SAVED)
+}
+
+/// Returns a number of a header: in octal digits, or where those have no room for it, in
+/// binary behind a first bit that is set (base-256).
+fn number(field: &[u8]) -> Option<u64> {
+    if let [0x80, high @ .., a, b, c, d, e, f, g, h] = field {
+        let is_small = high.iter().all(|byte| *byte == 0);
+        return is_small.then(|| u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]));
+    }
+    let digits = std::str::from_utf8(field).ok()?.trim_matches(|c| c == '\0' || c == ' ');
+    u64::from_str_radix(digits, 8).ok()
+}
+
+/// Reports whether a file is a tar archive of the form that has no sign (v7): its first
+/// header has the sum of its bytes, in which the field of the sum counts as spaces.
+pub fn is_old_tar(read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> bool {
+    let mut header = [0; 512];
+    if !read(0, &mut header) {
+        return false;
+    }
+    let (Some(before), Some(told), Some(after)) =
+        (header.get(..148), header.get(148..156), header.get(156..))
+    else {
+        return false;
+    };
+    let bytes = before.iter().chain(after).map(|byte| u64::from(*byte));
+    let sum = bytes.fold(8 * u64::from(b' '), u64::saturating_add);
+    header.first() != Some(&0) && number(told) == Some(sum)
 }
 
 /// Returns what a directory of layers is, and what can be done with it.
@@ -63,6 +89,8 @@ pub fn in_directory(dir: &Path) -> Option<(&'static str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
+
     use super::*;
     use crate::source::image::{Device, Part};
 
@@ -78,6 +106,42 @@ mod tests {
         archive.finish().unwrap();
         let device = Device::open(file.path(), Part::default()).unwrap();
         of_layers(&mut |at, buf| device.read(at, buf).is_ok()).map(|found| found.0)
+    }
+
+    #[test]
+    fn a_layer_of_any_size_is_skipped() {
+        const LONG: u64 = 9 << 30;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (at, name, size) in [(0, "blobs/sha256/1", LONG), (512 + LONG, "oci-layout", 0)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_path(name).unwrap();
+            header.set_size(size);
+            header.set_cksum();
+            file.as_file().write_all_at(header.as_bytes(), at).unwrap();
+        }
+        let device = Device::open(file.path(), Part::default()).unwrap();
+        let found = of_layers(&mut |at, buf| device.read(at, buf).is_ok());
+        assert_eq!(found, Some(OCI));
+        assert_eq!(number(b"0000017 \0"), Some(15));
+        assert_eq!(number(&[0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+    }
+
+    #[test]
+    fn an_archive_without_a_sign_is_told_by_its_sum() {
+        let mut header = tar::Header::new_old();
+        header.set_path("etc/passwd").unwrap();
+        header.set_size(700);
+        header.set_cksum();
+        let mut bytes = *header.as_bytes();
+        let is = |bytes: &[u8; 512]| {
+            is_old_tar(&mut |_, buf: &mut [u8]| {
+                buf.copy_from_slice(bytes);
+                true
+            })
+        };
+        assert!(is(&bytes));
+        bytes[0] += 1;
+        assert!(!is(&bytes) && !is(&[0; 512]) && !is_old_tar(&mut |_, _| false));
     }
 
     #[test]

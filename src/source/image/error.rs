@@ -9,7 +9,7 @@ use crate::text::{plain, shown};
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The file cannot be used.
-    #[error("{}: {}", shown(.path), plain(.why))]
+    #[error("{}: {}{}", shown(.path), plain(.why), way_out(.why))]
     File {
         /// The file.
         path: PathBuf,
@@ -17,10 +17,10 @@ pub enum ImageError {
         why: io::Error,
     },
     /// It is neither a file nor a block device.
-    #[error("{}: neither a file nor a block device", shown(.0))]
+    #[error("{}: neither a file nor a block device; name one of these, or a directory", shown(.0))]
     Kind(PathBuf),
     /// There is nothing in the file.
-    #[error("{}: is empty", shown(.0))]
+    #[error("{}: is empty; make an image first: idmapfs image build DIR OUT.erofs", shown(.0))]
     Empty(PathBuf),
     /// The file has no such part.
     #[error("{}: has {end} bytes: offset and size are not within", shown(.path))]
@@ -30,13 +30,13 @@ pub enum ImageError {
         /// How long it is, in bytes.
         end: u64,
     },
-    /// The disk has no such partition.
-    #[error("{}: no such partition; there are {there}", shown(.path))]
+    /// The disk has no such partition, or several.
+    #[error("{}: {wrong}", shown(.path))]
     Partition {
         /// The file.
         path: PathBuf,
-        /// Those that there are.
-        there: String,
+        /// What is wrong, and which there are.
+        wrong: String,
     },
     /// It is no image of a known format.
     #[error("{}: {looks}; {way}", shown(.path))]
@@ -81,4 +81,15 @@ pub enum ImageError {
         /// The program that looks an image of this format over.
         check: &'static str,
     },
+}
+
+fn way_out(why: &io::Error) -> &'static str {
+    match why.raw_os_error() {
+        Some(libc::ENOENT) => "; correct the name",
+        Some(libc::EACCES) => {
+            "; this user needs search permission on every directory of the path, and read permission \
+             on the file"
+        }
+        _ => "",
+    }
 }

@@ -107,7 +107,7 @@ pub fn open(whole: Device, options: &ImageOptions) -> std::result::Result<ImageS
 /// # Errors
 /// As [`open`].
 pub fn locate(whole: Device, options: &ImageOptions) -> std::result::Result<Device, ImageError> {
-    match options.partition {
+    match &options.partition {
         None => Ok(whole),
         Some(wanted) => whole.part(partition::find(&whole, wanted, options.verity_ignored)?),
     }

@@ -2,18 +2,20 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
+use gpt::{GptConfig, GptDisk};
 
-use super::{Device, ImageError, Part, mbr};
+use super::{Device, ImageError, Part, probe};
 
 /// Which partition of a disk an image is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Partition {
     /// The root partition of this architecture.
     Root,
     /// The one of this number, from 1 on.
     Number(u32),
+    /// The one of this name.
+    Name(String),
 }
 
 /// The types of root partitions: Discoverable Partitions Specification, by the name that
@@ -76,53 +78,64 @@ const HASHES: [&str; 42] = [
 /// The sizes of blocks that disks count in.
 const BLOCKS: [LogicalBlockSize; 2] = [LogicalBlockSize::Lb512, LogicalBlockSize::Lb4096];
 
+/// A disk with its table.
+struct Table<'a> {
+    disk: GptDisk<Disk<'a>>,
+    block: LogicalBlockSize,
+}
+
+/// A partition with its number.
+type Numbered<'a> = (&'a u32, &'a gpt::partition::Partition);
+
+impl<'a> Table<'a> {
+    /// Reads the table of a disk, from its end where that at the beginning is damaged.
+    fn of(device: &'a Device) -> Option<Self> {
+        BLOCKS.into_iter().find_map(|block| {
+            let config = GptConfig::new().writable(false).logical_block_size(block);
+            let disk = config.open_from_device(Disk { device, at: 0 }).ok()?;
+            Some(Self { disk, block })
+        })
+    }
+
+    fn used(&self) -> impl Iterator<Item = Numbered<'_>> {
+        self.disk.partitions().iter().filter(|(_, partition)| partition.is_used())
+    }
+
+    /// Says which partitions there are.
+    fn all(&self) -> String {
+        list(self.used())
+    }
+}
+
+/// Says which partitions these are, by number and name.
+fn list<'a>(partitions: impl Iterator<Item = Numbered<'a>>) -> String {
+    let one = |(number, found): Numbered<'_>| {
+        let name = crate::text::shown(&found.name);
+        if name.is_empty() { number.to_string() } else { format!("{number} ({name})") }
+    };
+    let all = partitions.map(one).collect::<Vec<_>>().join(", ");
+    if all.is_empty() { "none".to_owned() } else { all }
+}
+
+fn kind(partition: &gpt::partition::Partition) -> String {
+    partition.part_type_guid.guid.hyphenated().to_string()
+}
+
+/// Says which partitions a disk with a GPT has; `None` if it has no such table.
+pub(super) fn there(device: &Device) -> Option<String> {
+    Some(Table::of(device)?.all())
+}
+
 /// Finds a partition of a disk image; returns which part of that it is.
 ///
 /// # Errors
-/// `Unknown`: there is no GPT; `Partition`: it has no such partition; `Refused`: there
-/// is one with hashes for it, and those are not to be ignored.
-pub fn find(device: &Device, wanted: Partition, ignores_verity: bool) -> Result<Part, ImageError> {
+/// `Unknown`: there is no GPT; `Partition`: it has no such partition, or several that are
+/// called so; `Refused`: there is one with hashes for it, and those are not to be ignored.
+pub fn find(device: &Device, wanted: &Partition, ignores_verity: bool) -> Result<Part, ImageError> {
     let path = device.path();
-    let table = BLOCKS.into_iter().find_map(|block| {
-        let config = GptConfig::new().writable(false).logical_block_size(block);
-        Some((config.open_from_device(Disk { device, at: 0 }).ok()?, block))
-    });
-    let Some((table, block)) = table else {
-        if let Some(parts) = mbr::partitions(device) {
-            return Err(ImageError::Unknown {
-                path: path.to_owned(),
-                looks: mbr::LOOKS.to_owned(),
-                way: mbr::way(&parts),
-            });
-        }
-        return Err(ImageError::Unknown {
-            path: path.to_owned(),
-            looks: "no disk with a GPT".to_owned(),
-            way: "leave partition out, or name the place: --offset=BYTES".to_owned(),
-        });
-    };
-    let kind = |partition: &gpt::partition::Partition| {
-        partition.part_type_guid.guid.hyphenated().to_string()
-    };
-    let native = ROOTS.iter().find(|(arch, _)| *arch == std::env::consts::ARCH);
-    let used = table.partitions().iter().filter(|(_, partition)| partition.is_used());
-    let mut used = used.collect::<Vec<_>>().into_iter();
-    let missing = || ImageError::Partition {
-        path: path.to_owned(),
-        there: table
-            .partitions()
-            .iter()
-            .map(|(number, found)| {
-                let name = crate::text::shown(&found.name);
-                if name.is_empty() { number.to_string() } else { format!("{number} ({name})") }
-            })
-            .collect::<Vec<_>>()
-            .join(", "),
-    };
-    let hashes = |(_, partition): &(&u32, &gpt::partition::Partition)| {
-        HASHES.contains(&kind(partition).as_str())
-    };
-    if !ignores_verity && used.clone().any(|found| hashes(&found)) {
+    let Some(table) = Table::of(device) else { return Err(without(device)) };
+    let hashes = |(_, partition): Numbered<'_>| HASHES.contains(&kind(partition).as_str());
+    if !ignores_verity && table.used().any(hashes) {
         return Err(ImageError::Refused {
             path: path.to_owned(),
             format: "GPT",
@@ -131,15 +144,50 @@ pub fn find(device: &Device, wanted: Partition, ignores_verity: bool) -> Result<
                 .to_owned(),
         });
     }
-    let found = used.find(|(number, partition)| match wanted {
-        Partition::Number(wanted) => **number == wanted,
+    let native = ROOTS.iter().find(|(arch, _)| *arch == std::env::consts::ARCH);
+    let is_it = |(number, partition): &Numbered<'_>| match wanted {
+        Partition::Number(wanted) => *number == wanted,
+        Partition::Name(wanted) => partition.name == *wanted,
         Partition::Root => native.is_some_and(|(_, root)| kind(partition) == *root),
-    });
-    let (_, found) = found.ok_or_else(missing)?;
-    let (start, length) = (found.bytes_start(block), found.bytes_len(block));
-    match (start, length) {
-        (Ok(offset), Ok(length)) => Ok(Part { offset, size: Some(length) }),
-        _ => Err(missing()),
+    };
+    let wrong = |wrong: String| ImageError::Partition { path: path.to_owned(), wrong };
+    let found: Vec<_> = table.used().filter(is_it).collect();
+    match found.as_slice() {
+        [] => Err(wrong(match wanted {
+            Partition::Root => format!(
+                "no root partition of {}; there are {}: name one by its number, \
+                 --partition=NUMBER",
+                std::env::consts::ARCH,
+                table.all()
+            ),
+            Partition::Number(_) | Partition::Name(_) => {
+                format!("no such partition; there are {}", table.all())
+            }
+        })),
+        [(_, found)] => match (found.bytes_start(table.block), found.bytes_len(table.block)) {
+            (Ok(offset), Ok(length)) => Ok(Part { offset, size: Some(length) }),
+            _ => Err(wrong(format!("no such partition; there are {}", table.all()))),
+        },
+        // Which one boots is what a loader decides.
+        several => {
+            let which = list(several.iter().copied());
+            Err(wrong(format!("several are meant: {which}; name one: --partition=NUMBER")))
+        }
+    }
+}
+
+/// Says what a file is instead of a disk with a GPT.
+fn without(device: &Device) -> ImageError {
+    match probe(device) {
+        Ok(format) => ImageError::Unknown {
+            path: device.path().to_owned(),
+            looks: format!("no disk with a GPT, but an image ({})", format.word()),
+            way: "leave partition out".to_owned(),
+        },
+        Err(ImageError::Unknown { path, looks, way }) => {
+            ImageError::Unknown { path, looks: format!("no disk with a GPT: {looks}"), way }
+        }
+        Err(other) => other,
     }
 }
 
@@ -185,6 +233,7 @@ impl Write for Disk<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -209,15 +258,16 @@ mod tests {
     #[test]
     fn partitions_are_found_by_number_and_purpose() {
         let (_, root) = *ROOTS.iter().find(|r| r.0 == std::env::consts::ARCH).unwrap();
-        let words = format!("-n 1:2048:4095 -n 2:8192:12287 -t 2:{root}");
+        let words = format!("-n 1:2048:4095 -n 2:8192:12287 -t 2:{root} -c 2:rootfs");
         let Some(file) = disk(&words) else { return };
-        let at = |wanted, ignored| find(&device(&file), wanted, ignored);
+        let at = |wanted: Partition, ignored| find(&device(&file), &wanted, ignored);
         let want = Part { offset: 8192 * 512, size: Some(4096 * 512) };
         assert_eq!(at(Partition::Root, false).unwrap(), want);
         assert_eq!(at(Partition::Number(2), false).unwrap(), want);
+        assert_eq!(at(Partition::Name("rootfs".to_owned()), false).unwrap(), want);
         assert_eq!(at(Partition::Number(1), false).unwrap().offset, 1 << 20);
         let none = at(Partition::Number(3), false).unwrap_err().to_string();
-        assert!(none.ends_with("no such partition; there are 1, 2"), "{none}");
+        assert!(none.ends_with("no such partition; there are 1, 2 (rootfs)"), "{none}");
         // Of the root on x86-64 and on MIPS, and of /usr on x86-64 and ARM.
         for verity in [
             "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5",
@@ -227,17 +277,49 @@ mod tests {
         ] {
             let words = format!("{words} -n 3:14336:15359 -t 3:{verity}");
             let Some(file) = disk(&words) else { return };
-            let at = |ignored| find(&device(&file), Partition::Root, ignored);
+            let at = |ignored| find(&device(&file), &Partition::Root, ignored);
             assert!(matches!(at(false), Err(ImageError::Refused { .. })), "{verity}");
             assert_eq!(at(true).unwrap(), want, "{verity}");
         }
     }
 
     #[test]
+    fn a_root_partition_that_is_not_one_is_named_by_its_number() {
+        let (_, root) = *ROOTS.iter().find(|r| r.0 == std::env::consts::ARCH).unwrap();
+        let said = |words: &str| {
+            let file = disk(words)?;
+            Some(find(&device(&file), &Partition::Root, false).unwrap_err().to_string())
+        };
+        let Some(none) = said("-n 1:2048:4095 -n 2:8192:12287 -c 2:data") else { return };
+        assert!(none.contains("no root partition of ") && none.contains("1, 2 (data)"), "{none}");
+        assert!(none.ends_with("--partition=NUMBER"), "{none}");
+        let both = "-n 1:2048:4095 -c 1:a -n 2:8192:12287 -c 2:b";
+        let several = said(&format!("{both} -t 1:{root} -t 2:{root}")).unwrap();
+        assert!(several.contains("several are meant: 1 (a), 2 (b)"), "{several}");
+    }
+
+    #[test]
+    fn a_disk_is_told_by_its_table_and_not_by_its_boot_sector() {
+        let Some(file) = disk("-n 1:2048:4095 -c 1:data") else { return };
+        let said = || probe(&device(&file)).unwrap_err().to_string();
+        let whole = said();
+        assert!(whole.contains("a disk with a GPT; ") && whole.ends_with("1 (data)"), "{whole}");
+        // Only its copy at the end is left.
+        file.as_file().write_all_at(&[0; 512], 512).unwrap();
+        assert_eq!(said(), whole);
+        file.as_file().write_all_at(&[0; 512], (16 << 20) - 512).unwrap();
+        let lost = said();
+        assert!(lost.contains("a disk whose GPT is damaged; "), "{lost}");
+        assert!(!lost.contains("--partition"), "{lost}");
+        let asked = find(&device(&file), &Partition::Root, false).unwrap_err().to_string();
+        assert!(asked.contains("no disk with a GPT: a disk whose GPT is damaged; "), "{asked}");
+    }
+
+    #[test]
     fn what_has_no_table_is_said() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(1 << 20).unwrap();
-        let refused = find(&device(&file), Partition::Root, false).unwrap_err();
+        let refused = find(&device(&file), &Partition::Root, false).unwrap_err();
         assert!(refused.to_string().contains("no disk with a GPT"), "{refused}");
     }
 }

@@ -1,6 +1,6 @@
 //! What a file is, by the bytes that each format begins with.
 
-use super::{Device, ImageError, archive, ends, mbr};
+use super::{Device, ImageError, archive, ends, mbr, partition};
 
 /// A format that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +59,24 @@ const ARCHIVE: &str = "make an image of it: idmapfs image build ARCHIVE OUT.erof
 /// What to do with such an archive.
 const CPIO: &str = "unpack it into a directory: cpio -idm";
 
+/// What to do with packages of two kinds.
+const DEB: &str = "unpack it into a directory: dpkg -x";
+const RPM: &str = "unpack it into a directory: rpm2cpio, cpio -idm";
+
+/// What to do with an image of a telephone.
+const SIMG: &str = "unpack it first: simg2img FILE OUT";
+
 /// What to do with what only the kernel reads.
 const KERNEL: &str = "mount it as root: mount -o ro,loop; then idmapfs shows that directory";
 
 /// What to do with a disk of a virtual machine.
 pub(super) const CONVERT: &str = "convert it: qemu-img convert -O raw DISK OUT.raw";
 
-/// What to do with a whole disk.
-const DISK: &str = "name what of it is the file system: --partition=root, or --offset=BYTES";
+/// What to do with a disk whose table cannot be read.
+const MEND: &str = "have gdisk mend it, or name where the file system is: --offset=BYTES";
+
+/// What to do with what is encrypted.
+const OPEN: &str = "open it as root: cryptsetup open FILE NAME";
 
 /// What to do with an archive that is not built from.
 const UNPACK: &str = "unpack it into a directory";
@@ -77,19 +87,24 @@ pub(super) const VOLUME: &str = "have root put it together, and mount the volume
 /// What a part of a RAID is called.
 pub(super) const RAID: &str = "a part of a RAID (md)";
 
+/// What to do with what is no file system.
+const NAME: &str = "name a directory or an image";
+
+/// What to do with the files of one that no tool here takes apart, by its own tools.
+const FLASH: &str = "unpack it into a directory by tools of its own";
+
 /// What else a file may look like, and what to do with it.
-const OTHERS: [Sign<(&str, &str)>; 30] = [
+const OTHERS: [Sign<(&str, &str)>; 50] = [
     sign(257, b"ustar", ("a tar archive", ARCHIVE)),
-    sign(0, b"\x1f\x8b", ("compressed by gzip, perhaps a tar archive", ARCHIVE)),
-    sign(0, b"\x28\xb5\x2f\xfd", ("compressed by zstd, perhaps a tar archive", ARCHIVE)),
-    sign(0, b"\xfd7zXZ\0", ("compressed by xz, perhaps a tar archive", ARCHIVE)),
-    sign(0, b"BZh", ("compressed by bzip2, perhaps a tar archive", ARCHIVE)),
     sign(0, b"PK\x03\x04", ("a zip archive", UNPACK)),
     sign(0, b"7z\xbc\xaf\x27\x1c", ("a 7z archive", UNPACK)),
     sign(0, b"070701", ("a cpio archive", CPIO)),
     sign(0, b"070702", ("a cpio archive", CPIO)),
     sign(0, b"070707", ("a cpio archive", CPIO)),
     sign(0, b"\xc7\x71", ("a cpio archive", CPIO)),
+    sign(0, b"!<arch>\ndebian-binary", ("a package (deb)", DEB)),
+    sign(0, b"!<arch>\n", ("an archive of ar", UNPACK)),
+    sign(0, b"\xed\xab\xee\xdb", ("a package (rpm)", RPM)),
     sign(0, b"QFI\xfb", ("a qcow2 disk", CONVERT)),
     sign(0, b"QED\0", ("a QED disk", CONVERT)),
     sign(0, b"KDMV", ("a VMDK disk", CONVERT)),
@@ -97,22 +112,71 @@ const OTHERS: [Sign<(&str, &str)>; 30] = [
     sign(0x40, b"\x7f\x10\xda\xbe", ("a VDI disk", CONVERT)),
     sign(0, b"conectix", ("a VHD disk", CONVERT)),
     sign(0, b"vhdxfile", ("a VHDX disk", CONVERT)),
-    sign(0, b"LUKS\xba\xbe", ("encrypted by LUKS", "open it as root: cryptsetup open FILE NAME")),
+    sign(0, b"WithoutFreeSpace", ("a disk of Parallels", CONVERT)),
+    sign(0, b"WithouFreSpacExt", ("a disk of Parallels", CONVERT)),
+    sign(0, b"\x3a\xff\x26\xed", ("a sparse image of Android", SIMG)),
+    sign(0, b"LUKS\xba\xbe", ("encrypted by LUKS", OPEN)),
+    sign(3, b"-FVE-FS-", ("encrypted by BitLocker", OPEN)),
     sign(512, b"LABELONE", ("a physical volume of LVM2", VOLUME)),
     sign(0, b"\xfc\x4e\x2b\xa9", (RAID, VOLUME)),
     sign(4096, b"\xfc\x4e\x2b\xa9", (RAID, VOLUME)),
     sign(0, b"verity\0\0", ("the hashes of dm-verity", "name the file that they are of")),
-    sign(512, b"EFI PART", ("a disk with a GPT", DISK)),
+    sign(3, b"NTFS    ", ("NTFS", KERNEL)),
+    sign(3, b"EXFAT   ", ("exFAT", KERNEL)),
+    sign(54, b"FAT12   ", ("FAT", KERNEL)),
+    sign(54, b"FAT16   ", ("FAT", KERNEL)),
+    sign(82, b"FAT32", ("FAT", KERNEL)),
     sign(32769, b"CD001", ("an ISO 9660 image", KERNEL)),
+    sign(32769, b"BEA01", ("UDF", KERNEL)),
     sign(0, b"XFSB", ("XFS", KERNEL)),
     sign(0x10040, b"_BHRfS_M", ("Btrfs", KERNEL)),
     sign(1024, b"\x10\x20\xf5\xf2", ("F2FS", KERNEL)),
-    sign(0, b"\x7fELF", ("a program", "name a directory or an image")),
-    sign(0, b"#!", ("a script", "name a directory or an image")),
+    sign(1024, b"H+\0\x04", ("HFS+", KERNEL)),
+    sign(1024, b"HX\0\x05", ("HFS+", KERNEL)),
+    sign(0x10034, b"ReIsEr", ("ReiserFS", KERNEL)),
+    sign(0x8000, b"JFS1", ("JFS", KERNEL)),
+    sign(4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca", ("bcachefs", KERNEL)),
+    sign(0, b"\x45\x3d\xcd\x28", ("cramfs", KERNEL)),
+    sign(512, b"\x45\x3d\xcd\x28", ("cramfs", KERNEL)),
+    sign(0, b"-rom1fs-", ("romfs", KERNEL)),
+    sign(0, b"UBI#", ("UBI", FLASH)),
+    sign(0, b"\x31\x18\x10\x06", ("UBIFS", FLASH)),
+    sign(4086, b"SWAPSPACE2", ("swap space", NAME)),
+    sign(65526, b"SWAPSPACE2", ("swap space", NAME)),
+    sign(0, b"\x7fELF", ("a program", NAME)),
+    sign(0, b"#!", ("a script", NAME)),
 ];
 
+/// What a packed file begins with, what packed it, and what unpacks it.
+const PACKED: [Sign<(&str, &str)>; 9] = [
+    sign(0, b"\x1f\x8b", ("gzip", "gzip -d")),
+    sign(0, b"\x28\xb5\x2f\xfd", ("zstd", "zstd -d")),
+    sign(0, b"\xfd7zXZ\0", ("xz", "xz -d")),
+    sign(0, b"BZh", ("bzip2", "bzip2 -d")),
+    sign(0, b"\x04\x22\x4d\x18", ("lz4", "lz4 -d")),
+    sign(0, b"\x02\x21\x4c\x18", ("lz4", "lz4 -d")),
+    sign(0, b"\x5d\0\0", ("lzma", "xz -d")),
+    sign(0, b"\x89LZO\0\r\n\x1a\n", ("lzop", "lzop -d")),
+    sign(0, b"LZIP", ("lzip", "lzip -d")),
+];
+
+/// A table of partitions (GPT): where it is in disks of either size of blocks.
+const TABLES: [Sign<()>; 2] = [sign(512, b"EFI PART", ()), sign(4096, b"EFI PART", ())];
+
 /// The end of a boot sector.
-const BOOT: Sign<(&str, &str)> = sign(510, b"\x55\xaa", ("a disk with a boot sector", DISK));
+const BOOT: Sign<(&str, &str)> = sign(
+    510,
+    b"\x55\xaa",
+    (
+        "a boot sector, and neither a table of partitions nor a file system that is known",
+        "name where the file system is: --offset=BYTES",
+    ),
+);
+
+/// The second header of LUKS2, and where it may be: each place is twice the one before.
+const SECOND: &[u8] = b"SKUL\xba\xbe";
+const FIRST_PLACE: u64 = 0x4000;
+const PLACES: u32 = 9;
 
 /// Returns the format of an image.
 ///
@@ -122,24 +186,48 @@ pub fn probe(device: &Device) -> Result<Format, ImageError> {
     if let Some(found) = FORMATS.iter().find(|sign| bears(device, sign)) {
         return Ok(found.of);
     }
-    let refused = |looks: &str, way: &str| {
-        let (looks, way) = (looks.to_owned(), way.to_owned());
-        Err(ImageError::Unknown { path: device.path().to_owned(), looks, way })
-    };
-    if let Some((looks, way)) = archive::of_layers(&mut |at, buf| device.read(at, buf).is_ok()) {
-        return refused(looks, way);
+    let (looks, way) = other(device);
+    Err(ImageError::Unknown { path: device.path().to_owned(), looks, way })
+}
+
+/// Says what a file is that is no image, and what can be done with it.
+fn other(device: &Device) -> (String, String) {
+    let said = |(looks, way): (&str, &str)| (looks.to_owned(), way.to_owned());
+    if let Some(layers) = archive::of_layers(&mut |at, buf| device.read(at, buf).is_ok()) {
+        return said(layers);
+    }
+    if let Some(Sign { of: (by, with), .. }) = PACKED.iter().find(|sign| bears(device, sign)) {
+        let way = format!(
+            "unpack it first ({with}): it may be an image or an archive; a packed tar archive can \
+             be taken as it is: idmapfs image build ARCHIVE OUT.erofs"
+        );
+        return (format!("packed by {by}"), way);
+    }
+    let has_table = TABLES.iter().any(|sign| bears(device, sign)) || mbr::is_protective(device);
+    if has_table && let Some(there) = partition::there(device) {
+        let way = format!("name what of it is the image: --partition=root, or one of {there}");
+        return ("a disk with a GPT".to_owned(), way);
     }
     if let Some(sign) = OTHERS.iter().find(|sign| bears(device, sign)) {
-        return refused(sign.of.0, sign.of.1);
+        return said(sign.of);
+    }
+    if has_table {
+        return said(("a disk whose GPT is damaged", MEND));
     }
     if let Some(starts) = mbr::partitions(device) {
-        return refused(mbr::LOOKS, &mbr::way(&starts));
+        return (mbr::LOOKS.to_owned(), mbr::way(&starts));
     }
-    if let Some((looks, way)) = ends::probe(device) {
-        return refused(looks, way);
+    let second = |place| sign(FIRST_PLACE.checked_shl(place).unwrap_or(u64::MAX), SECOND, ());
+    if (0..PLACES).any(|place| bears(device, &second(place))) {
+        return said(("encrypted by LUKS, and its first header is damaged", OPEN));
     }
-    let (looks, way) = if bears(device, &BOOT) { BOOT.of } else { unknown(device) };
-    refused(looks, way)
+    if archive::is_old_tar(&mut |at, buf| device.read(at, buf).is_ok()) {
+        return said(("a tar archive", ARCHIVE));
+    }
+    if let Some(found) = ends::probe(device) {
+        return said(found);
+    }
+    said(if bears(device, &BOOT) { BOOT.of } else { unknown(device) })
 }
 
 fn bears<T>(device: &Device, sign: &Sign<T>) -> bool {
@@ -172,7 +260,7 @@ mod tests {
 
     fn looks(at: u64, bytes: &[u8]) -> Result<Format, String> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(100_000).unwrap();
+        file.as_file().set_len(5 << 20).unwrap();
         file.write_all(b"x").unwrap();
         file.seek(SeekFrom::Start(at)).unwrap();
         file.write_all(bytes).unwrap();
@@ -189,11 +277,22 @@ mod tests {
 
     #[test]
     fn what_is_no_image_is_named_with_a_way_out() {
+        for place in [0, 3, PLACES - 1] {
+            assert!(looks(FIRST_PLACE << place, SECOND).unwrap_err().contains("LUKS"));
+        }
+        for Sign { at, bytes, of: (by, with) } in PACKED {
+            let said = looks(at, bytes).unwrap_err();
+            let wanted = format!("packed by {by}; unpack it first ({with}): it may be an image");
+            assert!(said.contains(&wanted), "{said}");
+        }
+        for Sign { at, bytes, .. } in TABLES {
+            assert!(looks(at, bytes).unwrap_err().contains("a disk whose GPT is damaged; "));
+        }
         for sign in OTHERS.iter().chain([&BOOT]) {
             let said = looks(sign.at, sign.bytes).unwrap_err();
             assert!(said.contains(sign.of.0) && said.ends_with(sign.of.1), "{said}");
         }
-        let said = looks(100_000 - 512, b"conectix").unwrap_err();
+        let said = looks((5 << 20) - 512, b"conectix").unwrap_err();
         assert!(said.contains("a fixed VHD disk") && said.ends_with(CONVERT), "{said}");
         assert!(looks(0, &[b'a'; 5000]).unwrap_err().contains("a text"));
         assert!(looks(0, &[0; 5000]).unwrap_err().contains("zeros"));
