@@ -174,7 +174,8 @@ pub fn check_command() -> Command {
                 .long("suid")
                 .action(ArgAction::SetTrue)
                 .help("They are for a mount on which set-id bits count"),
-        );
+        )
+        .arg(list_option());
     with_options(command, &[Area::Image])
 }
 
@@ -227,7 +228,7 @@ pub fn owners_command() -> Command {
 pub fn image_command() -> Command {
     let command = subcommand("image", "idmapfs image")
         .override_usage(
-            "idmapfs image info [--json] FILE\n       \
+            "idmapfs image info [OPTIONS] [--json] FILE\n       \
              idmapfs image build [OPTIONS] DIR|TAR OUT.erofs|OUT.squashfs [-- ARG...]",
         )
         .arg(Arg::new("action").value_name("ACTION").help("info or build").required(true))
@@ -240,7 +241,8 @@ pub fn image_command() -> Command {
                 .num_args(1..)
                 .value_parser(value_parser!(OsString)),
         )
-        .arg(json());
+        .arg(json())
+        .arg(list_option());
     with_options(command, &[Area::Image, Area::Owners])
 }
 

@@ -265,6 +265,7 @@ fn stats(args: Vec<OsString>) -> Result<Request, Fault> {
 }
 
 fn check(args: Vec<OsString>) -> Result<Request, Fault> {
+    let args = dash_o::rewrite(args, "hV", &[Area::Image], Unknown::Refuse)?;
     Ok(match matched(check_command(), args)? {
         Ok(matches) => {
             let files = matches.get_many::<PathBuf>("file");

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::super::commands::{image_command, matched};
+use super::super::dash_o::{self, Unknown};
 use super::super::fault::Fault;
 use super::super::options::Area;
 use super::super::parse::{Form, Request};
@@ -17,6 +18,8 @@ use crate::text::shown;
 /// # Errors
 /// They are none that it takes.
 pub fn ask(args: Vec<OsString>) -> Result<Request, Fault> {
+    const AREAS: &[Area] = &[Area::Image, Area::Owners];
+    let args = dash_o::rewrite(args, "hV", AREAS, Unknown::Refuse)?;
     let matches = match matched(image_command(), args)? {
         Ok(matches) => matches,
         Err(text) => return Ok(Request::Print(text)),
@@ -24,7 +27,7 @@ pub fn ask(args: Vec<OsString>) -> Result<Request, Fault> {
     let action = matches.get_one::<String>("action").map_or("", String::as_str);
     let paths: Vec<PathBuf> = matches.get_many("path").into_iter().flatten().cloned().collect();
     let more: Vec<OsString> = matches.get_many("more").into_iter().flatten().cloned().collect();
-    let settings = Settings::of(&matches, &[Area::Image, Area::Owners])?;
+    let settings = Settings::of(&matches, AREAS)?;
     let json = matches.get_flag("json");
     let of_owners = settings.owners.is_some() || settings.owners_dir.is_some();
     let misplaced = match action {
@@ -57,6 +60,32 @@ pub fn ask(args: Vec<OsString>) -> Result<Request, Fault> {
         (other, _) => {
             let line = format!("image: no such action {}", shown(other));
             Err(Fault::usage(line).hint("info or build"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::Partition;
+
+    fn asked(words: &[&str]) -> Result<Request, Fault> {
+        ask(words.iter().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn where_an_image_is_can_be_said_in_both_forms() {
+        let list = "offset=4K,size=1M,device=/d,partition=2,verity=ignore";
+        let long = list.split(',').map(|item| format!("--{item}")).collect::<Vec<_>>();
+        let long = long.iter().map(String::as_str);
+        let long: Vec<_> = ["image", "info", "FILE"].into_iter().chain(long).collect();
+        let both = asked(&["image", "info", "-o", list, "FILE"]);
+        assert_eq!(both, asked(&long));
+        let Ok(Request::Image(Image::Info { options, .. })) = both else { panic!("{both:?}") };
+        assert_eq!(options.partition, Some(Partition::Number(2)));
+        assert!(options.verity_ignored && options.devices == [PathBuf::from("/d")]);
+        for wrong in ["ro", "upper=/u", "owners=xattr", "offset"] {
+            asked(&["image", "info", "-o", wrong, "FILE"]).unwrap_err();
         }
     }
 }
