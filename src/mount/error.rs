@@ -13,7 +13,7 @@ use crate::text::{plain, shown};
 #[derive(Debug, Error)]
 pub enum MountError {
     /// The source cannot be used.
-    #[error("source {}: {}{}", shown(.path), plain(.why), way_out(.why))]
+    #[error("source {}: {}{}", shown(.path), plain(.why), source_hint(.why))]
     Source {
         /// The source, as given.
         path: PathBuf,
@@ -231,10 +231,17 @@ fn remount_hint(why: &io::Error) -> &'static str {
     }
 }
 
+fn source_hint(why: &io::Error) -> &'static str {
+    match why.raw_os_error() {
+        Some(libc::ENOTDIR) => "; a source is a directory, or an image in a file or block device",
+        _ => way_out(why),
+    }
+}
+
 fn way_out(why: &io::Error) -> &'static str {
     match why.raw_os_error() {
         Some(libc::ENOENT) => "; make it first, or correct the name",
-        Some(libc::ENOTDIR) => "; source and mount point are directories",
+        Some(libc::ENOTDIR) => "; a mount point is a directory",
         Some(libc::EACCES) => "; this user needs search permission on every directory of the path",
         Some(libc::ENOTCONN) => "; the server of what is mounted there is gone: umount it first",
         _ => "",

@@ -15,7 +15,9 @@ use crate::require;
 use crate::support::images::{self, Loop, image};
 use crate::support::ours::{Ours, PROGRAM, finish};
 use crate::support::rng::Rng;
-use crate::support::{Sandbox, raw, run, sandbox, sh, sh_as, str, text, try_sh_as, wait_for};
+use crate::support::{
+    Sandbox, output, raw, run, sandbox, sh, sh_as, str, text, try_sh_as, wait_for,
+};
 
 /// One image of each format.
 const ONE_EACH: [&str; 3] = ["ext4-kernel", "squashfs-zstd", "erofs-lz4"];
@@ -208,7 +210,7 @@ fn an_image_is_never_changed() {
             run(PROGRAM, &args);
             let flags = statvfs(&ours.point).unwrap().flags();
             assert!(flags.contains(FsFlags::ST_RDONLY | FsFlags::ST_NOEXEC), "{name}: {flags:?}");
-            let _ = crate::support::output("mount", &["-o", "remount,rw", str(&ours.point)]);
+            let _ = output("mount", &["-o", "remount,rw", str(&ours.point)]);
             assert_eq!(errno(fs::write(at("new"), "")), rofs, "{name}, remounted");
             assert_eq!(fs::read(at("hello")).unwrap(), b"hello\n");
             assert_eq!(images::state(&image), before);
@@ -326,6 +328,16 @@ fn an_image_that_is_replaced_stays_what_it_was() {
             assert!(found.is_empty() && files > 1_300, "{name}: {files} files, {found:?}");
         });
     }
+}
+
+#[test]
+fn what_can_be_no_source_is_named_with_what_can() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let point = sandbox.dir("mnt");
+        let done = output(PROGRAM, &["/dev/null", str(&point)]);
+        assert!(text(&done).contains("a source is a directory, or an image"), "{}", text(&done));
+    });
 }
 
 #[test]

@@ -88,14 +88,17 @@ impl Devices {
             return Ok(Self { own, segments, starts, told });
         }
         if named.len() != slots.len() || own.length() > FURTHER {
-            return Err(unnamed(&slots));
+            return Err(unnamed(&slots, named.len()));
         }
         let places = (0_u64..).map(|place| FURTHER.saturating_add(APART.saturating_mul(place)));
         for ((slot, device), start) in slots.iter().zip(named).zip(places) {
             let length = device.length();
             if length < slot.length || length > APART {
-                let path = shown(device.path());
-                return Err(Bad::Damaged(format!("{path} has not the size of its device")));
+                let (path, told) = (shown(device.path()), slot.length);
+                return Err(Bad::Devices(
+                    format!("a further device of {told} bytes, and {path} has {length}"),
+                    "name the file that was made with it",
+                ));
             }
             let segment = |(start, length)| Segment { start, length, device: Arc::clone(device) };
             let addressed = slot.address.map(|address| (address, slot.length));
@@ -167,16 +170,23 @@ impl Devices {
     }
 }
 
-/// Says which further files are to be named.
-fn unnamed(slots: &[Slot]) -> Bad {
+/// Says which further files are to be named, and how many were.
+fn unnamed(slots: &[Slot], named: usize) -> Bad {
     let tags = slots.iter().map(|slot| slot.tag.as_str()).filter(|tag| !tag.is_empty());
     let tags = tags.collect::<Vec<_>>().join(", ");
     let tags = if tags.is_empty() { tags } else { format!(": {tags}") };
     let (what, way) = match slots.len() {
+        1 if named > 1 => (
+            format!("data on one further device (--blobdev){tags}, and {named} that were named"),
+            "name that one alone: -o device=FILE",
+        ),
         0 => ("all data in one file".to_owned(), "leave the option device out"),
         1 => (format!("data on a further device (--blobdev){tags}"), "name it: -o device=FILE"),
         many => (
-            format!("data on {many} further devices (--blobdev){tags}"),
+            match named {
+                0 => format!("data on {many} further devices (--blobdev){tags}"),
+                _ => format!("data on {many} further devices (--blobdev){tags}, not {named}"),
+            },
             "name all of them, in this order: -o device=FILE,device=FILE",
         ),
     };
@@ -285,10 +295,15 @@ mod tests {
             open(image(slots).path(), further).unwrap_err()
         };
         let Bad::Devices(what, way) = said(&[(2, 4), (2, 0)], &[blob.path()]) else { panic!() };
-        assert_eq!(what, "data on 2 further devices (--blobdev): d0, d1");
+        assert_eq!(what, "data on 2 further devices (--blobdev): d0, d1, not 1");
         assert!(way.contains("in this order"));
+        let Bad::Devices(what, way) = said(&[(2, 4)], &[blob.path(); 2]) else { panic!() };
+        assert_eq!(what, "data on one further device (--blobdev): d0, and 2 that were named");
+        assert!(way.contains("that one alone"));
         let devices = [said(&[(2, 4)], &[]), said(&[], &[blob.path()])];
         assert!(devices.iter().all(|bad| matches!(bad, Bad::Devices(..))), "{devices:?}");
-        assert!(matches!(said(&[(3, 0)], &[blob.path()]), Bad::Damaged(_)));
+        let Bad::Devices(what, _) = said(&[(3, 0)], &[blob.path()]) else { panic!() };
+        assert!(what.starts_with("a further device of 12288 bytes, and "), "{what}");
+        assert!(what.ends_with(" has 8192"), "{what}");
     }
 }
