@@ -50,10 +50,7 @@ pub fn run(request: &Mount) -> Result<(), Fault> {
     logging::start(request.settings.log.as_ref(), foreground)?;
     let mut options = options(&request.settings, spec, source, target, foreground)?;
     options.within = within;
-    if request.helper && mount::is_image(source) && request.settings.upper.is_none() {
-        // mount(8) says rw by itself.
-        options.flags.read_only = Some(true);
-    }
+    keep_image(request, &mut options);
     mount::mount(&options)?;
     if request.verbose {
         let (source, target) = (shown(source), shown(target));
@@ -143,11 +140,19 @@ fn engine(settings: &Settings) -> Engine {
     settings.engine.unwrap_or(Engine::Fuse)
 }
 
+/// Takes `rw` of an image for nothing where mount(8) says it by itself.
+fn keep_image(request: &Mount, options: &mut Options) {
+    if request.helper && options.upper.is_none() && mount::is_image(&options.source) {
+        options.flags.read_only = Some(true);
+    }
+}
+
 /// Checks what can be checked without mounting.
 fn fake(request: &Mount, spec: &Spec) -> Result<(), Fault> {
     let (source, target) = (Path::new(&request.source), Path::new(&request.target));
     let _policy = spec.build(&server()?)?;
-    let options = options(&request.settings, spec.clone(), source, target, false)?;
+    let mut options = options(&request.settings, spec.clone(), source, target, false)?;
+    keep_image(request, &mut options);
     mount::callers(&options)?;
     mount::check_engine(&options)?;
     mount::is_target(target)?;
@@ -292,7 +297,10 @@ fn remount(request: &Mount, target: &Path, spec: &Spec) -> Result<(), Fault> {
     }
     let mut flags = if settings.from_table { lifted(settings.flags) } else { settings.flags };
     if flags.read_only == Some(false) && shows_image(target)? {
-        // mount(8) says `rw` by itself.
+        // mount(8) says `rw` by itself, unless the table of mounts says what there is.
+        if !request.helper || settings.from_table {
+            return Err(MountError::OfImage("rw", "it is never changed; leave it out").into());
+        }
         flags.read_only = None;
     }
     let lifts = [(flags.suid, "suid"), (flags.dev, "dev")];

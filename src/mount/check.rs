@@ -85,11 +85,20 @@ pub(super) fn of_image(options: &Options) -> Result<(), MountError> {
     if !options.owners.is_native() {
         return Err(MountError::OfImage("owners", "its owners are those recorded in it"));
     }
-    if options.flags.read_only == Some(false) && options.upper.is_none() {
-        return Err(MountError::OfImage("rw", "it is never changed; leave it out, or add upper"));
-    }
+    stays(options)?;
     if options.cache == Cache::Exclusive {
         return Err(MountError::OfImage("cache=exclusive", "it is never changed; leave it out"));
+    }
+    Ok(())
+}
+
+/// Checks that an image is not to be written to.
+///
+/// # Errors
+/// `OfImage`.
+pub(super) fn stays(options: &Options) -> Result<(), MountError> {
+    if options.flags.read_only == Some(false) && options.upper.is_none() {
+        return Err(MountError::OfImage("rw", "it is never changed; leave it out, or add upper"));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::check::is_image;
+use super::check::{is_image, stays};
 use super::error::MountError;
 use super::idmapped;
 use super::looped;
@@ -154,7 +154,11 @@ pub(super) fn choose(options: &Options, source: &Path) -> Result<Chosen, MountEr
     if options.engine == Engine::Fuse {
         return Ok(Chosen::Server(Server::Asked));
     }
-    let made = match (is_image(source), options.engine) {
+    let is_image = is_image(source);
+    if is_image {
+        stays(options)?;
+    }
+    let made = match (is_image, options.engine) {
         (false, _) => idmapped::make(options, source),
         (true, Engine::Kernel) => looped::make(options, source),
         (true, Engine::Auto | Engine::Fuse) => {

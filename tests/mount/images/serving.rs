@@ -206,8 +206,11 @@ fn an_image_is_never_changed() {
             ];
             assert!(sys.iter().all(|result| *result == Err(libc::EROFS)), "{name}: {sys:?}");
             // Nor once it is remounted.
-            let args = ["-o", "remount,rw,noexec", str(&image), str(&ours.point)];
-            run(PROGRAM, &args);
+            let remount = |flags| output(PROGRAM, &["-o", flags, str(&image), str(&ours.point)]);
+            let refused = remount("remount,rw");
+            let said = String::from_utf8_lossy(&refused.stderr);
+            assert!(!refused.status.success() && said.contains("option rw: "), "{name}: {said}");
+            assert!(remount("remount,noexec").status.success(), "{name}");
             let flags = statvfs(&ours.point).unwrap().flags();
             assert!(flags.contains(FsFlags::ST_RDONLY | FsFlags::ST_NOEXEC), "{name}: {flags:?}");
             let _ = output("mount", &["-o", "remount,rw", str(&ours.point)]);
@@ -328,6 +331,20 @@ fn an_image_that_is_replaced_stays_what_it_was() {
             assert!(found.is_empty() && files > 1_300, "{name}: {files} files, {found:?}");
         });
     }
+}
+
+/// As the server's mount, of which the others are tests.
+#[test]
+fn the_kernels_mount_of_an_image_is_refused_to_be_written_to() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let (image, point) = (copied(sandbox, "few-ext4"), sandbox.dir("mnt"));
+        for engine in ["--engine=kernel", "--engine=auto", "--engine=fuse"] {
+            let done = output(PROGRAM, &[engine, "-o", "rw", str(&image), str(&point)]);
+            let said = text(&done);
+            assert!(!done.status.success() && said.contains("option rw: "), "{engine}: {said}");
+        }
+    });
 }
 
 #[test]
