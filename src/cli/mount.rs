@@ -153,7 +153,7 @@ fn fake(request: &Mount, spec: &Spec) -> Result<(), Fault> {
     let _policy = spec.build(&server()?)?;
     let mut options = options(&request.settings, spec.clone(), source, target, false)?;
     keep_image(request, &mut options);
-    mount::callers(&options)?;
+    mount::compatible(&options)?;
     mount::check_engine(&options)?;
     mount::is_target(target)?;
     Ok(())

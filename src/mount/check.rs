@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::attach::clear_dead;
 use super::error::MountError;
 use super::options::{Cache, ImageOptions, Options};
+use crate::policy::PolicyError;
 use crate::sys::cred::may_mount;
 
 /// Where everything is, by paths that stay right in another directory.
@@ -25,7 +26,7 @@ pub(super) struct Paths {
 /// # Errors
 /// Whatever would make the mount fail for the options given.
 pub(super) fn check(options: &Options) -> Result<Paths, MountError> {
-    callers(options)?;
+    compatible(options)?;
     let target = resolve(&options.target)
         .map_err(|why| MountError::Target { path: options.target.clone(), why })?;
     clear_dead(&target)?;
@@ -40,6 +41,23 @@ pub(super) fn check(options: &Options) -> Result<Paths, MountError> {
     Ok(Paths { source, target, name })
 }
 
+/// Checks that the policy and the options can be had together.
+///
+/// # Errors
+/// As [`callers`]; `Policy`: above an image nobody would ask it.
+pub fn compatible(options: &Options) -> Result<(), MountError> {
+    callers(options)?;
+    if options.upper.is_none() {
+        return Ok(());
+    }
+    // The kernel writes above by itself; below it only asks what is there.
+    options.spec.only_shows().map_err(|error| {
+        let what = format!("{}, and with upper no change is asked about", error.what);
+        let hint = "leave that or upper out: above an image a policy shifts ids and hides";
+        MountError::Policy(PolicyError { what, ..error }.hint(hint))
+    })
+}
+
 /// Checks that nothing is asked for that the kernel would decide by what some
 /// other caller was shown, or that hides callers from a policy about them.
 ///
@@ -49,7 +67,7 @@ pub(super) fn check(options: &Options) -> Result<Paths, MountError> {
 /// # Errors
 /// `Callers`: `suid` or `dev` beside a policy that depends on the caller; `Unknown`:
 /// `allow-idmap` beside one.
-pub fn callers(options: &Options) -> Result<(), MountError> {
+fn callers(options: &Options) -> Result<(), MountError> {
     if options.allow_idmap && !options.kernel_decides() {
         return Err(MountError::Unknown);
     }

@@ -31,7 +31,7 @@ mod upper;
 mod watch;
 
 pub use aside::aside;
-pub use check::{callers, is_image, is_target, of_directory, source};
+pub use check::{compatible, is_image, is_target, of_directory, source};
 pub use confine::keep_nothing;
 pub use engine::check_engine;
 pub use error::MountError;

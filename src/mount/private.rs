@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::asking::{self, Asking};
 use super::attach;
-use super::check::callers;
+use super::check::compatible;
 use super::confine::{Needs, confine};
 use super::error::MountError;
 use super::options::Options;
@@ -103,7 +103,7 @@ pub struct Ready {
 /// # Errors
 /// If it cannot be opened, or the options do not fit the policy.
 pub fn source(options: &Options) -> Result<Ready, MountError> {
-    callers(options)?;
+    compatible(options)?;
     let asking = asking::start().map_err(MountError::starting("process"))?;
     // A thread that has acted on a source never becomes a command: its umask and
     // securebits would go along.

@@ -20,6 +20,7 @@ mod parts;
 mod pipeline;
 mod ranges;
 pub mod rules;
+mod showing;
 mod spec;
 mod stages;
 mod text;

@@ -263,3 +263,54 @@ fn what_a_namespace_has_not_is_left_below() {
         assert_eq!(out, want);
     });
 }
+
+#[test]
+fn a_policy_on_changes_is_refused_above() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        let rules = [("ro", "read-only = true"), ("deny", "deny = [\"delete\"]")];
+        for (name, rule) in rules {
+            let text = format!("version = 1\n[[rules]]\npath = \"/files/f\"\n{rule}\n");
+            fs::write(ann.home.join(name), text).unwrap();
+        }
+        fs::remove_dir(ann.home.join("upper")).unwrap();
+        for (option, named) in [
+            ("delete-deny", "option delete-deny: "),
+            ("chmod-deny", "option chmod-deny: "),
+            ("chown-deny", "option chown-deny: "),
+            ("xattr-none", "option xattr-none: "),
+            ("store-as=20:20", "option store-as: "),
+            ("mirror=0", "option mirror: "),
+            ("policy=ro", "ro:4:13: "),
+            ("policy=deny", "deny:4:8: "),
+        ] {
+            let view = format!("idmapfs -o {option} --upper upper ./image .cache/view");
+            for script in [
+                format!("{view} || echo code $?"),
+                format!("idmapfs run -o {option} --upper upper ./image -- /bin/sh || echo code $?"),
+            ] {
+                let said = inside(&ann, &script);
+                let fits = said.contains(named) && said.contains("leave that or upper out");
+                assert!(fits && said.ends_with("code 1\n"), "{option}: {said}");
+            }
+        }
+        let left = ann.does("ls -d upper* 2>/dev/null || echo none");
+        assert_eq!(left, "none\n");
+    });
+}
+
+#[test]
+fn what_is_hidden_can_be_made_anew_above() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        let out = inside(
+            &ann,
+            "idmapfs --hide /files/plain --hide /files/d/e --upper upper ./image .cache/view; cd .cache/view/files
+            ls; mkdir plain; rmdir d; echo anew >plain/x; ls; cd; umount -R .cache/view",
+        );
+        let want = "acl\ncap\nd\nf\nhard\np\nacl\ncap\nf\nhard\np\nplain\n";
+        assert_eq!(out, want);
+    });
+}
