@@ -97,6 +97,12 @@ pub enum MountError {
          out"
     )]
     Outside(String),
+    /// The image has ids that the policy shows as none.
+    #[error(
+        "option upper: the image has files of {0}, which the policy does not map: overlayfs could \
+         not change them; map that id too, or leave upper out"
+    )]
+    Unmapped(String),
     /// Owners cannot be kept beside the source.
     #[error("{0}")]
     Owners(#[from] crate::source::owners::OwnersError),
@@ -177,6 +183,7 @@ impl MountError {
             | Self::Image(_)
             | Self::Upper { .. }
             | Self::Outside(_)
+            | Self::Unmapped(_)
             | Self::Owners(_)
             | Self::Engine(_)
             | Self::Target { .. }

@@ -270,7 +270,7 @@ pub(super) fn begin(options: &Options, path: &Path) -> Result<Begun, MountError>
 /// mount, by its name in `/proc`.
 ///
 /// # Errors
-/// `Outside`: that namespace has not all of them.
+/// `Outside`, `Unmapped`: that namespace, or the policy, has not all of their ids.
 pub(super) fn fits(
     options: &Options,
     image: Option<&dyn Image>,

@@ -5,6 +5,8 @@
 //! users in namespaces of their own. Our mount is below it alone and nowhere else to
 //! be seen: it ends with the overlay.
 
+mod ids;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -22,19 +24,13 @@ use nix::mount::{MntFlags, umount2};
 use super::attach::refused;
 use super::error::MountError;
 use super::options::{Flags, Options};
-use crate::id::{Id, NO_ID, Owner};
-use crate::policy::Policy;
-use crate::source::image::{Image, Survey, survey};
-use crate::sys::id_map::IdMap;
 use crate::sys::mount::{self as kernel, Context};
 use crate::sys::xattr::{self, Way};
 use crate::text::plain;
+pub(super) use ids::{is_of_the_host, reaches};
 
 /// What the name of the work directory ends with.
 const WORK: &str = ".work";
-
-/// How long the files of an image are looked at before it is mounted.
-const LOOKING: Duration = Duration::from_secs(2);
 
 /// How long a server may need to end after its mount has gone.
 const ENDING: Duration = Duration::from_secs(2);
@@ -195,53 +191,6 @@ fn escaped(path: &Path) -> OsString {
     let bytes = path.as_os_str().as_bytes().iter();
     let bytes = bytes.flat_map(|byte| special(byte).then_some(b'\\').into_iter().chain([*byte]));
     OsString::from_vec(bytes.collect())
-}
-
-/// Reports whether the user namespace of a process has all ids as they are on the host.
-///
-/// # Errors
-/// As read(2) of its maps.
-pub(super) fn is_of_the_host(process: &str) -> io::Result<bool> {
-    Ok(IdMap::read(process, "uid")?.is_whole() && IdMap::read(process, "gid")?.is_whole())
-}
-
-/// Checks that a user namespace has the ids that an image is shown with: a file of
-/// others could not be changed, nor what is in such a directory.
-///
-/// `process` is a process in the namespace, by its name in `/proc`.
-///
-/// # Errors
-/// `Outside`: one of them is not there.
-pub(super) fn reaches(
-    image: &dyn Image,
-    policy: &dyn Policy,
-    process: &str,
-) -> Result<(), MountError> {
-    let failed = MountError::doing("user namespace");
-    let users = IdMap::read(process, "uid").map_err(&failed)?;
-    let groups = IdMap::read(process, "gid").map_err(&failed)?;
-    if users.is_whole() && groups.is_whole() {
-        return Ok(());
-    }
-    let Survey { owners, all } = survey(image, LOOKING);
-    let outside = owners.into_iter().filter_map(|disk| {
-        let Owner { uid, gid } = policy.present_owner(disk);
-        if uid.is_none_or(|uid| users.outside(uid.raw()).is_none()) {
-            return Some(("uid", disk.uid.map_or(NO_ID, Id::raw)));
-        }
-        let lacks = gid.is_none_or(|gid| groups.outside(gid.raw()).is_none());
-        lacks.then_some(("gid", disk.gid.map_or(NO_ID, Id::raw)))
-    });
-    if let Some((word, id)) = outside.min_by_key(|(_, id)| *id) {
-        return Err(MountError::Outside(format!("{word} {id}")));
-    }
-    if !all {
-        log::warn!(
-            "upper: the image has more files than could be looked at; those of ids that this user \
-             namespace has not are shown as nobody's, and cannot be changed"
-        );
-    }
-    Ok(())
 }
 
 #[cfg(test)]

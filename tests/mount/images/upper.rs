@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use crate::require;
 use crate::support::images;
 use crate::support::rootless::{ANN, Rootless, SUBORDINATE};
-use crate::support::{Sandbox, sandbox, sh, str, text, wait_for};
+use crate::support::{Sandbox, ours, run, sandbox, sh, str, text, wait_for};
 
 /// Runs a script as root of a namespace with all her ids.
 fn inside(ann: &Rootless, script: &str) -> String {
@@ -198,6 +198,36 @@ fn ids_that_a_namespace_has_not_are_refused_above() {
         // And without namespaces there is no overlay.
         let done = ann.tries("idmapfs --upper ~/upper ~/image ~/.cache/view");
         assert!(!done.status.success() && text(&done).contains("namespace"), "{}", text(&done));
+    });
+}
+
+#[test]
+fn ids_that_a_policy_does_not_map_are_refused_above() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        let said = inside(
+            &ann,
+            "try() { idmapfs --upper new --map $1 ./image .cache/view || ls -d new* 2>/dev/null || echo none; }
+             try 0:1000:10; try 0:70000:5000",
+        );
+        let lines: Vec<&str> = said.lines().collect();
+        let [unmapped, "none", outside, "none"] = lines[..] else { panic!("{said}") };
+        assert!(unmapped.contains("uid 33, which the policy does not map"), "{said}");
+        let moved = "uid 0, shown as 70000, which this user namespace has not";
+        assert!(outside.contains(moved), "{said}");
+        // So they are where the host's root mounts.
+        let [upper, image, view] = ["new", "image", ".cache/view"].map(|name| ann.home.join(name));
+        let mount = |map: &str| {
+            let options = format!("map={map},upper={}", str(&upper));
+            ours::finish(&["-o", &options, str(&image), str(&view)])
+        };
+        let done = mount("0:524288:10");
+        assert!(!done.status.success() && text(&done).contains("policy does not map"), "{done:?}");
+        let done = mount("0:524288:5000");
+        assert!(done.status.success(), "{}", text(&done));
+        assert_eq!(fs::metadata(view.join("files/f")).unwrap().uid(), 524_321);
+        run("umount", &[str(&view)]);
     });
 }
 
