@@ -196,13 +196,8 @@ fn is_mounted(
         let hint = "idmapfs reload has it read its policy file again; else umount it first";
         return Err(already(target, "another policy", hint));
     }
-    // The kernel was given the directory's own name in what its parent really is.
-    let given = |upper: &Path| {
-        let parent = upper.parent()?.canonicalize().ok()?;
-        Some(parent.join(upper.file_name()?))
-    };
     let fits = |there: MountLine| match &settings.upper {
-        Some(upper) => given(upper).is_some_and(|upper| there.has_upper(&upper)),
+        Some(upper) => mount::upper_directory(upper).is_ok_and(|upper| there.has_upper(&upper)),
         None => !there.is_above_ours(),
     };
     if !ours_at(target)?.is_some_and(fits) {

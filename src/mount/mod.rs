@@ -43,4 +43,4 @@ pub use options::{
 };
 pub use remount::{Unsaid, remount};
 pub use start::mount;
-pub use upper::Upper;
+pub use upper::{Upper, real as upper_directory};

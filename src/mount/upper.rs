@@ -6,55 +6,40 @@
 //! be seen: it ends with the overlay.
 
 mod ids;
+mod place;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, umount2};
 
 use super::attach::refused;
 use super::error::MountError;
 use super::options::{Flags, Options};
 use crate::sys::mount::{self as kernel, Context};
-use crate::sys::xattr::{self, Way};
 use crate::text::plain;
 pub(super) use ids::{is_of_the_host, reaches};
-
-/// What the name of the work directory ends with.
-const WORK: &str = ".work";
-
-/// How long a server may need to end after its mount has gone.
-const ENDING: Duration = Duration::from_secs(2);
-
-/// How long is waited before that is looked at again.
-const PAUSE: Duration = Duration::from_millis(10);
-
-/// The attribute by which is tried whether a file system keeps what overlayfs needs.
-const TRIAL: &str = "user.overlay.trial";
+use place::Place;
+pub use place::real;
 
 /// A directory that is to be above an image, and its work directory beside it, which
 /// no other mount uses for as long as this is there.
 #[derive(Debug)]
 pub struct Upper {
-    dir: PathBuf,
-    work: PathBuf,
+    place: Place,
     /// What the mount table shows as the device.
     name: OsString,
     flags: Flags,
-    _alone: Flock<File>,
 }
 
 impl Upper {
-    /// Takes the directory that the options name, if they do: makes the work directory.
+    /// Takes the directory that the options name, if they do: makes the work directory,
+    /// which goes with this unless it was used.
     ///
     /// `name` is shown as the device in the table of mounts.
     ///
@@ -62,32 +47,15 @@ impl Upper {
     /// `Upper`: another mount uses it, or its file system is not fit.
     pub fn take(options: &Options, name: &OsStr) -> Result<Option<Self>, MountError> {
         let Some(dir) = &options.upper else { return Ok(None) };
-        let failed = |why: &str| MountError::Upper { dir: dir.clone(), why: why.to_owned() };
-        let said = |error: io::Error| failed(&plain(&error));
-        let (Some(parent), Some(own)) = (dir.parent(), dir.file_name()) else {
-            return Err(failed("a directory is needed that can have another one beside it"));
-        };
-        let parent = parent.canonicalize().map_err(said)?;
-        let dir = parent.join(own);
-        if fs::metadata(&dir).is_ok_and(|found| !found.is_dir()) {
-            return Err(failed("no directory"));
-        }
-        let mut work = own.to_owned();
-        work.push(WORK);
-        let work = parent.join(work);
-        make(&work).map_err(said)?;
-        let alone = File::open(&work).map_err(said)?;
-        let alone = lock_soon(alone).map_err(|errno| {
-            let used = "another mount uses it; name another directory, or umount that one";
-            if errno == Errno::EWOULDBLOCK { failed(used) } else { said(errno.into()) }
-        })?;
-        keeps_marks(&alone).map_err(|errno| {
-            let keeps_none = "its file system keeps no user.* attributes; name a directory on ext4, \
-                              XFS, Btrfs or tmpfs";
-            if errno == Errno::EOPNOTSUPP { failed(keeps_none) } else { said(errno.into()) }
-        })?;
-        let (name, flags) = (name.to_owned(), options.flags);
-        Ok(Some(Self { dir, work, name, flags, _alone: alone }))
+        let place = Place::take(dir);
+        let place = place.map_err(|why| MountError::Upper { dir: dir.clone(), why })?;
+        Ok(Some(Self { place, name: name.to_owned(), flags: options.flags }))
+    }
+
+    /// Removes what was made for this mount, which will not be: for a process that is about
+    /// to be killed, where the other one may not.
+    pub fn leave(&self) {
+        self.place.leave();
     }
 
     /// Puts an overlay in the place of our mount, which is attached to a directory; returns
@@ -96,9 +64,23 @@ impl Upper {
     /// # Errors
     /// If the kernel refuses; our mount may be attached then, or not.
     pub(super) fn cover(&self, target: &Path) -> Result<OwnedFd, MountError> {
+        let fresh = self.as_below(target).map_err(|why| self.failed(plain(&why)))?;
+        if fresh {
+            self.place.lock_itself().map_err(|why| self.failed(why))?;
+        }
+        let covered = self.lay(target);
+        if covered.is_err() {
+            self.place.clear();
+            if fresh {
+                // Nobody has written to it.
+                let (Ok(()) | Err(_)) = fs::remove_dir(&self.place.dir);
+            }
+        }
+        covered
+    }
+
+    fn lay(&self, target: &Path) -> Result<OwnedFd, MountError> {
         let failed = |why| refused(target, why, String::new());
-        self.as_below(target)
-            .map_err(|why| MountError::Upper { dir: self.dir.clone(), why: plain(&why) })?;
         let context = Context::open(c"overlay").map_err(failed)?;
         let attributes = self.flags.with_defaults().attributes().set;
         let overlay = self
@@ -115,23 +97,29 @@ impl Upper {
     fn configure(&self, context: &Context, lower: &Path) -> io::Result<()> {
         context.set(c"source", &self.name)?;
         context.set(c"lowerdir", &escaped(lower))?;
-        context.set(c"upperdir", &escaped(&self.dir))?;
-        context.set(c"workdir", &escaped(&self.work))?;
+        context.set(c"upperdir", &escaped(&self.place.dir))?;
+        context.set(c"workdir", &escaped(&self.place.work))?;
         // Else it would rename no directories, and make none where one was removed.
         context.flag(c"userxattr")?;
         context.create()
     }
 
     /// Makes the directory, if it is missing, as the root of the image is: its owner and
-    /// mode are those of the root that is seen.
-    fn as_below(&self, lower: &Path) -> io::Result<()> {
-        if self.dir.is_dir() {
-            return Ok(());
+    /// mode are those of the root that is seen. Says whether it did.
+    fn as_below(&self, lower: &Path) -> io::Result<bool> {
+        let dir = &self.place.dir;
+        if dir.is_dir() {
+            return Ok(false);
         }
         let root = fs::metadata(lower)?;
-        make(&self.dir)?;
-        std::os::unix::fs::lchown(&self.dir, Some(root.uid()), Some(root.gid()))?;
-        fs::set_permissions(&self.dir, Permissions::from_mode(root.mode() & 0o7777))
+        place::make(dir)?;
+        std::os::unix::fs::lchown(dir, Some(root.uid()), Some(root.gid()))?;
+        fs::set_permissions(dir, Permissions::from_mode(root.mode() & 0o7777))?;
+        Ok(true)
+    }
+
+    fn failed(&self, why: String) -> MountError {
+        MountError::Upper { dir: self.place.dir.clone(), why }
     }
 
     fn unfit(&self, why: &io::Error, kernel: &str) -> MountError {
@@ -148,41 +136,8 @@ impl Upper {
             _ => format!("overlayfs: {}", plain(why)),
         };
         let said = if kernel.is_empty() { String::new() } else { format!(" ({kernel})") };
-        MountError::Upper { dir: self.dir.clone(), why: text + &said }
+        self.failed(text + &said)
     }
-}
-
-/// Locks a directory that the server of a mount that has just been unmounted may hold for
-/// a moment longer.
-fn lock_soon(mut dir: File) -> Result<Flock<File>, Errno> {
-    let until = Instant::now().checked_add(ENDING);
-    loop {
-        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
-            Ok(alone) => return Ok(alone),
-            Err((again, Errno::EWOULDBLOCK))
-                if until.is_some_and(|until| Instant::now() < until) =>
-            {
-                dir = again;
-                thread::sleep(PAUSE);
-            }
-            Err((_, errno)) => return Err(errno),
-        }
-    }
-}
-
-/// Makes a directory for its owner alone, unless it is there.
-fn make(dir: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
-    }
-}
-
-/// Tries whether attributes can be kept where overlayfs needs them.
-fn keeps_marks(dir: &File) -> nix::Result<()> {
-    let (way, name) = (Way::Open(dir.as_fd()), OsStr::new(TRIAL));
-    xattr::set(way, name, b"y", 0)?;
-    xattr::remove(way, name)
 }
 
 /// Writes a path as overlayfs reads it: a colon would end it.

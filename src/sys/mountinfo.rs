@@ -62,12 +62,22 @@ impl Mount {
         self.fstype == "overlay" && self.has_layer("upperdir=", upper)
     }
 
+    /// Returns the directory that this overlay writes to, if it is this one or below it.
+    pub fn writes_below(&self, dir: &Path) -> Option<PathBuf> {
+        let layers = ["upperdir=", "workdir="].into_iter().filter_map(|option| self.layer(option));
+        let mut layers = layers.filter(|_| self.fstype == "overlay");
+        layers.find(|layer| layer.starts_with(as_layer(dir.as_os_str())))
+    }
+
     /// Reports whether an option of an overlay is this path.
     fn has_layer(&self, option: &str, path: &Path) -> bool {
-        // Escaped by the kernel, and before that as overlayfs reads paths.
-        let plain = |path: &OsStr| path.to_string_lossy().replace('\\', "");
-        let is_it = |value: &str| plain(&unescape(value.as_bytes())) == plain(path.as_os_str());
-        self.options.split(',').any(|there| there.strip_prefix(option).is_some_and(is_it))
+        self.layer(option).is_some_and(|layer| layer == as_layer(path.as_os_str()))
+    }
+
+    /// Returns the path that an option of an overlay is, without backslashes.
+    fn layer(&self, option: &str) -> Option<PathBuf> {
+        let value = self.options.split(',').find_map(|there| there.strip_prefix(option))?;
+        Some(as_layer(&unescape(value.as_bytes())))
     }
 
     /// Reports whether this is a mount of ours, or what lies above one.
@@ -121,6 +131,12 @@ pub fn holding<'a>(table: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     let on = table.iter().filter(|mount| path.starts_with(&mount.point));
     // Of several at one point the last is on top.
     on.max_by_key(|mount| mount.point.components().count())
+}
+
+/// Returns a path without backslashes: they are of the kernel, and before that of whoever
+/// writes paths as overlayfs reads them.
+fn as_layer(path: &OsStr) -> PathBuf {
+    path.to_string_lossy().replace('\\', "").into()
 }
 
 fn parse(line: &[u8]) -> Option<Mount> {
@@ -225,6 +241,8 @@ mod tests {
             let mount = parse(line.as_bytes()).unwrap();
             assert_eq!((mount.is_above_ours(), mount.is_ours()), (above, above), "{line}");
             assert_eq!(mount.has_upper(Path::new("/u")), options.contains("upperdir=/u"));
+            let below = mount.writes_below(Path::new("/")).is_some();
+            assert_eq!(below, mount.fstype == "overlay" && options.contains("upperdir="));
         }
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"1 1 8:1 / / rw - ext4"), None);

@@ -344,3 +344,43 @@ fn what_is_hidden_can_be_made_anew_above() {
         assert_eq!(out, want);
     });
 }
+
+#[test]
+fn a_directory_above_is_of_one_mount_by_any_name() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        let out = inside(
+            &ann,
+            "mkdir -p view2 up/a/sub; ln -s a up/link; ln -s up around; ln -s nowhere up/loose
+            try() { idmapfs --upper $1 ./image view2 2>&1 | grep -oE 'another mount uses (it|[^;]*)|No such file.*' || echo made; }
+            idmapfs --upper up/link ./image .cache/view
+            for dir in up/a up/link around/a up/a/sub up/a/new up/a.work up/a.work/work up up/loose; do try $dir; done | sed s:$HOME::
+            mv up/a up/b; try up/b; mv up/b up/a
+            ls up; umount -R .cache/view; try up/a/sub; umount -R view2; try up/a; umount -R view2",
+        );
+        let (it, a, work) = ("another mount uses it\n", "/up/a", "/up/a.work");
+        let at = |dir: &str| format!("another mount uses {dir}\n");
+        let want = format!(
+            "{it}{it}{it}{}{}{}{}{}No such file or directory\n{it}",
+            at(a),
+            at(a),
+            at(work),
+            at(work),
+            at(a)
+        );
+        assert_eq!(out, format!("{want}a\na.work\nlink\nloose\nmade\nmade\n"));
+        // Another namespace has another table of mounts, in which that is not.
+        let namespace = "unshare --map-auto --map-root-user -m";
+        let out = ann.does(&format!(
+            "{namespace} sh -euc 'idmapfs --upper up/a ./image .cache/view; touch ready
+                until test -e done; do sleep 0.1; done; umount .cache/view' &
+             mkdir -p up/around; until test -e ready; do sleep 0.1; done
+             for dir in up/a up/a/sub up/a.work/work up/around/new; do
+                 {namespace} idmapfs --upper $dir ./image view2 2>&1 | grep -o 'another mount' || echo made
+             done
+             touch done; wait"
+        ));
+        assert_eq!(out, "another mount\nanother mount\nanother mount\nmade\n");
+    });
+}
