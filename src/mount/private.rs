@@ -127,6 +127,7 @@ pub fn source(options: &Options) -> Result<Ready, MountError> {
 pub fn serve(
     options: &Options,
     ready: Ready,
+    upper: Option<&Upper>,
     device: OwnedFd,
     process: u32,
 ) -> Result<Served, MountError> {
@@ -137,7 +138,7 @@ pub fn serve(
     let proc = Proc::open(&process).asking(asking);
     let confined = files.are_of_an_image().then(|| confine(&needs));
     let Opened { source, image, .. } = files.open(options)?;
-    fits(options, image.as_deref(), &process)?;
+    fits(options, upper, image.as_deref(), &process)?;
     let (fs, serving, _why) =
         file_system(options, Arc::clone(&source), descriptors, &process, proc)?;
     // A device of another user namespace cannot be cloned here.

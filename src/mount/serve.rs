@@ -21,7 +21,7 @@ use super::processes::Proc;
 use super::reload::{Reloader, decide};
 use super::room;
 use super::supervise::passing;
-use super::upper;
+use super::upper::{self, Upper};
 use super::watch::{self, Believed, Watching};
 use crate::control::{self, Record, Said};
 use crate::fs::{Config, Fs};
@@ -71,6 +71,7 @@ pub(super) fn serve(
     options: &Options,
     paths: &Paths,
     why: &Server,
+    upper: Option<&Upper>,
     ties: Ties,
 ) -> Result<(), MountError> {
     let Ties { link, asking, signals } = ties;
@@ -83,7 +84,7 @@ pub(super) fn serve(
     let confined = files.are_of_an_image().then(|| withdraw(options, &needs, left.take()));
     let confined = confined.transpose()?;
     let Opened { source, submounts, image, part } = files.open(options)?;
-    fits(options, image.as_deref(), "self")?;
+    fits(options, upper, image.as_deref(), "self")?;
     let can = source.facts();
     let served = Arc::clone(&source);
     let proc = Proc::open("self").asking(asking);
@@ -270,15 +271,17 @@ pub(super) fn begin(options: &Options, path: &Path) -> Result<Begun, MountError>
 /// mount, by its name in `/proc`.
 ///
 /// # Errors
-/// `Outside`, `Unmapped`: that namespace, or the policy, has not all of their ids.
+/// `Upper`: what was written there is of other files; `Outside`, `Unmapped`: that namespace, or the policy, has not all of their ids.
 pub(super) fn fits(
     options: &Options,
+    upper: Option<&Upper>,
     image: Option<&dyn Image>,
     process: &str,
 ) -> Result<(), MountError> {
-    let (Some(_), Some(image)) = (&options.upper, image) else { return Ok(()) };
+    let (Some(upper), Some(image)) = (upper, image) else { return Ok(()) };
     let (policy, _) = decide(&options.spec, true, process)?;
-    upper::reaches(image, &policy, process)
+    upper::reaches(image, &policy, process)?;
+    upper.settle(image, policy.spec())
 }
 
 /// Starts to serve a device. From here on there are threads.

@@ -65,7 +65,13 @@ pub(super) fn supervise(
         Fork::Child => {
             drop((ours, questions, with));
             starter.leave();
-            let code = in_server(options, paths, why, Ties { link: theirs, asking, signals });
+            let code = in_server(
+                options,
+                paths,
+                why,
+                upper.as_ref(),
+                Ties { link: theirs, asking, signals },
+            );
             // This process is a copy made to serve; its caller is the other one.
             std::process::exit(code.into())
         }
@@ -97,12 +103,18 @@ pub(super) fn supervise(
 }
 
 /// Serves; returns the exit status, which the supervisor sees.
-fn in_server(options: &Options, paths: &Paths, why: &Server, ties: Ties) -> u8 {
+fn in_server(
+    options: &Options,
+    paths: &Paths,
+    why: &Server,
+    upper: Option<&Upper>,
+    ties: Ties,
+) -> u8 {
     let link = match ties.link.as_fd().try_clone_to_owned() {
         Ok(link) => Link::from(link),
         Err(_) => return 1,
     };
-    let Err(error) = serve(options, paths, why, ties) else { return 0 };
+    let Err(error) = serve(options, paths, why, upper, ties) else { return 0 };
     // It may have ended: then there is nobody to tell.
     let code = error.exit_code();
     let (Ok(()) | Err(_)) = link.tell(&Word::Failed(error));

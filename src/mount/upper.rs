@@ -5,12 +5,13 @@
 //! users in namespaces of their own. Our mount is below it alone and nowhere else to
 //! be seen: it ends with the overlay.
 
+mod belongs;
 mod ids;
 mod place;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
-use std::io;
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -21,8 +22,10 @@ use nix::mount::{MntFlags, umount2};
 use super::attach::refused;
 use super::error::MountError;
 use super::options::{Flags, Options};
+use crate::policy::Spec;
+use crate::source::image::Image;
 use crate::sys::mount::{self as kernel, Context};
-use crate::text::plain;
+use crate::text::{plain, shown};
 pub(super) use ids::{is_of_the_host, reaches};
 use place::Place;
 pub use place::real;
@@ -32,6 +35,11 @@ pub use place::real;
 #[derive(Debug)]
 pub struct Upper {
     place: Place,
+    /// What has been written there belongs to, if that is known.
+    belongs: Option<String>,
+    /// By which the server says what it belongs to from now on: it alone reads the image,
+    /// and may write no file.
+    told: (PipeReader, PipeWriter),
     /// What the mount table shows as the device.
     name: OsString,
     flags: Flags,
@@ -49,7 +57,32 @@ impl Upper {
         let Some(dir) = &options.upper else { return Ok(None) };
         let place = Place::take(dir);
         let place = place.map_err(|why| MountError::Upper { dir: dir.clone(), why })?;
-        Ok(Some(Self { place, name: name.to_owned(), flags: options.flags }))
+        let belongs = belongs::read(&place.dir, &place.work);
+        let belongs =
+            belongs.map_err(|why| MountError::Upper { dir: dir.clone(), why: plain(&why) })?;
+        let told = io::pipe().map_err(MountError::doing("pipe"))?;
+        let (name, flags) = (name.to_owned(), options.flags);
+        Ok(Some(Self { place, belongs, told, name, flags }))
+    }
+
+    /// Checks, in the server, that what was written there goes with an image as a policy
+    /// shows it; or has it belong to these.
+    ///
+    /// # Errors
+    /// `Upper`: it belongs to others.
+    pub(super) fn settle(&self, image: &dyn Image, spec: &Spec) -> Result<(), MountError> {
+        let now = belongs::describe(image.about(), spec);
+        let Some(there) = &self.belongs else {
+            let (_, told) = &self.told;
+            let mut told = told;
+            return told.write_all(now.as_bytes()).map_err(MountError::doing("pipe"));
+        };
+        belongs::differs(there, &now).map_or(Ok(()), |what| {
+            let file = shown(belongs::file(&self.place.work));
+            Err(self.failed(format!(
+                "it has files {what}; name another directory, or remove {file} if they go together"
+            )))
+        })
     }
 
     /// Removes what was made for this mount, which will not be: for a process that is about
@@ -70,7 +103,7 @@ impl Upper {
         }
         let covered = self.lay(target);
         if covered.is_err() {
-            self.place.clear();
+            self.place.clear(&belongs::file(&self.place.work));
             if fresh {
                 // Nobody has written to it.
                 let (Ok(()) | Err(_)) = fs::remove_dir(&self.place.dir);
@@ -87,11 +120,25 @@ impl Upper {
             .configure(&context, target)
             .and_then(|()| context.mount(attributes))
             .map_err(|why| self.unfit(&why, &context.messages()))?;
+        self.mark().map_err(|why| self.failed(plain(&why)))?;
         // It is held from below the overlay.
         umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
             .map_err(|errno| failed(errno.into()))?;
         kernel::attach(overlay.as_fd(), target).map_err(failed)?;
         Ok(overlay)
+    }
+
+    /// Writes down what the directory belongs to, unless that is known.
+    fn mark(&self) -> io::Result<()> {
+        if self.belongs.is_some() {
+            return Ok(());
+        }
+        let mut text = [0; belongs::MOST];
+        // It is there before the mount is.
+        let (told, _) = &self.told;
+        let mut told = told;
+        let length = told.read(&mut text)?;
+        belongs::write(&self.place.work, text.get(..length).unwrap_or_default())
     }
 
     fn configure(&self, context: &Context, lower: &Path) -> io::Result<()> {

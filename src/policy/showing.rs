@@ -1,9 +1,25 @@
 //! What of a policy holds only where the server is asked about each change.
 
+use super::callers::Callers;
+use super::changes::Changes;
 use super::error::{Code, Origin, PolicyError};
-use super::spec::Spec;
+use super::spec::{Spec, digest};
+
+/// Up to how many bytes a line is one for people.
+const READABLE: usize = 200;
 
 impl Spec {
+    /// Describes in one line whose files are shown as whose, as it was written: what else
+    /// the policy says makes no difference to it.
+    pub fn describe_owners(&self) -> String {
+        let mut rules = self.rules.clone();
+        rules
+            .retain(|rule| rule.value.present_user.is_some() || rule.value.present_group.is_some());
+        let (changes, callers) = (Changes::default(), Callers::default());
+        let line = Self { rules, changes, callers, ..self.clone() }.describe();
+        if line.len() > READABLE { format!("{:016x}", digest(&line)) } else { line }
+    }
+
     /// Checks that the policy only says how files are shown, to everybody alike: that is
     /// all that can be had where what is written goes elsewhere.
     ///
@@ -69,6 +85,24 @@ mod tests {
             let said = spec.only_shows().err().map(|error| error.to_string());
             assert_eq!(said, want.map(|want| format!("option {name}: {want}")), "{name}");
         }
+    }
+
+    #[test]
+    fn owners_are_described_whatever_else_there_is() {
+        let of = |options: &[(&str, Option<&str>)]| {
+            let mut given = Options::default();
+            for (name, value) in options {
+                given.set(name, *value).unwrap();
+            }
+            Spec::from_options(&given, &NoNames).unwrap().describe_owners()
+        };
+        assert_eq!(of(&[]), "identity");
+        assert_eq!(of(&[("hide", Some("/a")), ("chown-deny", None)]), "identity");
+        let map = of(&[("map", Some("0:10000:5000")), ("hide", Some("/a"))]);
+        assert_eq!(map, "map=0:10000:5000");
+        let long: Vec<String> = (0..40).map(|id| format!("{id}:{}:1", id + 10_000)).collect();
+        let long: Vec<_> = long.iter().map(|map| ("map", Some(map.as_str()))).collect();
+        assert_eq!(of(&long).len(), 16);
     }
 
     #[test]

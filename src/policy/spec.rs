@@ -412,7 +412,7 @@ impl fmt::Display for Spec {
 /// Returns a number that tells texts apart: FNV-1a.
 ///
 /// Everybody may read the line that it is for, and rules name what is hidden.
-fn digest(text: &str) -> u64 {
+pub(super) fn digest(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

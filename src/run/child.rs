@@ -33,6 +33,10 @@ pub(super) mod word {
     pub(in crate::run) const DEVICE: u8 = b'd';
     /// The server serves.
     pub(in crate::run) const SERVED: u8 = b's';
+    /// The server does not, and is about to kill the child.
+    pub(in crate::run) const REFUSED: u8 = b'r';
+    /// The child has removed what was made for the mount.
+    pub(in crate::run) const CLEARED: u8 = b'c';
 }
 
 /// Becomes the command.
@@ -62,7 +66,7 @@ pub(super) fn become_command(
     send(socket, word::DEVICE, Some(made.device.as_fd())).map_err(|_| RunError::Alone)?;
     // With a copy of it here the mount would outlive its server.
     drop(made.device);
-    hear(socket, word::SERVED)?;
+    hear_served(socket, upper)?;
     let place = enter(made.parent, private.place, upper)?;
     become_ids(plan)?;
     // The kernel forgets it when ids change.
@@ -84,6 +88,21 @@ fn tell(socket: BorrowedFd<'_>, word: u8) -> Result<(), RunError> {
 fn hear(socket: BorrowedFd<'_>, expected: u8) -> Result<(), RunError> {
     match receive(socket) {
         Ok((word, _)) if word == expected => Ok(()),
+        _ => Err(RunError::Alone),
+    }
+}
+
+/// Waits for the mount to be served. Where it will not be, what was made for what is above
+/// it is removed: the server has given up what that takes.
+fn hear_served(socket: BorrowedFd<'_>, upper: Option<&Upper>) -> Result<(), RunError> {
+    match receive(socket) {
+        Ok((word::SERVED, _)) => Ok(()),
+        Ok((word::REFUSED, _)) => {
+            upper.inspect(|upper| upper.leave());
+            tell(socket, word::CLEARED)?;
+            // The end comes before an answer.
+            hear(socket, word::SERVED)
+        }
         _ => Err(RunError::Alone),
     }
 }

@@ -68,7 +68,7 @@ pub fn run(private: &Private<'_>) -> Result<u8, RunError> {
         Fork::Parent(child) => {
             drop(theirs);
             settle().map_err(RunError::doing("chdir"))?;
-            server::serve(child, ours, private, source)
+            server::serve(child, ours, private, source, upper.as_ref())
         }
         Fork::Child => {
             drop(ours);

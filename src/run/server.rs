@@ -14,8 +14,8 @@ use super::child::word;
 use super::error::RunError;
 use super::maps;
 use super::plan::Space;
-use crate::mount;
 use crate::mount::private::{Ready, Served};
+use crate::mount::{self, Upper};
 use crate::sys::process::{receive, send};
 
 /// The signals that the command is to get.
@@ -46,8 +46,9 @@ pub(super) fn serve(
     socket: OwnedFd,
     private: &Private<'_>,
     source: Ready,
+    upper: Option<&Upper>,
 ) -> Result<u8, RunError> {
-    let session = match prepare(child, socket.as_fd(), private, source) {
+    let session = match prepare(child, socket.as_fd(), private, source, upper) {
         Ok(session) => session,
         // It has said why.
         Err(RunError::Alone) => return reap(child),
@@ -69,6 +70,7 @@ fn prepare(
     socket: BorrowedFd<'_>,
     private: &Private<'_>,
     source: Ready,
+    upper: Option<&Upper>,
 ) -> Result<Served, RunError> {
     let hear = || receive(socket).map_err(|_| RunError::Alone);
     let tell = |word| send(socket, word, None).map_err(|_| RunError::Alone);
@@ -80,7 +82,12 @@ fn prepare(
     let (_, device) = hear()?;
     let device = device.ok_or(RunError::Alone)?;
     let process = u32::try_from(child.as_raw()).unwrap_or_default();
-    let session = mount::private::serve(private.options, source, device, process)?;
+    let session = mount::private::serve(private.options, source, upper, device, process);
+    if session.is_err() && upper.is_some() {
+        // Whether it could or not, the end is the same.
+        let (Ok(()) | Err(_)) = tell(word::REFUSED).and_then(|()| hear().map(drop));
+    }
+    let session = session?;
     tell(word::SERVED)?;
     Ok(session)
 }

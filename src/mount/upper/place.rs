@@ -119,10 +119,12 @@ impl Place {
         }
     }
 
-    /// Removes what overlayfs has made, where that was for a mount that has failed.
-    pub(super) fn clear(&self) {
+    /// Removes what overlayfs has made, and a file of ours, where that was for a mount that
+    /// has failed.
+    pub(super) fn clear(&self, ours: &Path) {
         if self.fresh {
             // Else there is nothing of it.
+            let (Ok(()) | Err(_)) = fs::remove_file(ours);
             let (Ok(()) | Err(_)) = fs::remove_dir(self.work.join(INSIDE));
         }
     }

@@ -384,3 +384,53 @@ fn a_directory_above_is_of_one_mount_by_any_name() {
         assert_eq!(out, "another mount\nanother mount\nanother mount\nmade\n");
     });
 }
+
+#[test]
+fn a_refused_mount_leaves_nothing() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        let out = inside(
+            &ann,
+            "mkdir there; head -c 9999 /dev/zero >broken
+            idmapfs --upper new --map 0:0:5 ./image .cache/view 2>/dev/null || echo $?
+            idmapfs --upper there ./broken .cache/view 2>/dev/null || echo $?
+            idmapfs run --upper new --map 0:0:5 ./image -- /bin/sh 2>/dev/null || echo $?
+            ls -d new* there* 2>/dev/null || :",
+        );
+        let (codes, left) = out.split_at(out.find("there").unwrap_or(0));
+        assert_eq!((codes.lines().count(), left), (3, "there\n"), "{out}");
+    });
+}
+
+#[test]
+fn an_upper_directory_belongs_to_an_image_and_to_owners() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        let out = inside(
+            &ann,
+            "mkdir other; echo x >other/x; PATH=$PATH:/usr/sbin mkfs.erofs image2 other >/dev/null 2>&1
+            try() {
+                if idmapfs --upper up $1 ./$2 .cache/view >said 2>&1; then touch .cache/view/made; umount .cache/view; echo made
+                else grep -o 'it has files [^;]*' said; fi
+            }
+            try '--map 0:10000:5000' image; try '--map 0:20000:5000' image; try '' image
+            try '--map 0:10000:5000' image2; try '--map 0:10000:5000 --hide /files' image
+            grep -o 'remove .*work/idmapfs' said || idmapfs --upper up ./image .cache/view 2>&1 | grep -o 'remove .*work/idmapfs'
+            idmapfs run --upper up ./image -- /bin/true 2>&1 | grep -o 'it has files [^;]*'
+            rm up.work/idmapfs; try '--map 0:20000:5000' image; try '--map 0:10000:5000' image
+            # Where nothing is left of it, it is anybody's.
+            rm -r up; try '' image2; try '' image2; rm -r up; mkdir up; try '' image; try '' image2",
+        );
+        let (owners, image) = (
+            "it has files with owners that another policy showed\n",
+            "it has files of another image\n",
+        );
+        let hint = format!("remove {}/up.work/idmapfs\n", str(&ann.home));
+        let want = format!(
+            "made\n{owners}{owners}{image}made\n{hint}{owners}made\n{owners}made\nmade\nmade\n{image}"
+        );
+        assert_eq!(out, want);
+    });
+}
