@@ -60,6 +60,13 @@ impl Upper {
         let belongs = belongs::read(&place.dir, &place.work);
         let belongs =
             belongs.map_err(|why| MountError::Upper { dir: dir.clone(), why: plain(&why) })?;
+        if let Some(hint) = place.exposure() {
+            log::warn!(
+                "upper: other users of this host can reach {}, and run set-user-id programs that \
+                 are made there; {hint}",
+                shown(&place.dir)
+            );
+        }
         let told = io::pipe().map_err(MountError::doing("pipe"))?;
         let (name, flags) = (name.to_owned(), options.flags);
         Ok(Some(Self { place, belongs, told, name, flags }))

@@ -6,13 +6,15 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::geteuid;
 
 use crate::sys::mountinfo;
 use crate::sys::xattr::{self, Way};
@@ -32,6 +34,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The attribute by which is tried whether a file system keeps what overlayfs needs.
 const TRIAL: &str = "user.overlay.trial";
+
+/// The bits of modes: of a directory that everybody may go through, and of one that is
+/// everybody's to make files in.
+const SEARCHED_BY_OTHERS: u32 = 0o001;
+const SHARED: u32 = 0o1000;
 
 /// What is said of a directory that another mount has.
 const USED: &str = "another mount uses it; name another directory, or umount that one";
@@ -109,6 +116,27 @@ impl Place {
             Err(errno) => log::debug!("{}: {errno}", shown(&self.dir)),
         }
         Ok(())
+    }
+
+    /// Says what helps where users who have no part in the mount can reach the directory:
+    /// its mode is that of a root directory, and so are those of what is in it.
+    pub(super) fn exposure(&self) -> Option<String> {
+        let parent = self.dir.parent()?;
+        if statvfs(parent).is_ok_and(|about| about.flags().contains(FsFlags::ST_NOSUID)) {
+            return None;
+        }
+        let mut known = parent.ancestors().map(|at| fs::metadata(at).map(|found| found.mode()));
+        // What may not be looked at is closed.
+        if !known.all(|mode| mode.is_ok_and(|mode| mode & SEARCHED_BY_OTHERS != 0)) {
+            return None;
+        }
+        let own = fs::metadata(parent).is_ok_and(|found| found.uid() == geteuid().as_raw());
+        let shared = fs::metadata(parent).is_ok_and(|found| found.mode() & SHARED != 0);
+        Some(if own && !shared {
+            format!("close the way to it: chmod go-x {}", shown(parent))
+        } else {
+            "name one in a directory that is yours alone (mode 0700)".to_owned()
+        })
     }
 
     /// Removes what was made for this mount, unless one has used it.
@@ -225,6 +253,8 @@ fn keeps_marks(dir: &File) -> nix::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -243,6 +273,24 @@ mod tests {
         assert!(is_held(&at("a")) && !is_held(&at("a/in")));
         drop(held);
         assert!(!is_held(&at("a")));
+    }
+
+    #[test]
+    fn who_can_reach_a_directory_is_looked_at() {
+        let parent = tempfile::tempdir().unwrap();
+        let parent = parent.path().canonicalize().unwrap();
+        let place = Place {
+            dir: parent.join("a"),
+            work: parent.join("a.work"),
+            fresh: false,
+            locks: RefCell::default(),
+        };
+        // Whether the way there is open is not ours to say.
+        for (mode, closed) in [(0o700, true), (0o750, true), (0o711, false)] {
+            fs::set_permissions(&parent, fs::Permissions::from_mode(mode)).unwrap();
+            let hint = place.exposure();
+            assert!(hint.is_none() || !closed && hint.unwrap().contains("chmod go-x "), "{mode:o}");
+        }
     }
 
     #[test]

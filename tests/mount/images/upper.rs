@@ -434,3 +434,20 @@ fn an_upper_directory_belongs_to_an_image_and_to_owners() {
         assert_eq!(out, want);
     });
 }
+
+#[test]
+fn an_upper_directory_that_others_can_reach_is_warned_of() {
+    require!(Root, Fuse, UserNamespaces, Overlay, AclTools, CapTools, Erofs);
+    sandbox(|sandbox| {
+        let ann = with_image(sandbox, EROFS);
+        let out = inside(
+            &ann,
+            "for mode in 755 711 750; do
+                chmod $mode ~; idmapfs --log warn,file=$HOME/log --upper upper ./image .cache/view
+                grep -o 'chmod go-x .*' log || echo none; rm log; umount .cache/view
+            done",
+        );
+        let hint = format!("chmod go-x {}\n", str(&ann.home));
+        assert_eq!(out, format!("{hint}{hint}none\n"));
+    });
+}
