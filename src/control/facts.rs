@@ -30,6 +30,9 @@ pub struct Bytes {
     pub offset: u64,
     /// How many there are.
     pub size: u64,
+    /// Which file it is: the device that it is on, and its inode number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<(u64, u64)>,
 }
 
 /// What a live mount is.

@@ -13,7 +13,6 @@ use crate::fs::Fs;
 use crate::fuse::{DataPath, SessionOptions};
 use crate::policy::Spec;
 use crate::source;
-use crate::source::image::Part;
 use crate::text::{coded, shown};
 
 /// A mount as it was made.
@@ -29,7 +28,7 @@ pub(super) struct Made<'a> {
     /// What is shown of mounts below the source.
     pub(super) submounts: Submounts,
     /// Where in its file an image is.
-    pub(super) part: Option<Part>,
+    pub(super) part: Option<Bytes>,
     /// Why the kernel may believe it for how long.
     pub(super) believed: String,
     /// Who reads and writes files.
@@ -45,7 +44,7 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
         version: 1,
         pid: Some(std::process::id()),
         source: paths.source.clone(),
-        image: image(made),
+        image: made.part,
         devices: made.options.image.devices.iter().map(coded).collect(),
         target: paths.target.clone(),
         engine: Said::new("fuse", why.to_string()),
@@ -76,11 +75,6 @@ pub(super) fn options_beyond(options: &Options) -> Option<String> {
 /// policy.
 pub(super) fn beyond_kernel(options: Option<String>, spec: &Spec) -> Option<String> {
     options.or_else(|| engine::of_policy(spec).err().map(|why| why.to_string()))
-}
-
-fn image(made: &Made<'_>) -> Option<Bytes> {
-    let Part { offset, size } = made.part?;
-    Some(Bytes { offset, size: size? })
 }
 
 fn cache(made: &Made<'_>) -> Said {

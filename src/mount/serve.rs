@@ -23,7 +23,7 @@ use super::room;
 use super::supervise::passing;
 use super::upper::{self, Upper};
 use super::watch::{self, Believed, Watching};
-use crate::control::{self, Record, Said};
+use crate::control::{self, Bytes, Record, Said};
 use crate::fs::{Config, Fs};
 use crate::fuse::{Notifier, Session, SessionOptions};
 use crate::policy::Policy as _;
@@ -197,7 +197,9 @@ impl Files {
             Self::Image(device) => device,
         };
         let source = image::open(device, &options.image)?;
-        let (image, part) = (Some(source.image()), Some(source.part()));
+        let Part { offset, size } = source.part();
+        let part = size.map(|size| Bytes { offset, size, file: source.file() });
+        let image = Some(source.image());
         Ok(Opened { source: Arc::new(source), submounts: Submounts::Hide, image, part })
     }
 }
@@ -211,7 +213,7 @@ pub(super) struct Opened {
     /// The image, if it is one.
     pub(super) image: Option<Arc<dyn Image>>,
     /// Where in its file that is.
-    pub(super) part: Option<Part>,
+    pub(super) part: Option<Bytes>,
 }
 
 /// Why the files of a source are out of reach for a process under Landlock.

@@ -1,6 +1,7 @@
 //! `idmapfs explain --mount`: what a live mount is, and why.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -17,7 +18,7 @@ use crate::policy::Spec;
 use crate::source::image::Part;
 use crate::sys::id_map::Line;
 use crate::sys::mountinfo;
-use crate::text::{decoded, escape, shown};
+use crate::text::{decoded, escape, plain, shown};
 
 /// What is said of a live mount.
 #[derive(Debug, Serialize)]
@@ -123,7 +124,7 @@ fn made(options: &[String], source: &Path, image: ImageOptions) -> Result<Spec, 
 
 /// Returns where the image is that a mount shows: whatever way its server found it.
 fn image(mount: &Facts) -> ImageOptions {
-    let part = mount.image.map(|Bytes { offset, size }| Part { offset, size: Some(size) });
+    let part = mount.image.map(|Bytes { offset, size, .. }| Part { offset, size: Some(size) });
     let devices = mount.devices.iter().map(|path| decoded(path).into()).collect();
     ImageOptions { part: part.unwrap_or_default(), devices, ..ImageOptions::default() }
 }
@@ -136,6 +137,23 @@ fn is_covered(mount: &Facts) -> bool {
     mount.source.starts_with(&mount.target)
 }
 
+/// Checks that an image is still what was mounted.
+///
+/// # Errors
+/// It is gone, or something else has its name.
+fn is_there(mount: &Facts) -> Result<(), Fault> {
+    let Some(Bytes { file, .. }) = mount.image else { return Ok(()) };
+    let what = match std::fs::metadata(&mount.source) {
+        Ok(found) if file.is_none_or(|file| file == (found.dev(), found.ino())) => return Ok(()),
+        Ok(_) => "is another file than the one that is mounted".to_owned(),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => "is gone".to_owned(),
+        Err(why) => format!("cannot be seen: {}", plain(&why)),
+    };
+    let source = shown(&mount.source);
+    let line = format!("source {source}: {what}; the mount shows it as it was mounted");
+    Err(Fault::usage(line).hint("files of it are explained once it is mounted again"))
+}
+
 /// Makes the policy of a mount again, of the options that it was made with.
 ///
 /// # Errors
@@ -145,6 +163,7 @@ fn policy(mount: &Facts) -> Result<Spec, Fault> {
         let source = shown(&mount.source);
         return Err(Fault::usage(format!("source {source}: {COVERED}")));
     }
+    is_there(mount)?;
     if mount.policy == UNTOLD {
         return Err(Fault::usage(format!("the policy of that mount is {UNTOLD}")));
     }
@@ -164,7 +183,7 @@ fn kernel(mount: &Facts) -> Said {
     if let Some(why) = &mount.beyond_kernel {
         return Said::new("no", why);
     }
-    if mount::is_image(&mount.source) {
+    if mount.image.is_some() || mount::is_image(&mount.source) {
         return Said::new("no", "it would have the kernel parse the image; root can ask for that");
     }
     if is_covered(mount) {
@@ -192,7 +211,7 @@ fn text(explained: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
     };
     line("mount point", &shown(&mount.target))?;
     line("source", &shown(&mount.source))?;
-    if let Some(Bytes { offset, size }) = mount.image {
+    if let Some(Bytes { offset, size, .. }) = mount.image {
         line("image", &format!("{size} bytes of it, from byte {offset} on"))?;
     }
     if !mount.devices.is_empty() {

@@ -155,6 +155,14 @@ impl Device {
         self.offset
     }
 
+    /// Returns which file it is in: the device that the file is on, and its inode number.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn file(&self) -> io::Result<(u64, u64)> {
+        self.streams.first().metadata().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+
     /// Returns how long it is, in bytes.
     pub const fn length(&self) -> u64 {
         self.length

@@ -94,6 +94,11 @@ impl ImageSource {
         Part { offset: device.offset(), size: Some(device.length()) }
     }
 
+    /// Returns which file it is in, by device and inode number; `None` if that cannot be seen.
+    pub fn file(&self) -> Option<(u64, u64)> {
+        self.inner.device.file().ok()
+    }
+
     /// Reports whether the piece of a file that begins there is kept unpacked.
     #[cfg(test)]
     pub(super) fn keeps(&self, nid: Nid, start: u64) -> bool {

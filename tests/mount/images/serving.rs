@@ -333,6 +333,30 @@ fn an_image_that_is_replaced_stays_what_it_was() {
     }
 }
 
+/// By nothing that the image would have to be asked for.
+#[test]
+fn an_image_that_is_gone_is_named_by_explain() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = copied(sandbox, "few-ext4");
+        let ours = Ours::new(&image, &sandbox.dir("mnt"), &[]);
+        let said = || {
+            let done = output(PROGRAM, &["explain", "--mount", str(&ours.point), "hello"]);
+            (done.status.code(), text(&done))
+        };
+        assert_eq!(said().0, Some(0), "{}", said().1);
+        fs::rename(&image, sandbox.path("away")).unwrap();
+        let gone = said();
+        assert!(gone.0 == Some(1) && gone.1.contains(": is gone; the mount shows it"), "{gone:?}");
+        for make in ["cp away", "mkdir"] {
+            sh(&format!("cd {}; {make} {image}", str(&sandbox.path(".")), image = str(&image)));
+            let other = said();
+            assert!(other.0 == Some(1) && other.1.contains(": is another file"), "{other:?}");
+            sh(&format!("rm -r {}", str(&image)));
+        }
+    });
+}
+
 /// As the server's mount, of which the others are tests.
 #[test]
 fn the_kernels_mount_of_an_image_is_refused_to_be_written_to() {
