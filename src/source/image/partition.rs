@@ -78,6 +78,10 @@ const HASHES: [&str; 42] = [
 /// The sizes of blocks that disks count in.
 const BLOCKS: [LogicalBlockSize; 2] = [LogicalBlockSize::Lb512, LogicalBlockSize::Lb4096];
 
+/// How long a header is, in bytes, and how many entries it may have.
+const HEADER: usize = 92;
+const ENTRIES: u32 = 4096;
+
 /// A disk with its table.
 struct Table<'a> {
     disk: GptDisk<Disk<'a>>,
@@ -198,12 +202,29 @@ struct Disk<'a> {
     at: u64,
 }
 
+/// Reports whether bytes are what the library reads of a header.
+fn is_header(bytes: &[u8]) -> bool {
+    bytes.len() == HEADER && bytes.starts_with(b"EFI PART")
+}
+
+/// Reports whether a header says of as many entries as there may be that they are of the
+/// usual length.
+fn is_usual(header: &[u8]) -> bool {
+    let word = |at: usize| header.get(at..).and_then(|rest| rest.first_chunk::<4>());
+    let [count, length] = [80, 84].map(|at| word(at).map(|word| u32::from_le_bytes(*word)));
+    length == Some(128) && count.is_some_and(|count| count <= ENTRIES)
+}
+
 impl Read for Disk<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let rest = self.device.length().saturating_sub(self.at);
         let length = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
         let buf = buf.get_mut(..length).unwrap_or_default();
         self.device.read(self.at, buf)?;
+        // The library would end the program, or read on and on.
+        if is_header(buf) && !is_usual(buf) {
+            buf.fill(0);
+        }
         self.at = self.at.saturating_add(u64::try_from(length).unwrap_or(0));
         Ok(length)
     }
@@ -313,6 +334,30 @@ mod tests {
         assert!(!lost.contains("--partition"), "{lost}");
         let asked = find(&device(&file), &Partition::Root, false).unwrap_err().to_string();
         assert!(asked.contains("no disk with a GPT: a disk whose GPT is damaged; "), "{asked}");
+    }
+
+    /// The sum of bytes that a header has of itself (CRC-32).
+    fn sum(bytes: &[u8]) -> u32 {
+        let step = |sum: u32, _| sum >> 1 ^ (0xedb8_8320 & (sum & 1).wrapping_neg());
+        let byte = |sum: u32, byte: &u8| (0..8).fold(sum ^ u32::from(*byte), step);
+        !bytes.iter().fold(u32::MAX, byte)
+    }
+
+    #[test]
+    fn a_table_of_any_size_ends_nothing() {
+        let Some(file) = disk("-n 1:2048:4095 -c 1:data") else { return };
+        let mut sound = [0; HEADER];
+        file.as_file().read_exact_at(&mut sound, 512).unwrap();
+        for (at, word) in [(80, u32::MAX), (84, 64)] {
+            let mut header = sound;
+            header[at..at + 4].copy_from_slice(&word.to_le_bytes());
+            header[16..20].fill(0);
+            let sum = sum(&header);
+            header[16..20].copy_from_slice(&sum.to_le_bytes());
+            file.as_file().write_all_at(&header, 512).unwrap();
+            // The copy at the end is as it was.
+            assert_eq!(there(&device(&file)).as_deref(), Some("1 (data)"), "{at}");
+        }
     }
 
     #[test]
