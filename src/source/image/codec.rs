@@ -101,8 +101,8 @@ pub fn micro_lzma(piece: &[u8], to: &mut [u8]) -> Option<()> {
 #[cfg(test)]
 mod tests {
     #[cfg(feature = "squashfs")]
-    use liblzma::stream::Check;
-    use liblzma::stream::{Filters, LzmaOptions, Status};
+    use liblzma::stream::{Check, Filters};
+    use liblzma::stream::{LzmaOptions, Status};
 
     use super::*;
 

@@ -148,8 +148,14 @@ pub fn open(format: Format, image: &[u8]) -> Result<Arc<dyn Image>, ImageError> 
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let device = Arc::new(Device::open(Path::new(&path), Part::default())?);
     match format {
+        #[cfg(feature = "squashfs")]
         Format::Squashfs => idmapfs::source::image::squashfs::open(device),
+        #[cfg(feature = "erofs")]
         Format::Erofs => idmapfs::source::image::erofs::open(device),
+        #[cfg(feature = "ext4")]
         Format::Ext4 => idmapfs::source::image::ext4::open(device),
+        // Without its reader: which says so.
+        #[cfg(not(all(feature = "erofs", feature = "ext4", feature = "squashfs")))]
+        _ => idmapfs::source::image::read(&device),
     }
 }
