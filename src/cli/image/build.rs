@@ -141,14 +141,7 @@ pub(super) fn build(build: &Build) -> Result<(), Fault> {
     let to = std::path::absolute(&build.to).map_err(|why| failed(&build.to, &why))?;
     let unfinished = beside(&to, ".tmp");
     // By this user, whoever the program runs as.
-    let file = File::create_new(&unfinished).map_err(|why| {
-        let fault = failed(&unfinished, &why);
-        if why.kind() == io::ErrorKind::AlreadyExists {
-            fault.hint("another build makes it, or was killed: remove it then")
-        } else {
-            fault
-        }
-    })?;
+    let file = File::create_new(&unfinished).map_err(|why| taken(&unfinished, &why))?;
     let unfinished = Unfinished(unfinished);
     if from.is_dir() {
         let words = format.of_directory(&from, &unfinished.0, &build.more);
@@ -176,6 +169,16 @@ fn look(image: &Path) -> Result<(), String> {
 
 fn failed(path: &Path, why: &io::Error) -> Fault {
     Fault::mount(format!("{}: {}", shown(path), plain(why)))
+}
+
+/// Says why what an image grows in cannot be made.
+fn taken(path: &Path, why: &io::Error) -> Fault {
+    let fault = failed(path, why);
+    if why.kind() == io::ErrorKind::AlreadyExists {
+        fault.hint("another build makes it, or was killed: remove it then")
+    } else {
+        fault
+    }
 }
 
 fn beside(path: &Path, end: &str) -> PathBuf {
@@ -235,8 +238,11 @@ fn archive(format: Format, from: &Path, to: &Path, more: &[OsString]) -> Result<
             (Format::Squashfs | Format::Erofs, _) => fault,
         })
     } else {
-        let tree = Unfinished(beside(to, ".d"));
-        DirBuilder::new().mode(0o700).create(&tree.0).map_err(|why| failed(&tree.0, &why))?;
+        let tree = beside(to, ".d");
+        let made = DirBuilder::new().mode(0o700).create(&tree);
+        made.map_err(|why| taken(&tree, &why))?;
+        // Not before it is ours: what was there stays.
+        let tree = Unfinished(tree);
         let mut import = itself()?;
         import.args(["owners", "import", "--owners", "xattr", "--from", "-"]).arg(&tree.0);
         run(format, import, Some(input.into())).and_then(|()| {
