@@ -8,6 +8,7 @@ mod extension;
 mod import;
 mod line;
 mod remove;
+pub(super) mod survey;
 mod unpack;
 
 use std::io::{self, Write};
@@ -125,7 +126,7 @@ fn hold(dir: &Path, (below, db): (&Host, Option<&Db>), alone: bool) -> Result<Ho
 }
 
 /// Says something that does not keep the command from going on.
-fn warn(line: &str) {
+pub(super) fn warn(line: &str) {
     // The exit status says it too.
     let (Ok(()) | Err(_)) = writeln!(io::stderr(), "idmapfs: {line}");
 }
@@ -191,6 +192,6 @@ fn failed(path: &Path, error: Error) -> Fault {
 }
 
 /// Returns how a path below the directory is called: the directory itself is a dot.
-fn named(path: &Path) -> &Path {
+pub(super) fn named(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }

@@ -3,6 +3,8 @@
 //!
 //! They see owners that are kept beside the files through a private mount.
 
+mod members;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek as _, SeekFrom};
@@ -12,15 +14,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use self::members::{Members, Root, members, with_root};
 use super::super::fault::Fault;
+use super::super::owners::survey::{Survey, survey};
+use super::super::owners::{Action, Kind, Owners as Records, named, warn};
 use super::Build;
 use crate::mount::{Owners, aside};
-use crate::source::image::{Device, ImageError, Part, of_layers, read};
+use crate::source::image::{Device, ImageError, Part, in_directory, of_layers, probe, read};
 use crate::sys::id_map::IdMap;
 use crate::text::{plain, shown};
 
 /// The ids that an image is made with where the host's are not at hand.
 const IDS: [&str; 4] = ["--map", "0:0:65536", "--as", "0:0"];
+
+/// The last of these ids.
+const LAST: u32 = 65535;
+
+/// How records are read from an archive.
+const IMPORT: &str = "idmapfs owners import";
+
+/// How they are written to one.
+const EXPORT: &str = "idmapfs owners export";
 
 /// What archives are packed by, by the bytes that they begin with, and what unpacks them.
 const PACKED: [(&[u8], &str); 4] = [
@@ -73,7 +87,8 @@ impl Format {
             }
             Self::Squashfs => {
                 words.extend([dir.into(), to.into()]);
-                words.extend(["-noappend", "-no-progress", "-quiet"].map(word));
+                // Else what cannot be read is empty in the image, or not there.
+                words.extend(["-noappend", "-no-progress", "-quiet", "-exit-on-error"].map(word));
                 words.extend(more.iter().cloned());
             }
         }
@@ -81,8 +96,10 @@ impl Format {
     }
 
     /// Returns the words that make an image of the tar archive on standard input.
-    fn of_archive(self, to: &Path, more: &[OsString]) -> Vec<OsString> {
-        let word = OsString::from;
+    ///
+    /// `root` is what its root directory is to be where the program does not read that.
+    fn of_archive(self, to: &Path, root: Root, more: &[OsString]) -> Vec<OsString> {
+        let word = |text: &str| OsString::from(text);
         match self {
             Self::Erofs => {
                 let mut words: Vec<OsString> = vec![word(self.program()), word("--tar=f")];
@@ -91,8 +108,18 @@ impl Format {
                 words
             }
             Self::Squashfs => {
-                let mut words = self.of_directory(Path::new("-"), to, more);
+                let mut words = self.of_directory(Path::new("-"), to, &[]);
                 words.push(word("-tar"));
+                if self.knows("-root-uid") {
+                    let Root { uid, gid, mode } = root;
+                    let mode = format!("{mode:o}");
+                    let (uid, gid) = (uid.to_string(), gid.to_string());
+                    let options = [("-root-mode", mode), ("-root-uid", uid), ("-root-gid", gid)];
+                    for (option, value) in options {
+                        words.extend([word(option), word(&value)]);
+                    }
+                }
+                words.extend(more.iter().cloned());
                 words
             }
         }
@@ -100,14 +127,23 @@ impl Format {
 
     /// Reports whether the program that is there reads tar archives.
     fn reads_archives(self) -> bool {
-        let help = || Command::new(self.program()).arg("--help").stdin(Stdio::null()).output();
         match self {
             Self::Squashfs => true,
-            Self::Erofs => help().is_ok_and(|help| {
-                let text = [help.stdout, help.stderr].concat();
-                text.windows(5).any(|word| word == b"--tar")
-            }),
+            Self::Erofs => self.knows("--tar"),
         }
+    }
+
+    /// Reports whether the program that is there has an option.
+    fn knows(self, option: &str) -> bool {
+        let help = match self {
+            Self::Squashfs => "-help",
+            Self::Erofs => "--help",
+        };
+        let help = Command::new(self.program()).arg(help).stdin(Stdio::null()).output();
+        help.is_ok_and(|help| {
+            let text = [help.stdout, help.stderr].concat();
+            text.windows(option.len()).any(|word| word == option.as_bytes())
+        })
     }
 }
 
@@ -139,13 +175,13 @@ pub(super) fn build(build: &Build) -> Result<(), Fault> {
     })?;
     let from = build.from.canonicalize().map_err(|why| failed(&build.from, &why))?;
     let to = std::path::absolute(&build.to).map_err(|why| failed(&build.to, &why))?;
+    refused(&from, &to)?;
     let unfinished = beside(&to, ".tmp");
     // By this user, whoever the program runs as.
     let file = File::create_new(&unfinished).map_err(|why| taken(&unfinished, &why))?;
     let unfinished = Unfinished(unfinished);
     if from.is_dir() {
-        let words = format.of_directory(&from, &unfinished.0, &build.more);
-        run(format, directory(&from, &build.owners, words)?, None)?;
+        tree(format, &from, &unfinished.0, build)?;
     } else if build.owners.is_native() {
         archive(format, &from, &unfinished.0, &build.more)?;
     } else {
@@ -187,6 +223,89 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// Refuses a directory that no image is made of, or not there.
+fn refused(from: &Path, to: &Path) -> Result<(), Fault> {
+    if !from.is_dir() {
+        return Ok(());
+    }
+    if let Some((what, way)) = in_directory(from) {
+        return Err(Fault::usage(format!("{}: {what}", shown(from))).hint(way));
+    }
+    let into = to.parent().and_then(|dir| dir.canonicalize().ok());
+    if into.is_some_and(|into| into.starts_with(from)) {
+        let line = format!("{}: is in {}, and would be in the image", shown(to), shown(from));
+        return Err(Fault::usage(line).hint("name an image outside of the directory"));
+    }
+    Ok(())
+}
+
+/// Makes an image of a directory.
+fn tree(format: Format, from: &Path, to: &Path, build: &Build) -> Result<(), Fault> {
+    let (owners, more) = (&build.owners, build.more.as_slice());
+    let records = match owners {
+        Owners::Native => None,
+        Owners::Xattr => Some((Kind::Xattr, None)),
+        Owners::Db(place) => Some((Kind::Db, place.clone())),
+    };
+    let records = records.map(|(kind, database)| {
+        let (action, dir) = (Action::Export(Some("-".into())), from.to_owned());
+        Records { action, dir, kind, database }
+    });
+    let limited = records.is_some() && !has_all_ids();
+    let known = if limited || format == Format::Squashfs {
+        survey(from, records.as_ref(), LAST)?
+    } else {
+        Survey::default()
+    };
+    if let Some(file) = known.acl.filter(|_| format == Format::Squashfs) {
+        without_acls(&file);
+    }
+    let Some((file, id)) = known.above.filter(|_| limited) else {
+        let words = format.of_directory(from, to, more);
+        return run(format.program(), Some(format), directory(from, owners, words)?, None);
+    };
+    if !format.reads_archives() {
+        let line = format!(
+            "{}: {} has the id {id}, and ids end at {LAST} here",
+            shown(from),
+            shown(named(&file))
+        );
+        return Err(Fault::usage(line).hint(
+            "make a squashfs, or as root of the host; mkfs.erofs does it where it reads archives \
+             (--tar, erofs-utils 1.7)",
+        ));
+    }
+    // An archive takes no namespace that has the ids.
+    let mut export = itself()?;
+    export.args(["owners", "export", "--tar", "-", "--owners", owners.word()]);
+    if let Owners::Db(Some(place)) = owners {
+        export.arg("--owners-dir").arg(place);
+    }
+    let broken = |why: io::Error| Fault::mount(format!("{EXPORT}: {}", plain(&why)));
+    let (output, input) = io::pipe().map_err(broken)?;
+    let child = export.arg(from).stdin(Stdio::null()).stdout(input).spawn().map_err(broken)?;
+    // It holds the end that is written to.
+    drop(export);
+    let (uid, gid, mode) = known.root;
+    let root = Root { uid: uid.into(), gid: gid.into(), mode: mode.into() };
+    let command = of_archive(format, to, root, more);
+    let done = run(format.program(), Some(format), command, Some(OwnedFd::from(output).into()));
+    ended(Some((EXPORT, child)), done)
+}
+
+/// Reports whether this process may show every id there is.
+fn has_all_ids() -> bool {
+    IdMap::read("self", "uid").is_ok_and(|map| map.is_whole()) && nix::unistd::geteuid().is_root()
+}
+
+/// Says that a squashfs will be without ACLs.
+fn without_acls(file: &Path) {
+    warn(&format!(
+        "{} has an ACL, and mksquashfs keeps none: the image is without; an erofs has them",
+        shown(named(file))
+    ));
+}
+
 /// Returns the command that has a program see a directory with its owners.
 fn directory(dir: &Path, owners: &Owners, words: Vec<OsString>) -> Result<Command, Fault> {
     let mut words = words.into_iter();
@@ -202,9 +321,7 @@ fn directory(dir: &Path, owners: &Owners, words: Vec<OsString>) -> Result<Comman
         command.arg("--owners-dir").arg(place);
     }
     // Others have no ids but those of a namespace that is made for it.
-    if !IdMap::read("self", "uid").is_ok_and(|map| map.is_whole())
-        || !nix::unistd::geteuid().is_root()
-    {
+    if !has_all_ids() {
         command.args(IDS);
     }
     command.arg(dir).arg("--").arg(program).args(words);
@@ -221,46 +338,108 @@ fn archive(format: Format, from: &Path, to: &Path, more: &[OsString]) -> Result<
     if let Some((what, way)) = unpacked_for(from, layers)? {
         return Err(Fault::usage(format!("{}: {what}", shown(from))).hint(way));
     }
-    let (input, unpacking) = unpacked(from)?;
-    let done = if format.reads_archives() {
-        let words = format.of_archive(to, more);
-        let done = run(format, directory(from, &Owners::Native, words)?, Some(input.into()));
-        done.map_err(|fault| match (format, unpacked_for(from, first_early).ok().flatten()) {
-            (Format::Squashfs, Some(member)) => Fault::mount(format!(
-                "{}: {} has a time before 1970, which mksquashfs reads from no archive",
-                shown(from),
-                shown(&member)
-            ))
-            .hint(
-                "make an erofs, which keeps it; or unpack it by idmapfs owners import --owners \
-                 xattr, and build with --owners xattr: it becomes 1970",
-            ),
-            (Format::Squashfs | Format::Erofs, _) => fault,
-        })
-    } else {
-        let tree = beside(to, ".d");
-        let made = DirBuilder::new().mode(0o700).create(&tree);
-        made.map_err(|why| taken(&tree, &why))?;
-        // Not before it is ours: what was there stays.
-        let tree = Unfinished(tree);
-        let mut import = itself()?;
-        import.args(["owners", "import", "--owners", "xattr", "--from", "-"]).arg(&tree.0);
-        run(format, import, Some(input.into())).and_then(|()| {
-            let words = format.of_directory(&tree.0, to, more);
-            run(format, directory(&tree.0, &Owners::Xattr, words)?, None)
-        })
-    };
-    if let Some((word, mut child)) = unpacking {
-        let status =
-            child.wait().map_err(|why| Fault::mount(format!("{word}: {}", plain(&why))))?;
-        done?;
-        return if status.success() {
-            Ok(())
-        } else {
-            Err(Fault::mount(format!("{word}: {status}")))
-        };
+    let Some(known) = unpacked_for(from, members)? else { return Err(no_archive(from)) };
+    if let Some(file) = known.acl.as_ref().filter(|_| format == Format::Squashfs) {
+        without_acls(file);
     }
-    done
+    let (mut input, unpacking) = unpacked(from)?;
+    // mksquashfs takes the first of two members with one path, tar the last.
+    let first = format == Format::Squashfs && known.twice.is_some();
+    let direct = format.reads_archives() && !first;
+    if known.root.is_none() && !(direct && format == Format::Squashfs) {
+        input = with_root(input).map_err(|why| failed(from, &why))?;
+    }
+    let done = if direct {
+        let command = of_archive(format, to, known.root.unwrap_or(Root::USUAL), more);
+        let done = run(format.program(), Some(format), command, Some(input.into()));
+        done.map_err(|fault| early(format, from, &known).unwrap_or(fault))
+    } else {
+        by_directory(format, input, to, more)
+    };
+    ended(unpacking, done)
+}
+
+/// Returns the command that makes an image of the tar archive on standard input.
+fn of_archive(format: Format, to: &Path, root: Root, more: &[OsString]) -> Command {
+    let mut words = format.of_archive(to, root, more).into_iter();
+    let program = words.next().unwrap_or_default();
+    let own = (nix::unistd::getuid().as_raw().into(), nix::unistd::getgid().as_raw().into());
+    let mut command;
+    if format == Format::Squashfs && (root.uid, root.gid) != own {
+        // 4.5 gives the root directory to who runs it, whatever the options say.
+        command = Command::new("unshare");
+        command.arg("--user");
+        command.args([format!("--map-user={}", root.uid), format!("--map-group={}", root.gid)]);
+        command.arg("--").arg(program);
+    } else {
+        command = Command::new(program);
+    }
+    command.args(words);
+    command
+}
+
+/// Makes an image of what an archive is unpacked to.
+fn by_directory(format: Format, input: OwnedFd, to: &Path, more: &[OsString]) -> Result<(), Fault> {
+    let dir = beside(to, ".d");
+    DirBuilder::new().mode(0o700).create(&dir).map_err(|why| taken(&dir, &why))?;
+    // Not before it is ours: what was there stays.
+    let dir = Unfinished(dir);
+    let mut import = itself()?;
+    import.args(["owners", "import", "--owners", "xattr", "--from", "-"]).arg(&dir.0);
+    run(IMPORT, None, import, Some(input.into()))?;
+    let (from, to) = (dir.0.clone(), to.to_owned());
+    tree(
+        format,
+        &dir.0,
+        &to,
+        &Build { from, to: to.clone(), owners: Owners::Xattr, more: more.to_vec() },
+    )
+}
+
+/// Says that a time is why mksquashfs has failed, if it is.
+fn early(format: Format, from: &Path, known: &Members) -> Option<Fault> {
+    let member = known.early.as_ref().filter(|_| format == Format::Squashfs)?;
+    let line = format!(
+        "{}: {} has a time before 1970, which mksquashfs reads from no archive",
+        shown(from),
+        shown(member)
+    );
+    Some(Fault::mount(line).hint(
+        "make an erofs, which keeps it; or unpack it by idmapfs owners import --owners xattr, and \
+         build with --owners xattr: it becomes 1970",
+    ))
+}
+
+/// Waits for what an archive came from.
+fn ended(from: Option<Unpacking>, done: Result<(), Fault>) -> Result<(), Fault> {
+    let Some((word, mut child)) = from else { return done };
+    let status = child.wait().map_err(|why| Fault::mount(format!("{word}: {}", plain(&why))))?;
+    done?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Fault::mount(format!("{word}: {status}; no image was made")))
+}
+
+/// Says what a file is that is no archive.
+fn no_archive(file: &Path) -> Fault {
+    let packed = packed_by(file).ok().flatten();
+    if let Some(word) = packed {
+        let line = format!("{}: what {word} unpacks of it is no tar archive", shown(file));
+        return Fault::usage(line).hint("image build takes a directory or a tar archive");
+    }
+    let said = |error: ImageError| error.to_string();
+    let looks = Device::open(file, Part::default()).map_err(said).and_then(|device| {
+        aside(|| {
+            let device = device.part(Part::default()).map_err(said)?;
+            probe(&device).map(|_| Vec::new()).map_err(said)
+        })
+    });
+    match looks {
+        Ok(_) => Fault::usage(format!("{}: is an image, not a tar archive", shown(file)))
+            .hint("idmapfs mounts it as it is"),
+        Err(why) => Fault::usage(format!("not a tar archive: {why}")),
+    }
 }
 
 /// Looks into an archive.
@@ -289,75 +468,48 @@ fn layers(mut archive: File) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// Returns a member of an archive whose time is before 1970, if there is one.
-fn first_early(archive: impl Read) -> Option<PathBuf> {
-    let mut archive = tar::Archive::new(archive);
-    archive.entries().ok()?.map_while(Result::ok).find_map(|mut entry| {
-        // A time below zero comes as a number above those of 63 bits.
-        let below = entry.header().mtime().is_ok_and(|time| time > i64::MAX.unsigned_abs());
-        let records = entry.pax_extensions().ok().flatten();
-        let said =
-            records.into_iter().flatten().flatten().any(|record| {
-                record.key_bytes() == b"mtime" && record.value_bytes().starts_with(b"-")
-            });
-        if below || said { entry.path().ok().map(|path| path.into_owned()) } else { None }
-    })
-}
-
 /// What unpacks an archive: its name, and the process.
 type Unpacking = (&'static str, Child);
 
+/// Returns what unpacks an archive, by how it begins.
+fn packed_by(archive: &Path) -> Result<Option<&'static str>, Fault> {
+    let mut start = Vec::new();
+    let read = File::open(archive).and_then(|file| file.take(8).read_to_end(&mut start));
+    read.map_err(|why| failed(archive, &why))?;
+    Ok(PACKED.iter().find(|(sign, _)| start.starts_with(sign)).map(|(_, word)| *word))
+}
+
 /// Opens an archive; returns what unpacks it, too.
 fn unpacked(archive: &Path) -> Result<(OwnedFd, Option<Unpacking>), Fault> {
-    let mut start = Vec::new();
-    let open = || File::open(archive).map_err(|why| failed(archive, &why));
-    open()?.take(8).read_to_end(&mut start).map_err(|why| failed(archive, &why))?;
-    let Some((_, word)) = PACKED.iter().find(|(sign, _)| start.starts_with(sign)) else {
-        return Ok((open()?.into(), None));
-    };
+    let packed = packed_by(archive)?;
+    let file = File::open(archive).map_err(|why| failed(archive, &why))?;
+    let Some(word) = packed else { return Ok((file.into(), None)) };
     let broken = |why: io::Error| Fault::mount(format!("{word}: {}", plain(&why)));
     let (output, input) = io::pipe().map_err(broken)?;
-    let child = Command::new(word).arg("-dc").stdin(open()?).stdout(input).spawn();
+    let child = Command::new(word).arg("-dc").stdin(file).stdout(input).spawn();
     Ok((output.into(), Some((word, child.map_err(broken)?))))
 }
 
-/// Runs a program to its end.
-fn run(format: Format, mut command: Command, input: Option<Stdio>) -> Result<(), Fault> {
-    let program = format.program();
+/// Runs a program to its end: of a format, or one of our own.
+fn run(
+    program: &str,
+    format: Option<Format>,
+    mut command: Command,
+    input: Option<Stdio>,
+) -> Result<(), Fault> {
     let status = command.stdin(input.unwrap_or_else(Stdio::null)).status().map_err(|why| {
         let fault = Fault::mount(format!("{program}: {}", plain(&why)));
-        let missing = why.kind() == io::ErrorKind::NotFound;
-        if missing { fault.hint(format!("it is in {}", format.package())) } else { fault }
+        let missing = format.filter(|_| why.kind() == io::ErrorKind::NotFound);
+        missing.map_or(fault.clone(), |format| fault.hint(format!("it is in {}", format.package())))
     })?;
     if status.success() {
         return Ok(());
     }
-    Err(Fault::mount(format!("{program}: {status}; no image was made"))
-        .hint(format!("it has said why, or is missing: it is in {}", format.package())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_member_from_before_1970_is_found() {
-        let named = |time: Option<&str>, header_time: u64| {
-            let mut archive = tar::Builder::new(Vec::new());
-            for (name, early) in [("new", false), ("old", true)] {
-                let mut header = tar::Header::new_gnu();
-                header.set_size(1);
-                header.set_mtime(if early { header_time } else { 5 });
-                if let Some(time) = time.filter(|_| early) {
-                    archive.append_pax_extensions([("mtime", time.as_bytes())]).unwrap();
-                }
-                archive.append_data(&mut header, name, &b"x"[..]).unwrap();
-            }
-            first_early(archive.into_inner().unwrap().as_slice())
-        };
-        assert_eq!(named(None, 7), None);
-        assert_eq!(named(Some("1.5"), 7), None);
-        assert_eq!(named(Some("-1.5"), 7), Some("old".into()));
-        assert_eq!(named(None, u64::MAX - 5), Some("old".into()));
-    }
+    let fault = Fault::mount(format!("{program}: {status}; no image was made"));
+    Err(match format {
+        Some(format) => {
+            fault.hint(format!("it has said why, or is missing: it is in {}", format.package()))
+        }
+        None => fault.hint("it has said why"),
+    })
 }

@@ -177,7 +177,7 @@ impl Packing<'_> {
         };
         if let Some(first) = self.earlier(path, found) {
             header.set_entry_type(EntryType::Link);
-            tar.append_link(&mut header, named(path), &first)?;
+            tar.append_link(&mut header, member(path), &first)?;
             return Ok(None);
         }
         // All that can fail to be read comes before anything is written.
@@ -191,18 +191,18 @@ impl Packing<'_> {
         if let Some(target) = target {
             // As it is: a target is no path of ours. A long one is in the extension.
             let (Ok(()) | Err(_)) = header.set_link_name_literal(target.as_bytes());
-            tar.append_data(&mut header, named(path), io::empty())?;
+            tar.append_data(&mut header, member(path), io::empty())?;
         } else if let Some(file) = contents {
             header.set_size(attr.size);
             let mut contents = Contents { file: &*file, at: 0, end: attr.size, short: None };
-            tar.append_data(&mut header, named(path), &mut contents)?;
+            tar.append_data(&mut header, member(path), &mut contents)?;
             return Ok(contents.short.map(|why| format!("{why}; filled up with zeros")));
         } else {
             if matches!(attr.kind, FileKind::CharDevice | FileKind::BlockDevice) {
                 header.set_device_major(libc::major(attr.rdev))?;
                 header.set_device_minor(libc::minor(attr.rdev))?;
             }
-            tar.append_data(&mut header, named(path), io::empty())?;
+            tar.append_data(&mut header, member(path), io::empty())?;
         }
         Ok(None)
     }
@@ -250,6 +250,11 @@ impl Packing<'_> {
         }
         Ok(attributes)
     }
+}
+
+/// Returns how a file is called in a tar: mksquashfs takes no dot alone.
+fn member(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new("./") } else { path }
 }
 
 fn header(attr: &Attr<Disk>) -> Header {

@@ -65,6 +65,170 @@ fn what_stands_where_an_image_grows_is_left_alone() {
     });
 }
 
+/// A tar without a root directory, with a member twice and with large ids.
+const MEMBERS: &str = "import io, tarfile
+def members(name, form, of):
+    with tarfile.open(name, 'w', format=form) as tar:
+        for path, owner, contents in of:
+            member = tarfile.TarInfo(path)
+            member.uid = member.gid = owner
+            member.size = len(contents)
+            tar.addfile(member, io.BytesIO(contents))
+members('big.tar', tarfile.PAX_FORMAT, [('a', 70000, b'a'), ('b', 3000000000, b'b')])
+members('twice.tar', tarfile.GNU_FORMAT, [('x', 33, b'one'), ('y', 34, b'y'), ('./x', 35, b'two')])
+";
+
+/// Says which ids an image has.
+const OWNERS: &str = "idmapfs image info $image | grep -E '^[ug]ids'";
+
+#[test]
+fn no_id_of_a_record_is_lost_on_the_way_to_an_image() {
+    require!(Root, Fuse, UserNamespaces, Erofs, Squashfs);
+    sandbox(|sandbox| {
+        let ann = Rootless::new(sandbox);
+        std::fs::write(ann.home.join("members.py"), MEMBERS).unwrap();
+        ann.does(
+            "python3 members.py; mkdir d e
+             idmapfs owners import --owners xattr --from big.tar d
+             idmapfs owners import --owners db --from big.tar e",
+        );
+        let direct = text(&ann.tries("mkfs.erofs --help")).contains("--tar");
+        for words in ["~/big.tar", "--owners xattr ~/d", "--owners db ~/e"] {
+            for shell in ["", "unshare --map-auto --map-root-user -m "] {
+                for end in ["squashfs", "erofs"] {
+                    let build = format!("{shell}idmapfs image build {words} ~/o.{end}");
+                    let done = ann.tries(&build);
+                    let said = text(&done);
+                    if end == "erofs" && !direct {
+                        assert_eq!(done.status.code(), Some(1), "{build}: {said}");
+                        assert!(said.contains("has the id "), "{build}: {said}");
+                        assert!(said.contains("make a squashfs"), "{build}: {said}");
+                        assert!(!ann.home.join("o.erofs").exists());
+                        continue;
+                    }
+                    assert!(done.status.success(), "{build}: {said}");
+                    let out = ann.does(&format!("image=~/o.{end}; {OWNERS}; rm $image"));
+                    let ids = |line: &str| {
+                        line.contains("70000")
+                            && line.contains("3000000000")
+                            && !line.contains("65534")
+                    };
+                    assert!(out.lines().count() == 2 && out.lines().all(ids), "{build}: {out}");
+                }
+            }
+        }
+        assert!(!text(&ann.tries("ls -d ~/*.tmp*")).contains("/o."));
+    });
+}
+
+#[test]
+fn an_archive_gives_its_image_a_root_and_the_last_of_two_members() {
+    require!(Root, Fuse, UserNamespaces, Erofs, Squashfs);
+    sandbox(|sandbox| {
+        let ann = Rootless::new(sandbox);
+        std::fs::write(ann.home.join("members.py"), MEMBERS).unwrap();
+        ann.does(
+            "python3 members.py; mkdir t; echo one >t/f; tar -C t -cf none.tar f
+             chmod 750 t; tar -C t --owner=5 --group=6 -cf root.tar .",
+        );
+        for (archive, root) in [("none", "0:0 755"), ("root", "5:6 750"), ("twice", "0:0 755")] {
+            for end in ["squashfs", "erofs"] {
+                let build = format!("idmapfs image build ~/{archive}.tar ~/{archive}.{end}");
+                ann.does(&format!("{build} >/dev/null 2>&1"));
+                let out = ann.does(&format!(
+                    "unshare --map-auto --map-root-user -m bash -euc 'cd; idmapfs {archive}.{end} .cache/view
+                     stat -c \"%u:%g %a\" .cache/view; cd .cache/view
+                     [ ! -e x ] || {{ cat x; stat -c \" %u\" x; }}; cd; umount .cache/view'"
+                ));
+                let x = if archive == "twice" { "two 35\n" } else { "" };
+                assert_eq!(out, format!("{root}\n{x}"), "{archive}.{end}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_read_or_is_not_kept_is_said() {
+    require!(Root, Fuse, UserNamespaces, Erofs, Squashfs);
+    sandbox(|sandbox| {
+        let ann = Rootless::new(sandbox);
+        ann.does("mkdir -p t/d acl; echo one >t/f; chmod 0 t/f; echo one >acl/f");
+        // A directory that is the image's own place.
+        let done = ann.tries("cd acl; idmapfs image build . out.erofs");
+        let said = text(&done);
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        assert!(said.contains("would be in the image"), "{said}");
+        let fails = |shell: &str| {
+            for end in ["squashfs", "erofs"] {
+                let done = ann.tries(&format!("{shell}; idmapfs image build ~/t ~/o.{end}"));
+                assert!(!done.status.success(), "{}", text(&done));
+                assert!(!ann.home.join(format!("o.{end}")).exists());
+            }
+        };
+        fails("true");
+        fails("chmod 600 t/f; chmod 0 t/d");
+        ann.does("chmod 700 t/d");
+        let set = "import os, struct
+entries = [(1, 6, 2**32 - 1), (2, 4, 5), (4, 4, 2**32 - 1), (16, 4, 2**32 - 1), (32, 0, 2**32 - 1)]
+value = struct.pack('<I', 2) + b''.join(struct.pack('<HHI', *entry) for entry in entries)
+os.setxattr('acl/f', 'system.posix_acl_access', value)
+";
+        std::fs::write(ann.home.join("acl.py"), set).unwrap();
+        sh(&format!("cd {}; python3 acl.py", str(&ann.home)));
+        ann.does("tar --xattrs --xattrs-include='*' -C acl -cf acl.tar f");
+        for from in ["acl", "acl.tar"] {
+            let done = ann.tries(&format!("idmapfs image build ~/{from} ~/acl.squashfs"));
+            assert!(done.status.success(), "{}", text(&done));
+            assert!(
+                text(&done).contains("f has an ACL, and mksquashfs keeps none"),
+                "{}",
+                text(&done)
+            );
+        }
+        let done = ann.tries("idmapfs image build ~/acl ~/acl.erofs");
+        assert!(done.status.success() && !text(&done).contains("ACL"), "{}", text(&done));
+    });
+}
+
+#[test]
+fn no_image_is_built_of_what_is_no_archive() {
+    require!(Root, Erofs, Squashfs);
+    sandbox(|sandbox| {
+        let (dir, at) = (sandbox.dir("some"), |name: &str| sandbox.path(&format!("some/{name}")));
+        let image = erofs(sandbox);
+        sh(&format!(
+            "cd {}; : >empty; head -c 20480 /dev/zero >zeros; head -c 100000 /dev/urandom >noise
+             cp {} image; gzip -c image >packed; mkdir oci; echo {{}} >oci/oci-layout",
+            str(&dir),
+            str(&image)
+        ));
+        for (from, what) in [
+            ("empty", "is empty"),
+            ("zeros", "nothing but zeros"),
+            ("noise", "not a tar archive"),
+            ("image", "is an image, not a tar archive"),
+            ("packed", "what gzip unpacks of it is no tar archive"),
+            ("oci", "an OCI image layout"),
+        ] {
+            for end in ["erofs", "squashfs"] {
+                let to = at(&format!("out.{end}"));
+                let done = ours::finish(&["image", "build", str(&at(from)), str(&to)]);
+                let said = text(&done);
+                assert_eq!(done.status.code(), Some(1), "{from}: {said}");
+                assert!(said.contains(what), "{from}: {said}");
+                assert!(!to.exists() && !at(&format!("out.{end}.tmp")).exists());
+            }
+        }
+        // What breaks off is the program's to say, by its name.
+        sh(&format!(
+            "cd {}; head -c 90000 noise >f; tar -cf a.tar f; head -c 40000 a.tar >cut",
+            str(&dir)
+        ));
+        let done = ours::finish(&["image", "build", str(&at("cut")), str(&at("out.erofs"))]);
+        assert!(!done.status.success() && !at("out.erofs").exists(), "{}", text(&done));
+    });
+}
+
 /// As images of containers are saved, packed or not.
 #[test]
 fn no_image_is_built_of_layers() {
