@@ -15,7 +15,7 @@ fn a_tar_comes_out_as_it_went_in() {
         let first = contents(&ground.good("export", "dir", &["--tar", "-"], b""));
         let of = |path: &str| first.get(path).unwrap_or_else(|| panic!("{path}: {first:#?}"));
         for (path, begin) in [
-            (".", "Directory 0:0 755"),
+            ("./", "Directory 0:0 755"),
             ("etc/shared", "Directory 7:50 2775 [\"SCHILY.xattr.system.posix_acl_default="),
             ("etc/shared/plain", "Regular 1:2 640 [\"mtime=[49, 48,"),
             ("etc/ping", "Regular 0:0 755 [\"SCHILY.xattr.security.capability=[1, 0, 0, 2,"),
