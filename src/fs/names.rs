@@ -35,16 +35,23 @@ impl Fs {
     /// `ENOENT` where there is none; as [`Name::new`], `Tree::node` and
     /// `Source::lookup`.
     pub fn lookup(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<Entry> {
-        let dir = self.node(parent)?;
+        let dir = match self.node(parent) {
+            Ok(dir) => dir,
+            Err(error) => return self.known_by_name(caller, parent, name, error),
+        };
         self.may_search(caller, (parent, &dir))?;
         let name = Name::new(name)?;
         self.lets_look(parent, name)?;
         self.listen(parent, &dir);
-        let (node, found) = if self.lost.recently() {
-            let (node, found) = self.tree.with_room(|| self.source.reach(&dir, name))?;
-            (Some(node), found)
+        let looked = if self.lost.recently() {
+            let reached = self.tree.with_room(|| self.source.reach(&dir, name));
+            reached.map(|(node, found)| (Some(node), found))
         } else {
-            (None, self.tree.with_room(|| self.source.lookup(&dir, name))?)
+            self.tree.with_room(|| self.source.lookup(&dir, name)).map(|found| (None, found))
+        };
+        let (node, found) = match looked {
+            Ok(found) => found,
+            Err(error) => return self.known_by_name(caller, parent, name.as_os_str(), error),
         };
         let seen = self.visible(parent, name, found.attr)?;
         self.may_see(caller, &dir, name, (&found, &seen))?;
@@ -53,6 +60,35 @@ impl Fs {
             self.tree.hold(entry.node, found.key, node);
         }
         Ok(entry)
+    }
+
+    /// Answers for a name that cannot be looked up now, with the file that it led to.
+    ///
+    /// The kernel looks a name that it knows up again, and takes every error but one for
+    /// `ENOENT` (`fuse_dentry_revalidate` of fs/fuse/dir.c): it lets go of the name, and of what
+    /// is mounted there. A directory that a server without privilege may not search says
+    /// nothing of the sort.
+    ///
+    /// # Errors
+    /// The error that there was, where no such name is known; `ENOMEM`, by which the kernel
+    /// keeps the name, where nothing more is to be had of its file.
+    fn known_by_name(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        error: Error,
+    ) -> Result<Entry> {
+        let gone = error.is(libc::ENOENT) || error.is(libc::ESTALE) || error.is(libc::ENOTDIR);
+        if gone || self.checks() {
+            return Err(error);
+        }
+        let number = self.tree.named(parent, name).ok_or(error)?;
+        // It is to be asked for each time.
+        if let Ok(file) = self.tree.file(parent) {
+            self.fresh.note(file);
+        }
+        self.known_by_number(caller, number).map_err(|_| Error::Os(Errno(libc::ENOMEM)))
     }
 
     /// Makes a file, fifo, socket or device; `mode` holds the kind, and 0 for

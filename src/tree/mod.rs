@@ -316,6 +316,12 @@ impl Tree {
         place.ok_or(Error::Unknown)
     }
 
+    /// Returns the number of the file that was found by a name, looking through all that are
+    /// known.
+    pub fn named(&self, parent: u64, name: &OsStr) -> Option<u64> {
+        self.table.named(parent, name)
+    }
+
     /// Returns other places where a number was found, of which the kernel may
     /// know the names yet; of many only some.
     pub fn other_names(&self, number: u64) -> Vec<(u64, OsString)> {

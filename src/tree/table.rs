@@ -250,6 +250,14 @@ impl Table {
         ebbed
     }
 
+    /// Returns the number of the file that was last found at a place.
+    pub(super) fn named(&self, parent: u64, name: &OsStr) -> Option<u64> {
+        let is_there = |inode: &&Inode| inode.place() == (parent, name);
+        let find =
+            |shard: &Mutex<Shard>| lock(shard).inodes.iter().find(is_there).map(|i| i.number);
+        self.shards.iter().find_map(find)
+    }
+
     /// Returns the numbers in one part of the table; `None` after the last.
     pub(super) fn numbers(&self, part: usize) -> Option<Vec<u64>> {
         self.shards

@@ -378,6 +378,35 @@ fn what_is_mounted_inside_survives_what_the_host_does_to_its_place() {
     });
 }
 
+/// A user's server cannot look into a directory that it may not search. The kernel looks
+/// names up again all the same, and lets go of what is mounted on one that has an error.
+#[test]
+fn what_is_mounted_inside_survives_a_directory_that_the_server_may_not_search() {
+    require!(Root, Fuse, Fusermount);
+    sandbox(|sandbox| {
+        let source = sandbox.dir("source");
+        sh(&format!("mkdir -p {0}/d/e/f {0}/d/other; chown -R {USER}:{USER} {0}", str(&source)));
+        let ours = Ours::of_user(sandbox, USER, &source, &sandbox.dir("mnt"), &[]);
+        for path in ["d/e", "d/e/f"] {
+            run("mount", &["-t", "tmpfs", "none", str(&ours.at(path))]);
+            fs::write(ours.at(path).join("inside"), "x").unwrap();
+            let is_there = || mount_at(&ours.at(path)).is_some_and(|mount| mount.kind == "tmpfs");
+            raw::chmod(&source.join("d"), 0).unwrap();
+            for _ in 0..4 {
+                std::thread::sleep(Duration::from_millis(700));
+                let _kept = fs::metadata(ours.at(path).join("inside"));
+                assert!(fs::metadata(ours.at("d/none")).is_err());
+                assert!(is_there(), "{path}");
+            }
+            raw::chmod(&source.join("d"), 0o755).unwrap();
+            let inside = || fs::read_to_string(ours.at(path).join("inside")).is_ok();
+            assert!(holds_within(Duration::from_secs(3), inside), "{path}");
+            run("umount", &[str(&ours.at(path))]);
+        }
+        assert!(fs::metadata(ours.at("d/other")).is_ok());
+    });
+}
+
 /// The kernel drops events that nobody reads: the server is to ask for all again, and
 /// yet leave alone what is mounted inside.
 #[test]
