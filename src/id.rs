@@ -207,6 +207,13 @@ pub struct Caller {
     pub pid: u32,
 }
 
+impl Caller {
+    /// Reports whether it is root in the user namespace of the mount.
+    pub fn is_root(&self) -> bool {
+        self.uid.is_some_and(Id::is_root)
+    }
+}
+
 /// A range of disk ids and the range of view ids of the same length that it
 /// is shown as.
 ///

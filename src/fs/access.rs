@@ -9,7 +9,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::rights::is_root;
+use super::open::OPEN_TO_EXECUTE;
 use super::rules::{Seen, There};
 use super::{Capability, Fs, SetAttr};
 use crate::acl::AclKind;
@@ -19,10 +19,6 @@ use crate::error::{Errno, Error, Result};
 use crate::id::{Caller, Group, Id, Owner, View};
 use crate::policy::Others;
 use crate::source::{Change, Found, Node, SetTime};
-
-/// The flag that the kernel opens a file with that is to be executed
-/// (`FMODE_EXEC`); no caller can give it by itself.
-pub(super) const OPEN_TO_EXECUTE: i32 = 0x20;
 
 /// The error of what the mode or the ACL does not allow.
 const REFUSED: Error = Error::Os(Errno(libc::EACCES));
@@ -334,7 +330,7 @@ impl Fs {
     /// Refuses callers that the policy does not let in.
     fn admits(&self, caller: &Caller) -> Result<()> {
         let refused = self.policy().callers().others() == Others::Refuse
-            && !is_root(caller)
+            && !caller.is_root()
             && !self.is_mirrored(caller);
         if refused { Err(REFUSED) } else { Ok(()) }
     }
@@ -408,7 +404,7 @@ impl Fs {
     /// the file is a caller's own only because of a mirror, or it is shown as
     /// some user's or group's by a rule alone.
     pub(super) fn lent(&self, caller: &Caller, seen: &Seen) -> u16 {
-        if is_root(caller) {
+        if caller.is_root() {
             return 0;
         }
         let (rule, ids) = (Self::owner_by_rule(seen), seen.policy.present_owner(seen.attr.owner));

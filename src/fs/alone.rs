@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 use lru::LruCache;
 
 use super::Fs;
-use super::opens::{Open, Opens};
+use super::open::Open;
+use super::opens::Opens;
 use crate::error::{Error, Result};
 use crate::source::Key;
 use crate::sync::lock;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use super::opens::Open;
+use super::open::Open;
 use super::rules::Seen;
 use super::{Done, Fs, SetAttr};
 use crate::attr::{Attr, Mode};

@@ -21,7 +21,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 
-use super::rights::is_root;
 use crate::error::{Errno, Error, Result};
 use crate::id::{Caller, Id, User, View};
 use crate::sync::lock;
@@ -122,7 +121,7 @@ impl Budget {
     /// # Errors
     /// `ENFILE` if the caller holds too much of what there is.
     pub(super) fn file(self: &Arc<Self>, caller: &Caller, count: usize) -> Result<Share> {
-        let bound = if is_root(caller) { FILES_OF_ROOT } else { FILES };
+        let bound = if caller.is_root() { FILES_OF_ROOT } else { FILES };
         self.take(caller.uid, What::File, count, bound)
     }
 
@@ -131,7 +130,7 @@ impl Budget {
     /// # Errors
     /// As [`Budget::file`].
     pub(super) fn directory(self: &Arc<Self>, caller: &Caller) -> Result<Share> {
-        let bound = if is_root(caller) { DIRECTORIES_OF_ROOT } else { DIRECTORIES };
+        let bound = if caller.is_root() { DIRECTORIES_OF_ROOT } else { DIRECTORIES };
         self.take(caller.uid, What::Directory, DIRECTORY, bound)
     }
 

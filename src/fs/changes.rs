@@ -10,7 +10,6 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::names::Wanted;
 use super::rules::Seen;
-use super::xattrs::ABSENT;
 use super::{Fs, SetAttr};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR};
 use crate::attr::Mode;
@@ -21,6 +20,9 @@ use crate::source::Node;
 
 /// The longest name of an extended attribute, in bytes.
 pub(super) const XATTR_NAME_MAX: usize = 255;
+
+/// The error of an extended attribute that is not set.
+pub(super) const ABSENT: Error = Error::Os(Errno(libc::ENODATA));
 
 /// Returns a value that is to be set, if it still is.
 fn kept<T>(asked: Option<Asked<T>>) -> Result<Option<T>> {

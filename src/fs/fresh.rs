@@ -10,21 +10,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::cells::cell;
 use super::negative::Negative;
 use super::stamps::Stamps;
+use super::trust::{LONG, SHORT, Trust, Ttl};
 use super::unheard::Unheard;
 use super::{Entry, Fs, Notice};
 use crate::source::{Covers, Node, Watch, is_settled};
 
 /// How many cells there are for files; files share them by hash.
 const CELLS: usize = 4096;
-
-/// How long the kernel may believe what is heard of as soon as it changes. Not for
-/// ever: stores of the host to shared mappings, and times of access, are not
-/// heard of.
-const LONG: Duration = Duration::from_secs(3600);
-/// How long it may believe what is not heard of.
-pub const SHORT: Duration = Duration::from_secs(1);
 
 /// How long the kernel may take a notice to be read by it. Then it may hang, for
 /// as long as the source does, and what is answered until it goes on is not
@@ -34,35 +29,9 @@ const STUCK: u64 = 1000;
 /// still under way perhaps; in milliseconds.
 const UNDER_WAY: u64 = 1000;
 
-/// What the kernel may believe, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// All, for this long.
-    For(Duration),
-    /// What the watch of the source hears of, until it does; for a moment what
-    /// it does not.
-    Watch,
-}
-
 /// When a request began, in changes that had been heard of by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment(u64);
-
-/// How long the kernel may believe an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ttl {
-    /// The attributes.
-    pub attributes: Duration,
-    /// That the name leads to this file.
-    pub names: Duration,
-}
-
-impl Ttl {
-    /// Returns the smaller of both, for replies that have one time only.
-    pub fn both(self) -> Duration {
-        self.attributes.min(self.names)
-    }
-}
 
 /// Who tells the kernel something just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,21 +150,6 @@ impl Fresh {
             cell.store(self.clock(), Ordering::SeqCst);
         }
     }
-}
-
-/// Returns the cell of a file, by volume and inode number.
-pub(super) fn cell(cells: &[AtomicU64], (volume, ino): (u64, u64)) -> Option<&AtomicU64> {
-    let hash = mix(volume.rotate_left(32) ^ ino);
-    usize::try_from(hash)
-        .ok()
-        .and_then(|hash| hash.checked_rem(cells.len()))
-        .and_then(|at| cells.get(at))
-}
-
-/// Spreads a number over all 64 bits.
-pub(super) const fn mix(n: u64) -> u64 {
-    let n = (n ^ (n >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    n ^ (n >> 29)
 }
 
 impl Fs {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::dirs::OpenDir;
-use super::opens::Open;
+use super::open::Open;
 use super::rules::Seen;
 use super::{Capability, Fs};
 use crate::error::{Errno, Error, Result};

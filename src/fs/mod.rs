@@ -24,7 +24,7 @@
 //!
 //! `in_force` is the policy, which can be replaced while all of this goes on. What
 //! the kernel may believe, and what it is told when that has changed, is in
-//! `fresh`, `heard`, `negative` and `stamps`.
+//! `trust`, `fresh`, `heard`, `negative` and `stamps`.
 
 mod access;
 mod ahead;
@@ -32,6 +32,7 @@ mod alone;
 mod attrs;
 mod budget;
 mod by_number;
+mod cells;
 mod changes;
 mod deadlocks;
 mod dirs;
@@ -45,6 +46,7 @@ mod locks;
 mod lost;
 mod names;
 mod negative;
+mod open;
 mod opens;
 mod owners;
 mod passed;
@@ -54,6 +56,7 @@ mod rules;
 mod stamps;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod unheard;
 mod unknown;
 mod waits;
@@ -74,8 +77,9 @@ use crate::tree::{Handles, Tree};
 pub use crate::acl::{Named, StandIn};
 pub use crate::source::{Lending, Lent, Place};
 pub use alone::Kept;
-pub use fresh::{Moment, SHORT, Teller, Trust, Ttl};
+pub use fresh::{Moment, Teller};
 pub use heard::Notice;
+pub use trust::{SHORT, Trust, Ttl};
 
 use ahead::Ahead;
 use alone::Alone;

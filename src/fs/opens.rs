@@ -1,102 +1,17 @@
 //! The files that callers have open, by handle and by inode number.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::budget::{Budget, FILE, LOCKS, Share};
+use super::open::Open;
 use super::owners::{Owner, Owners};
 use crate::error::Result;
 use crate::id::Caller;
-use crate::source::{File, Lock, Node};
+use crate::source::{Lock, Node};
 use crate::sync::lock;
 use crate::tree::Handles;
-
-/// What an open file was opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Access {
-    /// Whether it can be read.
-    pub read: bool,
-    /// Whether it can be written.
-    pub write: bool,
-}
-
-impl Access {
-    /// Returns the access that flags as in open(2) ask for.
-    pub(super) const fn of(flags: i32) -> Self {
-        match flags & libc::O_ACCMODE {
-            libc::O_RDONLY => Self { read: true, write: false },
-            libc::O_WRONLY => Self { read: false, write: true },
-            _ => Self { read: true, write: true },
-        }
-    }
-
-    /// Reports whether this is enough for what needs `other`.
-    pub(super) const fn allows(self, other: Self) -> bool {
-        (self.read || !other.read) && (self.write || !other.write)
-    }
-}
-
-/// An open file.
-#[derive(Debug)]
-pub(super) struct Open {
-    /// The number of its node.
-    pub number: u64,
-    /// The file.
-    pub file: Arc<dyn File>,
-    /// What it was opened for.
-    pub access: Access,
-    /// Whether it was opened with `O_APPEND`; by now it may be otherwise.
-    pub appends: bool,
-    /// Its node, which may outlive all its names; a file that was made and
-    /// opened in one step has none until it loses a name.
-    pub node: OnceLock<Node>,
-    /// Whether the kernel reads and writes it by itself.
-    lent: AtomicBool,
-    /// Whether it is closed without a flush: nobody had a lock on the file.
-    quiet: AtomicBool,
-    /// Its descriptors, where they count for a caller.
-    share: Mutex<Option<Share>>,
-}
-
-impl Open {
-    /// Makes an open file; `node` is what it was opened by.
-    pub(super) fn new(
-        number: u64,
-        file: Arc<dyn File>,
-        flags: i32,
-        node: Option<Node>,
-        share: impl Into<Option<Share>>,
-    ) -> Self {
-        let node = node.map_or_else(OnceLock::new, OnceLock::from);
-        let (lent, quiet) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self {
-            number,
-            file,
-            access: Access::of(flags),
-            appends: flags & libc::O_APPEND != 0,
-            node,
-            lent,
-            quiet,
-            share: Mutex::new(share.into()),
-        }
-    }
-
-    /// Lets its descriptors count for nobody.
-    pub(super) fn give_share_back(&self) {
-        drop(lock(&self.share).take());
-    }
-
-    /// Reports whether it is closed without a flush.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.quiet.load(Ordering::Relaxed)
-    }
-
-    /// Reports whether the kernel writes it by itself.
-    fn is_passed_writing(&self) -> bool {
-        self.access.write && self.lent.load(Ordering::Relaxed)
-    }
-}
 
 /// What is open of one inode.
 #[derive(Debug, Default)]

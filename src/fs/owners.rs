@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use super::budget::Share;
-use super::opens::{Access, Open};
+use super::open::{Access, Open};
 use crate::error::{Errno, Error, Result};
 use crate::source::{Lock, LockKind, Locks};
 use crate::sync::lock;

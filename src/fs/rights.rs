@@ -13,11 +13,6 @@ const GROUP_EXEC: u16 = 0o010;
 /// Both set-id bits.
 const SETID: u16 = Mode::SETUID | Mode::SETGID;
 
-/// Reports whether the caller is root in the user namespace of the mount.
-pub(super) fn is_root(caller: &Caller) -> bool {
-    caller.uid.is_some_and(crate::id::Id::is_root)
-}
-
 /// Reports whether `S_ISGID` is the only set-id bit and stands for nothing
 /// that is executed.
 fn marks_only(mode: Mode) -> bool {
@@ -30,7 +25,7 @@ impl Fs {
     /// The reserve goes by who the caller is, not by what it is stored as
     /// (`ext4_has_free_clusters` of fs/ext4/balloc.c).
     pub(super) fn rights(caller: &Caller, keep_setid: bool) -> Rights {
-        Rights { keep_setid, reserve: is_root(caller) }
+        Rights { keep_setid, reserve: caller.is_root() }
     }
 
     /// Returns the rights to change the contents of a file
@@ -115,7 +110,7 @@ impl Fs {
         new: &Subject,
     ) -> Mode {
         let mode = new.mode;
-        if !mode.has(SETID) || is_root(&self.actor(caller)) {
+        if !mode.has(SETID) || self.actor(caller).is_root() {
             return mode;
         }
         let by_rule = spot.policy.rules().verdict(&spot.state, new).owner;
@@ -131,7 +126,7 @@ impl Fs {
     ///
     /// The root of the view may give such a file to anybody anyway.
     pub(super) fn handed_over(&self, caller: &Caller, seen: &Seen, mode: Mode) -> u16 {
-        if !mode.has(SETID) || is_root(caller) {
+        if !mode.has(SETID) || caller.is_root() {
             return 0;
         }
         let mut then = seen.clone();

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::Fs;
-use super::access::OPEN_TO_EXECUTE;
+use super::open::OPEN_TO_EXECUTE;
 use crate::acl::Acl;
 use crate::attr::{Attr, FileKind, Mode, Name};
 use crate::error::{Errno, Error, Result};

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::fresh::mix;
+use super::cells::mix;
 use crate::attr::{Attr, Time};
 use crate::id::Disk;
 use crate::source::is_settled;

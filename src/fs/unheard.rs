@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use super::Fs;
-use super::fresh::{SHORT, cell};
+use super::cells::cell;
+use super::trust::SHORT;
 use crate::source::Watch;
 use crate::sync::lock;
 

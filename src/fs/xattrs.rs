@@ -3,11 +3,11 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::changes::XATTR_NAME_MAX;
+use super::changes::{ABSENT, XATTR_NAME_MAX};
 use super::names::EXISTS;
 use super::{Capability as Privilege, Fs};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability, StandIn};
-use crate::error::{Errno, Error, Result};
+use crate::error::{Error, Result};
 use crate::id::{Caller, View};
 use crate::policy::Asked;
 use crate::policy::rules::Deny;
@@ -38,9 +38,6 @@ impl Kind {
         Ok(Self::Plain)
     }
 }
-
-/// The error of an attribute that is not set.
-pub(super) const ABSENT: Error = Error::Os(Errno(libc::ENODATA));
 
 impl Fs {
     /// Returns an extended attribute.

@@ -1,4 +1,4 @@
-use super::opens::Open;
+use super::open::Open;
 use super::*;
 
 #[test]
