@@ -99,7 +99,7 @@ pub(super) fn begin(
             Ok((helper::mount(options, target, name)?, Unserved::Attached))
         }
         Err(why) if why.raw_os_error() == Some(libc::ENODEV) => Err(MountError::Device(why)),
-        Err(why) => Err(refused(target, why, String::new())),
+        Err(why) => Err(MountError::refused(target, why, String::new())),
     }
 }
 
@@ -114,7 +114,7 @@ pub(super) fn complete(
     target: &Path,
     upper: Option<&Upper>,
 ) -> Result<Place, MountError> {
-    let (way, failed) = (mount.way(), |why| refused(target, why, String::new()));
+    let (way, failed) = (mount.way(), |why| MountError::refused(target, why, String::new()));
     let root = match mount {
         Unserved::Detached(parent) => Some(attach(parent, target).map_err(failed)?),
         Unserved::Attached => None,
@@ -184,7 +184,7 @@ pub(super) fn make(
     let attributes = flags.with_defaults().attributes().set;
     let parent = configure(context, options, name, device.as_fd(), ids)
         .and_then(|()| context.mount(attributes))
-        .map_err(|why| refused(target, why, context.messages()))?;
+        .map_err(|why| MountError::refused(target, why, context.messages()))?;
     Ok((device, parent))
 }
 
@@ -253,11 +253,6 @@ fn mounted_at(dir: BorrowedFd<'_>, path: &Path) -> io::Result<Mounted> {
     Ok(stat::mounted(dir, path.as_os_str())?)
 }
 
-/// Says that something could not be mounted at a path.
-pub(super) fn refused(target: &Path, why: io::Error, kernel: String) -> MountError {
-    MountError::Mount { target: target.to_owned(), why, kernel }
-}
-
 impl Place {
     /// Names a place; `device` is the device number of the file system, `mount`
     /// the id of the mount, `connection` the number of that of its server.
@@ -324,7 +319,7 @@ impl Place {
 /// Takes the mount that is held out of the tree, if it is there: not one that has taken
 /// its place meanwhile.
 fn detach(held: BorrowedFd<'_>, target: &Path) -> Result<(), MountError> {
-    let failed = |errno: Errno| refused(target, errno.into(), String::new());
+    let failed = |errno: Errno| MountError::refused(target, errno.into(), String::new());
     match umount2(&kernel::path_of(held), MntFlags::MNT_DETACH) {
         Ok(()) => Ok(()),
         Err(Errno::EINVAL) if !same(held, target) => Ok(()),
@@ -337,7 +332,7 @@ fn detach(held: BorrowedFd<'_>, target: &Path) -> Result<(), MountError> {
 fn take_away(way: Way, target: &Path, flags: MntFlags) -> Result<(), MountError> {
     match way {
         Way::Own => umount2(target, flags | MntFlags::UMOUNT_NOFOLLOW)
-            .map_err(|errno| refused(target, errno.into(), String::new())),
+            .map_err(|errno| MountError::refused(target, errno.into(), String::new())),
         Way::Helper => helper::unmount(target, flags.contains(MntFlags::MNT_DETACH)),
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::attach::Way;
 use super::check::Paths;
-use super::engine::{self, Server};
+use super::engine::Server;
 use super::namespace;
 use super::options::{Cache, Options, Owners, Submounts};
+use super::unfit;
 use crate::control::{Bytes, Facts, Said, Stats};
 use crate::count;
 use crate::fs::Fs;
@@ -68,13 +69,13 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
 
 /// Says why the kernel would not do what options ask for, but for the policy.
 pub(super) fn options_beyond(options: &Options) -> Option<String> {
-    engine::of_options(options).err().map(|why| why.to_string())
+    unfit::of_options(options).err().map(|why| why.to_string())
 }
 
 /// Says why the kernel would not do the same: by what is said of the options, or by a
 /// policy.
 pub(super) fn beyond_kernel(options: Option<String>, spec: &Spec) -> Option<String> {
-    options.or_else(|| engine::of_policy(spec).err().map(|why| why.to_string()))
+    options.or_else(|| unfit::of_policy(spec).err().map(|why| why.to_string()))
 }
 
 fn cache(made: &Made<'_>) -> Said {

@@ -2,11 +2,11 @@
 //! way out.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::engine::Unfit;
+use super::unfit::Unfit;
 use crate::text::{plain, shown};
 
 /// Why a mount could not be made, changed or served.
@@ -166,6 +166,12 @@ pub enum MountError {
 }
 
 impl MountError {
+    /// Says that something could not be mounted at a path; `kernel` is what the kernel
+    /// said besides.
+    pub(super) fn refused(target: &Path, why: io::Error, kernel: String) -> Self {
+        Self::Mount { target: target.to_owned(), why, kernel }
+    }
+
     /// Returns the exit status that says so, as mount(8) has it: 1 for a wrong
     /// use, 32 for a mount that failed.
     pub const fn exit_code(&self) -> u8 {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, lstat};
 
-use super::engine::{self, Unfit};
 use super::flags::Attributes;
 use super::options::{Flags, Options, Submounts};
+use super::unfit::{self, Unfit};
 use crate::policy::Spec;
 use crate::sys::id_map::Line;
 use crate::sys::mountinfo::{self, Mount};
@@ -20,8 +20,8 @@ use crate::sys::{mount as kernel, namespace, statmount};
 /// # Errors
 /// Why the kernel's mount would not do the same.
 pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
-    engine::of_options(options)?;
-    let (users, groups) = engine::of_policy(&options.spec)?;
+    unfit::of_options(options)?;
+    let (users, groups) = unfit::of_policy(&options.spec)?;
     tree(source, options.submounts, (&users, &groups), attributes(options.flags))
 }
 
@@ -155,7 +155,7 @@ impl IdMapped {
 
     /// Reports whether it does what a policy says; `None` if that is not known.
     pub fn is_by(&self, spec: &Spec) -> Option<bool> {
-        let Ok((users, groups)) = engine::of_policy(spec) else { return Some(false) };
+        let Ok((users, groups)) = unfit::of_policy(spec) else { return Some(false) };
         let told = self.maps.clone()?.map(joined);
         Some(told == [joined(users), joined(groups)])
     }

@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use super::engine::{self, Unfit};
 use super::options::Options;
+use super::unfit::{self, Unfit};
 use crate::source::image::{self, Device, Format};
 use crate::sys::loops::Loop;
 use crate::sys::mount::{self as kernel, Context};
@@ -37,11 +37,11 @@ fn has_further_devices(device: &Device) -> Result<bool, Unfit> {
 /// # Errors
 /// Why the kernel's mount would not do the same.
 pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
-    engine::of_options(options)?;
+    unfit::of_options(options)?;
     if options.upper.is_some() {
         return Err(Unfit::Option("upper", "the kernel's mount has nothing above it"));
     }
-    let (users, groups) = engine::of_policy(&options.spec)?;
+    let (users, groups) = unfit::of_policy(&options.spec)?;
     let device = image::locate(image::device(source, &options.image)?, &options.image)?;
     let format = image::probe(&device)?;
     if format == Format::Erofs && device.further().is_empty() && has_further_devices(&device)? {

@@ -24,9 +24,11 @@ mod room;
 mod serve;
 mod stand_in;
 mod start;
+mod starter;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod unfit;
 mod upper;
 mod watch;
 

@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 use nix::unistd::geteuid;
 use thiserror::Error;
 
+use crate::sys::cred::may_mount;
 use crate::sys::id_map::IdMap;
+use crate::sys::mount_namespace;
 use crate::sys::namespace::Inhabitant;
 use crate::text::{escape, plain, shown};
 
@@ -301,6 +303,13 @@ fn start() -> Result<(), NamespaceError> {
     Err(NamespaceError::Podman(
         last.map_or_else(|| format!("failed, {}", output.status), |line| escape(line.trim())),
     ))
+}
+
+/// Returns the number of this mount namespace if it may end before the mount, and this
+/// process may leave it: a process in it would keep it, and the mount, for ever.
+pub(super) fn passing() -> Option<u64> {
+    let number = mount_namespace::own().ok().filter(|_| may_mount().unwrap_or(false));
+    number.filter(|number| !mount_namespace::is_lasting(*number))
 }
 
 /// Returns the id map of the users of this process's user namespace, `initial` for

@@ -78,7 +78,7 @@ pub fn make(options: &Options, name: &OsStr, ids: Ids<View>) -> Result<Detached,
 /// As open_tree(2), move_mount(2); what keeps overlayfs away.
 pub fn put(parent: OwnedFd, target: &Path, upper: Option<&Upper>) -> Result<OwnedFd, MountError> {
     let root = attach::attach(parent, target)
-        .map_err(|why| attach::refused(target, why, String::new()))?;
+        .map_err(|why| MountError::refused(target, why, String::new()))?;
     match upper {
         Some(upper) => {
             // Else it would be in use.

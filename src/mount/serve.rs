@@ -16,11 +16,11 @@ use super::describe::{self, Made};
 use super::engine::Server;
 use super::error::MountError;
 use super::link::{Link, Word};
+use super::namespace;
 use super::options::{Cache, Options, Passthrough, Submounts};
 use super::processes::Proc;
 use super::reload::{Reloader, decide};
 use super::room;
-use super::supervise::passing;
 use super::upper::{self, Upper};
 use super::watch::{self, Believed, Watching};
 use crate::control::{self, Bytes, Record, Said};
@@ -79,7 +79,7 @@ pub(super) fn serve(
     std::panic::set_hook(Box::new(|fault| log::error!("{fault}")));
     let descriptors = daemon::raise_descriptors().map_err(MountError::doing("RLIMIT_NOFILE"))?;
     // Before the source is copied: copies are of the namespace that they were made in.
-    let mut left = passing().map(|_| mount_namespace::leave());
+    let mut left = namespace::passing().map(|_| mount_namespace::leave());
     let Begun { files, needs } = begin(options, &paths.source)?;
     let confined = files.are_of_an_image().then(|| withdraw(options, &needs, left.take()));
     let confined = confined.transpose()?;

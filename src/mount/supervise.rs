@@ -20,12 +20,12 @@ use super::check::Paths;
 use super::engine::Server;
 use super::error::{MountError, room_hint};
 use super::link::{Link, Word};
+use super::namespace;
 use super::options::Options;
 use super::serve::{ASIDE, Ties, serve};
-use super::start::Starter;
+use super::starter::Starter;
 use super::upper::Upper;
 use crate::control;
-use crate::sys::cred::may_mount;
 use crate::sys::process::{Fork, Process, apart, fork};
 use crate::sys::signal::{Descriptor, Signals};
 use crate::sys::{daemon, mount_namespace};
@@ -133,7 +133,7 @@ fn keep(
     link.expect(|word| matches!(word, Word::Opened).then_some(()))?;
     let (device, mount) = attach::begin(options, &paths.target, &paths.name)?;
     let way = mount.way();
-    let origin = passing().filter(|_| way == Way::Own);
+    let origin = namespace::passing().filter(|_| way == Way::Own);
     let served = serving(link, Word::Made { way, device });
     served.inspect_err(|_| {
         make_room(server, link);
@@ -172,13 +172,6 @@ fn make_room(server: &Process, link: &Link) {
 fn tell(link: &Link, word: &Word) {
     // If it has ended, the next answer says why.
     let (Ok(()) | Err(_)) = link.tell(word);
-}
-
-/// Returns the number of this mount namespace if it may end before the mount, and this
-/// process may leave it: a process in it would keep it, and the mount, for ever.
-pub(super) fn passing() -> Option<u64> {
-    let number = mount_namespace::own().ok().filter(|_| may_mount().unwrap_or(false));
-    number.filter(|number| !mount_namespace::is_lasting(*number))
 }
 
 /// Leaves the mount namespace, and the mount in it; reports whether that was done.

@@ -19,7 +19,6 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, umount2};
 
-use super::attach::refused;
 use super::error::MountError;
 use super::options::{Flags, Options};
 use crate::policy::Spec;
@@ -120,7 +119,7 @@ impl Upper {
     }
 
     fn lay(&self, target: &Path) -> Result<OwnedFd, MountError> {
-        let failed = |why| refused(target, why, String::new());
+        let failed = |why| MountError::refused(target, why, String::new());
         let context = Context::open(c"overlay").map_err(failed)?;
         let attributes = self.flags.with_defaults().attributes().set;
         let overlay = self
