@@ -3,8 +3,9 @@
 
 use std::fmt;
 
-use super::error::{Code, Origin, PolicyError, Written};
-use super::text::{self, Names, quote};
+use super::error::{Code, Origin, PolicyError, Written, quote};
+use super::names::Names;
+use super::text;
 use crate::id::{Group, Id, Kind, User, View};
 
 /// How callers are served that are not mirrored.

@@ -4,14 +4,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::error::{Code, Origin, PolicyError, Written};
+use super::error::{Origin, PolicyError, Written, set, unknown};
 use super::mode::ModeExpr;
-use super::spec::set;
-use super::text::{self, Names, quote};
+use super::names::Names;
+use super::text;
 use super::xattrs::{Xattr, Xattrs};
 use crate::attr::{FileKind, Mode};
 use crate::id::{Group, Id, Kind, User, View};
-use crate::text::nearest;
 
 /// What becomes of something that a caller asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,20 +306,4 @@ fn owner<K: Kind>(
     ranges.sort_unstable();
     ranges.dedup();
     Ok(Chown::Only(ranges.into()))
-}
-
-/// Returns the error for a word that is none of those known.
-pub(super) fn unknown<'a>(
-    at: &Origin,
-    key: &str,
-    value: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> PolicyError {
-    let known: Vec<&str> = known.into_iter().collect();
-    let hint = nearest(value, known.iter().copied()).map_or_else(
-        || format!("write one of {}", known.join("; ")),
-        |near| format!("did you mean {near}?"),
-    );
-    let what = format!("{} is not a way to treat {key}", quote(value));
-    PolicyError::new(Code::Value, at.clone(), what).hint(hint)
 }

@@ -12,10 +12,9 @@ use serde::{Serialize, Serializer};
 
 use super::error::{Code, Origin, PolicyError};
 use super::file;
-use super::names::{Named, Paired};
+use super::names::{Named, Names, Paired};
 use super::parts::Word;
 use super::spec::{Rules, Spec};
-use super::text::Names;
 use crate::id::{Extent, Id, Kind, NO_ID};
 
 pub use situation::{Reach, Situation};

@@ -1,11 +1,12 @@
-//! Errors of a policy as written: where, what, and the way out.
+//! Errors of a policy as written: where, what, and the way out; how text is quoted
+//! in them.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::text::escape;
+use crate::text::{escape, nearest};
 
 /// Where a rule was written.
 ///
@@ -56,6 +57,21 @@ impl<T: PartialEq> PartialEq for Written<T> {
 }
 
 impl<T: Eq> Eq for Written<T> {}
+
+/// Fills a rule that can be given once.
+pub(super) fn set<T>(
+    slot: &mut Option<Written<T>>,
+    at: &Origin,
+    value: Option<T>,
+) -> Result<(), PolicyError> {
+    let Some(value) = value else { return Ok(()) };
+    if let Some(earlier) = slot {
+        let what = format!("said before by {}", earlier.at);
+        return Err(PolicyError::new(Code::Conflict, at.clone(), what).hint("leave one out"));
+    }
+    *slot = Some(Written { value, at: at.clone() });
+    Ok(())
+}
 
 /// The stable code of an error or finding, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -179,5 +195,48 @@ impl PolicyError {
     #[must_use]
     pub fn hint(self, hint: impl AsRef<str>) -> Self {
         Self { hint: Some(escape(hint.as_ref())), ..self }
+    }
+}
+
+/// Returns the error for a word that is none of those known.
+pub(super) fn unknown<'a>(
+    at: &Origin,
+    key: &str,
+    value: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> PolicyError {
+    let known: Vec<&str> = known.into_iter().collect();
+    let hint = nearest(value, known.iter().copied()).map_or_else(
+        || format!("write one of {}", known.join("; ")),
+        |near| format!("did you mean {near}?"),
+    );
+    let what = format!("{} is not a way to treat {key}", quote(value));
+    PolicyError::new(Code::Value, at.clone(), what).hint(hint)
+}
+
+/// The number of characters of a value that a message shows.
+const SHOWN: usize = 80;
+
+/// Quotes a value for a message, cut where it is long.
+pub(super) fn quote(text: &str) -> String {
+    let mut out = String::from("`");
+    let mut chars = text.chars();
+    out.extend(chars.by_ref().take(SHOWN));
+    if chars.next().is_some() {
+        out.push_str("...");
+    }
+    out.push('`');
+    escape(&out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_are_short_and_safe() {
+        assert_eq!(quote("a\0"), "`a\\u{0}`");
+        assert_eq!(quote(&"x".repeat(SHOWN)).len(), SHOWN + 2);
+        assert_eq!(quote(&"x".repeat(SHOWN + 1)), format!("`{}...`", "x".repeat(SHOWN)));
     }
 }

@@ -9,11 +9,12 @@ use serde::Serialize;
 
 pub use shown::{Asker, Shown};
 
+use super::entry::Entry;
 use super::error::Written;
 use super::names::{Named, Paired};
 use super::parts::{Hit, Word};
 use super::pipeline::Pipeline;
-use super::spec::{Entry, Rules};
+use super::spec::Rules;
 use super::stages::{Stages, Step};
 use crate::id::{Disk, Extent, Id, Ids, Kind, Owner, Side as _, View};
 use crate::text::escape;

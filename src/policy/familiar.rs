@@ -1,12 +1,13 @@
 //! Options in the spelling of other programs: those that can only mean one
 //! thing are taken, the others are answered with ours.
 
-use super::bindfs::expression;
 use super::changes::Chmod;
-use super::error::{Code, Origin, PolicyError, Written};
+use super::clauses::expression;
+use super::error::{Code, Origin, PolicyError, Written, quote, set};
+use super::names::Names;
 use super::rules::{Deny, Rule};
-use super::spec::{Rules, Spec, set};
-use super::text::{self, Names, SomeIds, quote};
+use super::spec::{Rules, Spec};
+use super::text::{self, SomeIds};
 use crate::id::{Extent, Id, Kind};
 
 /// An option of another program that is taken as typed.
@@ -407,9 +408,9 @@ fn x_mount_idmap(spec: &mut Spec, at: &Origin, value: &str) -> Result<(), Policy
     }
     let mut words = value.split_whitespace().peekable();
     if words.peek().is_none() {
-        return text::add_extent(spec, at, value);
+        return spec.add_extent(at, value);
     }
-    words.try_for_each(|word| text::add_extent(spec, at, word.strip_prefix("b:").unwrap_or(word)))
+    words.try_for_each(|word| spec.add_extent(at, word.strip_prefix("b:").unwrap_or(word)))
 }
 
 /// Reads a distance between disk and view ids, which may be negative.

@@ -8,8 +8,7 @@ use std::fmt;
 pub(super) use path::Part;
 pub use path::PathGlob;
 
-use super::error::{Code, Origin, PolicyError};
-use super::text::quote;
+use super::error::{Code, Origin, PolicyError, quote};
 
 /// The longest pattern, in bytes: the longest path that the system takes.
 const LONGEST: usize = 4096;

@@ -8,6 +8,8 @@ mod bindfs;
 mod callers;
 mod changes;
 pub mod check;
+mod clauses;
+mod entry;
 mod error;
 pub mod explain;
 mod familiar;
@@ -30,14 +32,14 @@ use std::fmt;
 
 pub use callers::{Callers, Others};
 pub use changes::{Asked, Changes, Now};
+pub use entry::Entry;
 pub use error::{Code, Origin, PolicyError, Written};
 pub use familiar::Familiar;
-pub use names::{List, Place, Unread, passwd};
+pub use names::{List, Names, NoNames, Place, Unread, passwd};
 pub use pipeline::{Pipeline, Server};
 pub use ranges::{Beyond, Ranges};
 pub use rules::State;
-pub use spec::{Entry, Rules, Spec};
-pub use text::{Names, NoNames};
+pub use spec::{Rules, Spec};
 pub use xattrs::Xattr;
 
 use crate::id::{Caller, Disk, Group, Id, Ids, Kind, Owner, User, View};

@@ -3,8 +3,7 @@
 
 use std::fmt;
 
-use super::error::{Code, Origin, PolicyError};
-use super::text::quote;
+use super::error::{Code, Origin, PolicyError, quote};
 use crate::attr::{FileKind, Mode};
 
 /// The bits that a change may set: read, write, execute of three classes.

@@ -1,15 +1,15 @@
 //! The policy options of the command line, as typed and as parsed.
 
 use super::bindfs;
-use super::error::{Code, Origin, PolicyError, Written};
+use super::error::{Code, Origin, PolicyError, Written, quote};
 use super::familiar::{self, Familiar};
 use super::glob::PathGlob;
 pub use super::names::absolute;
-use super::names::{ByName, Lists, side};
+use super::names::{ByName, Lists, Names, side};
 use super::parts::Word;
 use super::rules::Rule;
 use super::spec::{Rules, Spec};
-use super::text::{self, Names, quote};
+use super::text;
 use crate::id::{Disk, Kind, Side as _, View};
 
 /// The names of our own policy options, without dashes.
@@ -152,7 +152,7 @@ impl Spec {
         let (theirs, ours): (Vec<&str>, Vec<&str>) =
             options.map.iter().map(String::as_str).partition(|value| bindfs::is_map(value));
         bindfs::map(&mut spec, &at, &theirs, names)?;
-        ours.iter().try_for_each(|value| text::add_extent(&mut spec, &at, value))?;
+        ours.iter().try_for_each(|value| spec.add_extent(&at, value))?;
         if !options.names.is_empty() {
             by_names(&mut spec, &options.names, names)?;
         }

@@ -1,7 +1,7 @@
 //! The invertible parts of a policy, in the order in which they are asked:
 //! no two of them claim the same id of either side.
 
-use super::spec::Entry;
+use super::entry::Entry;
 use crate::id::{Disk, Extent, Id, Kind, View};
 
 /// Up to this many extents a walk is faster than a binary search.

@@ -4,35 +4,15 @@ use std::fmt;
 
 use super::callers::Callers;
 use super::changes::Changes;
-use super::error::{Code, Origin, PolicyError, Written};
-use super::names::{ByName, Paired};
+use super::entry::Entry;
+use super::error::{Code, Origin, PolicyError, Written, quote, set};
+use super::names::{ByName, Names, Paired};
 use super::parts::{Fallen, Pairs, Word, cascade};
 use super::rules::Rule;
 use super::stages::{Rest, Stages};
-use super::text::{Names, SomeIds};
+use super::text::{self, Scope, SomeIds};
 use crate::id::{Disk, Extent, Group, Id, Kind, Side, User, View};
 use crate::text::escape;
-
-/// A single disk id and the view id that it is shown as.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Entry<K: Kind> {
-    /// The disk id.
-    pub disk: Id<K, Disk>,
-    /// The view id.
-    pub view: Id<K, View>,
-}
-
-impl<K: Kind> fmt::Display for Entry<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", K::LETTER, self.disk, self.view)
-    }
-}
-
-impl<K: Kind> fmt::Debug for Entry<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// The rules for one kind of ids; none at all is the identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -293,6 +273,59 @@ impl Spec {
         self.groups.order = order;
     }
 
+    /// Reads `[u:|g:]disk:view:count` and adds it to the maps.
+    pub(super) fn add_extent(&mut self, at: &Origin, text: &str) -> Result<(), PolicyError> {
+        let (scope, rest) = Scope::split(text);
+        if scope.users() {
+            let value = text::extent(at, text, rest)?;
+            self.users.map.push(Written { value, at: at.clone() });
+        }
+        if scope.groups() {
+            let value = text::extent(at, text, rest)?;
+            self.groups.map.push(Written { value, at: at.clone() });
+        }
+        Ok(())
+    }
+
+    /// Reads `[u:|g:]disk:view`, each a number or (after a prefix) a name, and
+    /// adds it to the tables.
+    pub(super) fn add_entry(
+        &mut self,
+        at: &Origin,
+        text: &str,
+        names: &dyn Names,
+    ) -> Result<(), PolicyError> {
+        let (scope, rest) = Scope::split(text);
+        let bad = |what: &str| {
+            PolicyError::new(
+                Code::Value,
+                at.clone(),
+                format!("table entry {}: {what}", quote(text)),
+            )
+            .hint("an entry is [u:|g:]disk:view, such as u:1000:33")
+        };
+        let Some((disk, view)) = rest.split_once(':').filter(|(_, view)| !view.contains(':'))
+        else {
+            return Err(bad("not disk:view"));
+        };
+        if scope == Scope::Both && !(text::is_number(disk) && text::is_number(view)) {
+            return Err(bad("a name needs u: or g: before the entry, to say what it names"));
+        }
+        if scope.users() {
+            let value = Entry {
+                disk: text::user(at, disk, names)?.uid,
+                view: text::user(at, view, names)?.uid,
+            };
+            self.users.table.push(Written { value, at: at.clone() });
+        }
+        if scope.groups() {
+            let value =
+                Entry { disk: text::group(at, disk, names)?, view: text::group(at, view, names)? };
+            self.groups.table.push(Written { value, at: at.clone() });
+        }
+        Ok(())
+    }
+
     /// Sets a stage by name, and finds its pairs.
     pub(super) fn set_by_name(
         &mut self,
@@ -344,21 +377,6 @@ impl Spec {
     pub fn describe(&self) -> String {
         self.to_string()
     }
-}
-
-/// Fills a rule that can be given once.
-pub(super) fn set<T>(
-    slot: &mut Option<Written<T>>,
-    at: &Origin,
-    value: Option<T>,
-) -> Result<(), PolicyError> {
-    let Some(value) = value else { return Ok(()) };
-    if let Some(earlier) = slot {
-        let what = format!("said before by {}", earlier.at);
-        return Err(PolicyError::new(Code::Conflict, at.clone(), what).hint("leave one out"));
-    }
-    *slot = Some(Written { value, at: at.clone() });
-    Ok(())
 }
 
 impl fmt::Display for Spec {

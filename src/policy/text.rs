@@ -1,62 +1,9 @@
 //! The small grammars that options and policy files share: prefixes, extents,
-//! table entries, owners; and how text is quoted in messages.
+//! ranges, owners.
 
-use super::error::{Code, Origin, PolicyError, Written};
-use super::names::{Place, Unread};
-use super::spec::{Entry, Spec};
+use super::error::{Code, Origin, PolicyError, quote};
+use super::names::Names;
 use crate::id::{Extent, Group, Id, Ids, Kind, Side, User};
-use crate::text::escape;
-
-/// The names of the host, as the caller knows them.
-///
-/// They are asked once, when a policy is read.
-pub trait Names {
-    /// Returns the uid and the primary gid of a user.
-    fn user(&self, name: &str) -> Option<(u32, u32)>;
-
-    /// Returns the gid of a group.
-    fn group(&self, name: &str) -> Option<u32>;
-
-    /// Returns the users that the host lists, with their uids, in its order.
-    ///
-    /// # Errors
-    /// The host cannot list them.
-    fn users(&self) -> Result<Vec<(String, u32)>, Unread> {
-        Ok(Vec::new())
-    }
-
-    /// Returns the groups that the host lists, with their gids, in its order.
-    ///
-    /// # Errors
-    /// The host cannot list them.
-    fn groups(&self) -> Result<Vec<(String, u32)>, Unread> {
-        Ok(Vec::new())
-    }
-
-    /// Returns the bytes of a file with names; one in the source is found
-    /// without leaving it.
-    ///
-    /// # Errors
-    /// There is no such file to read, or it is too large.
-    fn file(&self, place: &Place) -> Result<Vec<u8>, Unread> {
-        let Place::Host(_) = place else { return Err(Unread::NoSource) };
-        Err(Unread::Failed("no files can be read here".to_owned()))
-    }
-}
-
-/// Names of nobody: every name is unknown.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoNames;
-
-impl Names for NoNames {
-    fn user(&self, _: &str) -> Option<(u32, u32)> {
-        None
-    }
-
-    fn group(&self, _: &str) -> Option<u32> {
-        None
-    }
-}
 
 /// Which kinds of ids a rule is about, from its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,35 +34,6 @@ impl Scope {
     }
 }
 
-/// The number of characters of a value that a message shows.
-const SHOWN: usize = 80;
-
-/// Quotes a value for a message, cut where it is long.
-pub(super) fn quote(text: &str) -> String {
-    let mut out = String::from("`");
-    let mut chars = text.chars();
-    out.extend(chars.by_ref().take(SHOWN));
-    if chars.next().is_some() {
-        out.push_str("...");
-    }
-    out.push('`');
-    escape(&out)
-}
-
-/// Reads `[u:|g:]disk:view:count` and adds it to the maps of a policy.
-pub(super) fn add_extent(spec: &mut Spec, at: &Origin, text: &str) -> Result<(), PolicyError> {
-    let (scope, rest) = Scope::split(text);
-    if scope.users() {
-        let value = extent(at, text, rest)?;
-        spec.users.map.push(Written { value, at: at.clone() });
-    }
-    if scope.groups() {
-        let value = extent(at, text, rest)?;
-        spec.groups.map.push(Written { value, at: at.clone() });
-    }
-    Ok(())
-}
-
 /// Reads an extent without a prefix; `whole` is what was typed.
 pub(super) fn extent<K: Kind>(
     at: &Origin,
@@ -126,36 +44,6 @@ pub(super) fn extent<K: Kind>(
         PolicyError::new(Code::Value, at.clone(), format!("extent {}: {why}", quote(whole)))
             .hint("an extent is [u:|g:]disk:view:count, such as u:1000:101000:1")
     })
-}
-
-/// Reads `[u:|g:]disk:view`, each a number or (after a prefix) a name, and
-/// adds it to the tables of a policy.
-pub(super) fn add_entry(
-    spec: &mut Spec,
-    at: &Origin,
-    text: &str,
-    names: &dyn Names,
-) -> Result<(), PolicyError> {
-    let (scope, rest) = Scope::split(text);
-    let bad = |what: &str| {
-        PolicyError::new(Code::Value, at.clone(), format!("table entry {}: {what}", quote(text)))
-            .hint("an entry is [u:|g:]disk:view, such as u:1000:33")
-    };
-    let Some((disk, view)) = rest.split_once(':').filter(|(_, view)| !view.contains(':')) else {
-        return Err(bad("not disk:view"));
-    };
-    if scope == Scope::Both && !(is_number(disk) && is_number(view)) {
-        return Err(bad("a name needs u: or g: before the entry, to say what it names"));
-    }
-    if scope.users() {
-        let value = Entry { disk: user(at, disk, names)?.uid, view: user(at, view, names)?.uid };
-        spec.users.table.push(Written { value, at: at.clone() });
-    }
-    if scope.groups() {
-        let value = Entry { disk: group(at, disk, names)?, view: group(at, view, names)? };
-        spec.groups.table.push(Written { value, at: at.clone() });
-    }
-    Ok(())
 }
 
 /// One or both ids of an owner as written: `USER[:GROUP]`, `u:USER`, `g:GROUP`.
@@ -187,7 +75,7 @@ pub(super) fn owner<S: Side>(
     }
 }
 
-fn is_number(text: &str) -> bool {
+pub(super) fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
@@ -272,16 +160,4 @@ fn named<T>(
 fn no_id(at: &Origin, kind: &str, text: &str) -> PolicyError {
     PolicyError::new(Code::Value, at.clone(), format!("{} is not a {kind} id", quote(text)))
         .hint("ids are plain decimal numbers from 0 to 4294967294")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quotes_are_short_and_safe() {
-        assert_eq!(quote("a\0"), "`a\\u{0}`");
-        assert_eq!(quote(&"x".repeat(SHOWN)).len(), SHOWN + 2);
-        assert_eq!(quote(&"x".repeat(SHOWN + 1)), format!("`{}...`", "x".repeat(SHOWN)));
-    }
 }

@@ -4,9 +4,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::error::{Code, Origin, PolicyError, Written};
+use super::error::{Code, Origin, PolicyError, Written, quote, unknown};
 use super::glob::{Glob, Shape};
-use super::text::quote;
 use crate::text::shown;
 
 /// Attributes that permissions depend on: the kernel asks for them.
@@ -184,7 +183,7 @@ impl Xattrs {
             "refuse" => Action::Refuse,
             "rename" => Action::Rename,
             other => {
-                return Err(super::changes::unknown(action.0, "an attribute", other, known));
+                return Err(unknown(action.0, "an attribute", other, known));
             }
         };
         let to = match (kind, to) {

@@ -3,9 +3,9 @@
 use toml::Spanned;
 
 use super::text::{Scalar, Source};
-use crate::policy::error::{Code, PolicyError};
+use crate::policy::error::{Code, PolicyError, quote};
+use crate::policy::names::Names;
 use crate::policy::spec::Spec;
-use crate::policy::text::{Names, quote};
 use crate::text::nearest;
 
 /// The values of `others`.

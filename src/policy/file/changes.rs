@@ -4,9 +4,10 @@ use toml::Spanned;
 
 use super::rules::Modes;
 use super::text::{Scalar, Source};
-use crate::policy::error::PolicyError;
-use crate::policy::spec::{Spec, set};
-use crate::policy::text::{self, Names, SomeIds};
+use crate::policy::error::{PolicyError, set};
+use crate::policy::names::Names;
+use crate::policy::spec::Spec;
+use crate::policy::text::{self, SomeIds};
 
 /// What callers may change.
 #[derive(Default, serde::Deserialize)]

@@ -6,10 +6,11 @@ use toml::de::{DeTable, DeValue};
 use super::names::{Either, NamesTable, PrefixTable};
 use super::text::{Scalar, Source};
 use crate::policy::error::{Code, PolicyError};
+use crate::policy::names::Names;
 use crate::policy::options::unmapped;
 use crate::policy::parts::Word;
 use crate::policy::spec::Spec;
-use crate::policy::text::{self, Names};
+use crate::policy::text;
 
 /// The stages that translate ids.
 #[derive(Default, serde::Deserialize)]
@@ -61,11 +62,11 @@ impl Source<'_> {
         let mut spec = Spec::default();
         for value in self.list("map", NO_RULE, ids.map.as_ref())? {
             let (at, text) = self.value(value)?;
-            text::add_extent(&mut spec, &at, text)?;
+            spec.add_extent(&at, text)?;
         }
         for value in self.list("table", NO_RULE, ids.table.as_ref())? {
             let (at, text) = self.value(value)?;
-            text::add_entry(&mut spec, &at, text, names)?;
+            spec.add_entry(&at, text, names)?;
         }
         if let Some(table) = &ids.names {
             let (at, stage) = self.names(table)?;

@@ -11,9 +11,9 @@ use serde::de::{Deserialize, IgnoredAny};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::error::{Code, PolicyError};
+use super::error::{Code, PolicyError, quote};
+use super::names::Names;
 use super::spec::Spec;
-use super::text::{Names, quote};
 use callers::Callers;
 use changes::Changes;
 use ids::Ids;

@@ -9,9 +9,8 @@ use toml::Spanned;
 
 use super::text::{Scalar, Source};
 use crate::id::{Disk, Id, User};
-use crate::policy::error::{Code, Origin, PolicyError};
+use crate::policy::error::{Code, Origin, PolicyError, quote};
 use crate::policy::names::{ByName, List, Lists, Place, is_name};
-use crate::policy::text::quote;
 use crate::text::nearest;
 
 /// The stage of ids whose name is on both sides.

@@ -11,11 +11,12 @@ use toml::Spanned;
 use super::text::{Scalar, Source};
 use crate::attr::FileKind;
 use crate::id::{Disk, Id, Ids, Kind};
-use crate::policy::error::{Code, Origin, PolicyError, Written};
+use crate::policy::error::{Code, Origin, PolicyError, Written, quote};
 use crate::policy::glob::{Glob, PathGlob};
 use crate::policy::mode::{ModeExpr, ModeTest, Sorts};
+use crate::policy::names::Names;
 use crate::policy::rules::{Deny, KINDS, MOST, Range, Rule};
-use crate::policy::text::{self, Names, quote};
+use crate::policy::text;
 use crate::text::nearest;
 
 /// A rule as it stands in the file.

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use toml::Spanned;
 
-use crate::policy::error::{Code, Origin, PolicyError};
-use crate::policy::text::quote;
+use crate::policy::error::{Code, Origin, PolicyError, quote};
 use crate::text::nearest;
 
 /// A string, or a whole number as it stands in the file.

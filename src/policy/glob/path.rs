@@ -3,8 +3,7 @@
 use std::fmt;
 
 use super::{Bad, Glob, limit};
-use crate::policy::error::{Code, Origin, PolicyError};
-use crate::policy::text::quote;
+use crate::policy::error::{Code, Origin, PolicyError, quote};
 
 /// A name of a path pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,17 +3,18 @@
 //! Names are resolved once, when a policy is read; what remains are pairs of
 //! ids. To read the policy again is to resolve them again.
 
+mod host;
 mod pairs;
 pub mod passwd;
 mod words;
 
+pub use host::{Names, NoNames};
 pub(super) use passwd::is_name;
 pub use words::absolute;
 pub(super) use words::side;
 
+use super::entry::Entry;
 use super::error::{Code, Origin, PolicyError};
-use super::spec::Entry;
-use super::text::Names;
 use crate::id::{Group, Kind, User};
 pub(super) use passwd::Form;
 

@@ -3,11 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::passwd::{self, is_name};
-use super::{Doubt, List, Named, Pair, Paired, Place, Unread};
+use super::{Doubt, List, Named, Names, Pair, Paired, Place, Unread};
 use crate::id::{Id, Kind, NO_ID};
-use crate::policy::error::{Code, Origin, PolicyError};
-use crate::policy::spec::Entry;
-use crate::policy::text::{Names, quote};
+use crate::policy::entry::Entry;
+use crate::policy::error::{Code, Origin, PolicyError, quote};
 use crate::text::escape;
 
 /// A list as it is searched: of two entries with one name or one id the first

@@ -4,8 +4,7 @@ use std::fmt;
 
 use super::{ByName, List, Lists, Place, is_name};
 use crate::id::{Disk, Side as _, View};
-use crate::policy::error::{Code, Origin, PolicyError};
-use crate::policy::text::quote;
+use crate::policy::error::{Code, Origin, PolicyError, quote};
 use crate::text::escape;
 
 /// The files of a source that has the usual ones.

@@ -5,85 +5,20 @@
 //! other positions wait for one name only. What waits everywhere, from the
 //! root on, is in the automaton itself: in no layer.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::decision::{Decision, Hide, prune};
+use super::decision::{Decision, prune};
 use super::index::{Position, Waiting};
 use super::intern::{Interned, Interner, next_number};
-use super::rule::{Effect, Rule};
+use super::pattern::{BY_NAME, BY_PATH, Hiding, Hit, Pattern};
+use super::place::{Layer, Place, layers};
+use super::rule::{Compiled, Rule};
 use super::state::{At, State};
-use crate::attr::FileKind;
+use super::verdict::Hide;
 use crate::policy::error::Written;
-use crate::policy::glob::{Part, PathGlob};
 
 /// So many layers are merged into one: a search looks at each.
 const DEEPEST: u8 = 16;
-
-/// A rule, and what is asked of it all the time.
-#[derive(Debug)]
-pub(super) struct Compiled {
-    pub(super) rule: Rule,
-    pub(super) mentions: Effect,
-    /// Whether it looks at the file itself.
-    pub(super) conditional: bool,
-}
-
-/// A condition of a rule on its place that holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Hit {
-    rule: u16,
-    /// Which condition: [`BY_PATH`] or [`BY_NAME`]; of a rule with neither, 0.
-    condition: u8,
-    /// Whether it holds for directories alone.
-    directories: bool,
-}
-
-const BY_PATH: u8 = 1;
-const BY_NAME: u8 = 2;
-
-/// A pattern of a rule.
-#[derive(Debug)]
-pub(super) struct Pattern {
-    pub(super) parts: Box<[Part]>,
-    /// Whether all below what it matches matches too.
-    tail: bool,
-    hit: Hit,
-    /// What a match of this pattern may hide.
-    hides: Hiding,
-    /// What is said of files and of directories where no other pattern
-    /// matches: kept, for it is asked for again and again.
-    alone: [OnceLock<Option<Arc<Interned<Decision>>>>; 2],
-}
-
-/// Positions that wait at a place and in all places below.
-#[derive(Debug)]
-pub(super) struct Layer {
-    /// The positions that began to wait further up.
-    above: Option<Arc<Interned<Layer>>>,
-    waiting: Waiting,
-    /// The patterns that have matched, and match all below: sorted.
-    ended: Box<[u32]>,
-    /// All conditions that hold here and below, of the layers above too.
-    hits: Box<[Hit]>,
-    /// What they say of files and of directories that no other pattern
-    /// matches; `None`: what is said of every file.
-    settled: [Option<Arc<Interned<Decision>>>; 2],
-    /// The number of layers above.
-    depth: u8,
-    /// What a match of the next name may hide.
-    hides: Hiding,
-}
-
-/// A directory whose children have to be looked at.
-#[derive(Debug)]
-pub(super) struct Place {
-    /// What is said of the directory; `None`: what is said of every file.
-    pub(super) decision: Option<Arc<Interned<Decision>>>,
-    layer: Option<Arc<Interned<Layer>>>,
-    /// The positions that wait for one name.
-    waiting: Waiting,
-    pub(super) hides: Hiding,
-}
 
 /// The compiled rules.
 #[derive(Debug)]
@@ -109,27 +44,6 @@ pub(super) struct Automaton {
     pub(super) places: Arc<Interner<Place>>,
 }
 
-/// What may be hidden in a directory; each is more than the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Hiding {
-    Nothing,
-    /// Names of what is no directory.
-    Files,
-    /// Names of directories too.
-    All,
-}
-
-impl Hiding {
-    /// Returns what a rule may hide.
-    fn of(rule: &Rule) -> Self {
-        match (rule.hides(), rule.kinds.holds(FileKind::Directory)) {
-            (false, _) => Self::Nothing,
-            (true, false) => Self::Files,
-            (true, true) => Self::All,
-        }
-    }
-}
-
 /// What the positions that were reached mean.
 #[derive(Default)]
 struct Reached {
@@ -147,9 +61,9 @@ impl Automaton {
     /// Compiles rules, at most 65536 of them, and returns the root's state.
     pub(super) fn new(rules: &[Written<Rule>]) -> (Self, State) {
         let epoch = next_number();
-        let rules: Box<[Compiled]> = rules.iter().map(|rule| compiled(&rule.value)).collect();
+        let rules: Box<[Compiled]> = rules.iter().map(|rule| Compiled::new(&rule.value)).collect();
         let patterns: Box<[Pattern]> =
-            (0..=u16::MAX).zip(&rules).flat_map(|(at, rule)| patterns(at, &rule.rule)).collect();
+            (0..=u16::MAX).zip(&rules).flat_map(|(at, rule)| Pattern::of(at, &rule.rule)).collect();
         let mut hits: Vec<Hit> = (0..=u16::MAX)
             .zip(&rules)
             .filter(|(_, rule)| !rule.rule.looks_at_path())
@@ -397,43 +311,6 @@ impl Automaton {
     fn flat(&self, decision: Option<Arc<Interned<Decision>>>) -> State {
         State(decision.map_or(At::Plain(self.epoch), At::Decided))
     }
-}
-
-impl Layer {
-    /// Reports whether whatever can still match after a position can match
-    /// after one of this layer too.
-    fn covers(&self, at: Position) -> bool {
-        let positions = self.waiting.positions();
-        let from = positions.partition_point(|other| *other < at);
-        positions.get(from).is_some_and(|other| other.pattern == at.pattern)
-            || self.ended.binary_search(&at.pattern).is_ok()
-    }
-}
-
-/// Goes from a layer to those above.
-fn layers(from: Option<&Arc<Interned<Layer>>>) -> impl Iterator<Item = &Layer> {
-    std::iter::successors(from, |layer| layer.above.as_ref()).map(|layer| &***layer)
-}
-
-fn compiled(rule: &Rule) -> Compiled {
-    Compiled { mentions: rule.mentions(), conditional: rule.looks_at_file(), rule: rule.clone() }
-}
-
-/// Returns the patterns of a rule.
-fn patterns(at: u16, rule: &Rule) -> impl Iterator<Item = Pattern> {
-    let hides = Hiding::of(rule);
-    let by_path = rule.paths.iter().map(move |path| (path.value.clone(), BY_PATH, hides));
-    // A name alone does not tell whether a rule matches that has a path too.
-    let hides = if rule.paths.is_empty() { hides } else { Hiding::Nothing };
-    let names = rule.names.iter().map(|name| PathGlob::anywhere(name.value.clone()));
-    let by_name = names.map(move |path| (path, BY_NAME, hides));
-    by_path.chain(by_name).map(move |(path, condition, hides)| Pattern {
-        hit: Hit { rule: at, condition, directories: path.directories },
-        parts: path.parts,
-        tail: path.tail,
-        hides,
-        alone: [OnceLock::new(), OnceLock::new()],
-    })
 }
 
 /// Returns which children may be hidden where these conditions hold.

@@ -3,9 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::automaton::Compiled;
-use super::decision::By;
-use super::rule::{Effect, Kinds, Range, Subject};
+use super::rule::{Compiled, Effect, Kinds, Range, Subject};
+use super::verdict::By;
 use crate::attr::Mode;
 use crate::id::{Disk, Group, Id, Kind, User};
 use crate::policy::mode::ModeTest;

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::automaton::Pattern;
+use super::pattern::Pattern;
 use crate::attr::NAME_MAX;
 use crate::policy::glob::{Glob, Shape};
 

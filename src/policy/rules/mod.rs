@@ -11,21 +11,25 @@ mod by_file;
 mod decision;
 mod index;
 mod intern;
+mod pattern;
+mod place;
 mod rule;
 mod state;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::sync::Arc;
 
-pub use decision::{By, Hide, Verdict};
 pub use rule::{Deny, Kinds, Range, Rule, Subject};
 pub(super) use rule::{Effect, KINDS};
 pub use state::State;
+pub use verdict::{By, Hide, Verdict};
 
 use super::error::Written;
-use automaton::{Automaton, Hiding};
+use automaton::Automaton;
 use decision::Decision;
+use pattern::Hiding;
 use state::At;
 
 /// The most rules that a policy may have.

@@ -312,3 +312,19 @@ impl fmt::Display for Rule {
         write!(f, "rule({})", words.join(" "))
     }
 }
+
+/// A rule, and what is asked of it all the time.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) rule: Rule,
+    pub(super) mentions: Effect,
+    /// Whether it looks at the file itself.
+    pub(super) conditional: bool,
+}
+
+impl Compiled {
+    /// Takes a rule as written.
+    pub(super) fn new(rule: &Rule) -> Self {
+        Self { mentions: rule.mentions(), conditional: rule.looks_at_file(), rule: rule.clone() }
+    }
+}

@@ -4,9 +4,9 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::automaton::Place;
 use super::decision::Decision;
 use super::intern::Interned;
+use super::place::Place;
 
 /// What a place means to the rules: where it stands in every path pattern.
 ///
