@@ -11,8 +11,8 @@ use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Whence, close, dup, fdatasync, fsync, lseek};
 
 use super::locks::HostLocks;
+use super::special::capability;
 use super::volume::{Traits, Volume};
-use super::xattr::capability;
 use super::{Context, lend};
 use crate::acl::Capability;
 use crate::attr::Attr;

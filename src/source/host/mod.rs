@@ -24,8 +24,10 @@ mod number;
 mod readers;
 mod reserve;
 mod source;
+mod special;
 mod staging;
 mod volume;
+mod volumes;
 mod watch;
 mod xattr;
 
@@ -55,7 +57,8 @@ use crate::text::{plain, shown};
 use readers::Readers;
 use reserve::Exchanges;
 use staging::Staging;
-use volume::{Traits, Volume, Volumes};
+use volume::{Traits, Volume};
+use volumes::Volumes;
 
 /// What is shown of file systems that are mounted below the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,13 +6,14 @@ use std::os::unix::ffi::OsStrExt;
 use nix::errno::Errno;
 
 use super::node::{Held, HostNode, inner};
+use super::special::{capability, if_set, refuse_special};
 use super::{Host, set_id};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
 use crate::error::{Error, Result};
 use crate::id::Disk;
 use crate::source::{Node, Rights, XattrSet};
 use crate::sys::cred::SetId;
-use crate::sys::xattr::{self, Way};
+use crate::sys::xattr;
 
 impl Host {
     /// Reads an ACL.
@@ -118,24 +119,4 @@ impl Host {
             None => xattr::remove(node.way(), name),
         })
     }
-}
-
-/// Reads a file capability.
-pub(super) fn capability(way: Way<'_>) -> Result<Option<Capability<Disk>>> {
-    if_set(way, CAPABILITY_XATTR)?.map(|value| Capability::decode(&value)).transpose()
-}
-
-/// Reads an attribute; `None` if it is not set.
-fn if_set(way: Way<'_>, name: &str) -> Result<Option<Vec<u8>>> {
-    match xattr::get(way, OsStr::new(name)) {
-        Ok(value) => Ok(Some(value)),
-        Err(Errno::ENODATA) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Refuses attributes that hold ids: they have calls of their own.
-fn refuse_special(name: &OsStr) -> Result<()> {
-    let special = [AclKind::Access.xattr(), AclKind::Default.xattr(), CAPABILITY_XATTR];
-    if special.iter().any(|special| name == *special) { Err(Error::Unsupported) } else { Ok(()) }
 }

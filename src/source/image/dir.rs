@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use super::inner::Inner;
 use super::listing::Listing;
-use super::source::Inner;
 use crate::attr::FileKind;
 use crate::error::{Errno, Error, Result};
 use crate::source::{Dir, DirEntry, Found, InodeFlags, InodeFlagsKind};

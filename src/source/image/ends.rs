@@ -1,7 +1,7 @@
 //! What a file is by what it ends with: a superblock or a footer behind the data.
 
 use super::Device;
-use super::probe::{CONVERT, RAID, VOLUME};
+use super::ways::{CONVERT, VOLUME};
 
 /// What each is filled up to, in bytes.
 const SECTOR: u64 = 512;
@@ -17,6 +17,9 @@ const MD: [(&[u8], u64, u64); 3] = [
     (b"\xa9\x2b\x4e\xfc", 64 << 10, 64 << 10),
     (b"\xfc\x4e\x2b\xa9", 4 << 10, 8 << 10),
 ];
+
+/// What a part of a RAID is called.
+pub(super) const RAID: &str = "a part of a RAID (md)";
 
 /// Returns what a file is that begins with nothing known, and what can be done with it.
 pub(super) fn probe(device: &Device) -> Option<(&'static str, &'static str)> {

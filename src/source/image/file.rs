@@ -4,8 +4,8 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::source::{Inner, read_only};
-use super::{Contents, Nid, eio};
+use super::inner::Inner;
+use super::{Contents, Nid, eio, read_only};
 use crate::attr::Attr;
 use crate::error::{Errno, Error, Result};
 use crate::id::Disk;

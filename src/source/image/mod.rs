@@ -18,6 +18,7 @@ mod error;
 #[cfg(feature = "ext4")]
 pub mod ext4;
 mod file;
+mod inner;
 mod listing;
 mod mbr;
 mod partition;
@@ -29,6 +30,7 @@ mod streams;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod ways;
 mod windows;
 
 use std::ffi::OsString;
@@ -167,6 +169,11 @@ fn absent(device: &Device, format: Format) -> std::result::Result<Arc<dyn Image>
 /// Returns the error of what is damaged.
 const fn eio() -> Error {
     Error::Os(Errno(libc::EIO))
+}
+
+/// Returns the error of all changes.
+const fn read_only() -> Error {
+    Error::Os(Errno(libc::EROFS))
 }
 
 /// A file of an image, by the number that its reader finds it by: all names of a

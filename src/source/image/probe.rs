@@ -1,6 +1,10 @@
 //! What a file is, by the bytes that each format begins with.
 
-use super::{Device, ImageError, archive, ends, mbr, partition};
+use super::ends::{self, RAID};
+use super::ways::{
+    ARCHIVE, CONVERT, CPIO, DEB, FLASH, KERNEL, MEND, NAME, OPEN, RPM, SIMG, UNPACK, VOLUME,
+};
+use super::{Device, ImageError, archive, mbr, partition};
 
 /// A format that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,46 +56,6 @@ const FORMATS: [Sign<Format>; 4] = [
     // The last: its first 1024 bytes may be those of a boot loader.
     sign(1024 + 56, b"\x53\xef", Format::Ext4),
 ];
-
-/// What to do with an archive.
-const ARCHIVE: &str = "make an image of it: idmapfs image build ARCHIVE OUT.erofs";
-
-/// What to do with such an archive.
-const CPIO: &str = "unpack it into a directory: cpio -idm";
-
-/// What to do with packages of two kinds.
-const DEB: &str = "unpack it into a directory: dpkg -x";
-const RPM: &str = "unpack it into a directory: rpm2cpio, cpio -idm";
-
-/// What to do with an image of a telephone.
-const SIMG: &str = "unpack it first: simg2img FILE OUT";
-
-/// What to do with what only the kernel reads.
-const KERNEL: &str = "mount it as root: mount -o ro,loop; then idmapfs shows that directory";
-
-/// What to do with a disk of a virtual machine.
-pub(super) const CONVERT: &str = "convert it: qemu-img convert -O raw DISK OUT.raw";
-
-/// What to do with a disk whose table cannot be read.
-const MEND: &str = "have gdisk mend it, or name where the file system is: --offset=BYTES";
-
-/// What to do with what is encrypted.
-const OPEN: &str = "open it as root: cryptsetup open FILE NAME";
-
-/// What to do with an archive that is not built from.
-const UNPACK: &str = "unpack it into a directory";
-
-/// What to do with a part of a volume.
-pub(super) const VOLUME: &str = "have root put it together, and mount the volume that is in it";
-
-/// What a part of a RAID is called.
-pub(super) const RAID: &str = "a part of a RAID (md)";
-
-/// What to do with what is no file system.
-const NAME: &str = "name a directory or an image";
-
-/// What to do with the files of one that no tool here takes apart, by its own tools.
-const FLASH: &str = "unpack it into a directory by tools of its own";
 
 /// What else a file may look like, and what to do with it.
 const OTHERS: [Sign<(&str, &str)>; 50] = [

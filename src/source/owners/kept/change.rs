@@ -3,11 +3,10 @@
 use std::ffi::OsStr;
 
 use super::super::Record;
-use super::create::RIGHTS;
 use super::keep::Next;
 use super::node::KeptNode;
 use super::seen::{Seen, Standing, real_mode};
-use super::{Inner, Kept};
+use super::{Inner, Kept, RIGHTS};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR};
 use crate::attr::{Attr, FileKind, Mode, Name};
 use crate::error::{Error, Result};

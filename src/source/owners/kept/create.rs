@@ -7,17 +7,14 @@ use std::sync::{Arc, Mutex};
 use super::super::Record;
 use super::file::KeptFile;
 use super::seen::{Seen, Standing, real_mode};
-use super::{Inner, Kept};
+use super::{Inner, Kept, RIGHTS};
 use crate::acl::{Acl, AclKind};
 use crate::attr::{FileKind, Mode, Name};
 use crate::error::{Error, Result};
 use crate::id::Disk;
 use crate::source::rules::{self, Born};
-use crate::source::{Created, Found, Key, New, NewKind, Node, Place, Prepare, Rights};
+use crate::source::{Created, Found, Key, New, NewKind, Node, Place, Prepare};
 use crate::sync::lock;
-
-/// What the server does for itself takes no rights of a caller's.
-pub(super) const RIGHTS: Rights = Rights { keep_setid: false, reserve: false };
 
 /// How a new file is made on disk.
 enum Form<'a> {

@@ -6,9 +6,8 @@ use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use super::create::RIGHTS;
 use super::node::KeptNode;
-use super::{Inner, Kept};
+use super::{Inner, Kept, RIGHTS};
 use crate::attr::{Attr, FileKind};
 use crate::error::Result;
 use crate::id::Disk;

@@ -4,11 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::super::Record;
-use super::Inner;
-use super::create::RIGHTS;
 use super::keep::Next;
 use super::node::KeptNode;
 use super::seen::{Seen, Standing, real_mode};
+use super::{Inner, RIGHTS};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR, Capability};
 use crate::attr::FileKind;
 use crate::error::{Error, Result};

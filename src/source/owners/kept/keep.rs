@@ -7,9 +7,8 @@
 use std::ffi::OsStr;
 
 use super::super::{Record, Write};
-use super::Inner;
-use super::create::RIGHTS;
 use super::seen::{Seen, Standing, real_mode};
+use super::{Inner, RIGHTS};
 use crate::acl::{Acl, AclKind, CAPABILITY_XATTR};
 use crate::attr::{FileKind, Mode};
 use crate::error::{Error, Result};

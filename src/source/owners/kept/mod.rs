@@ -30,7 +30,7 @@ use super::Store;
 use super::live::{Hold, Locked};
 use crate::error::Result;
 use crate::id::{Disk, Ids};
-use crate::source::{Key, Node, Source};
+use crate::source::{Key, Node, Rights, Source};
 use crate::sync::lock;
 
 /// How many files may be changed at a time.
@@ -38,6 +38,9 @@ const SHARDS: usize = 64;
 
 /// Which bits of a file's number say what it is locked by.
 const SHARD: u8 = 63;
+
+/// What the server does for itself takes no rights of a caller's.
+const RIGHTS: Rights = Rights { keep_setid: false, reserve: false };
 
 /// A source whose files have owners that are kept beside them.
 #[derive(Debug)]
