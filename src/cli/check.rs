@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::fault::Fault;
 use super::names::HostNames;
-use super::parse::Check;
 use super::policy::{read_file, server};
+use super::request::Check;
 use super::walk::{self, Walked, walk, walk_in};
 use crate::mount::{ImageOptions, is_image, keep_nothing, of_directory};
 use crate::policy::check::{Finding, Matches, Reach, Severity, Situation, check_for};

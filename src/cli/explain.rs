@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use serde::Serialize;
 
+use super::disk::open_root;
 use super::fault::Fault;
-use super::json;
-use super::parse::Explain;
+use super::form::json;
 use super::policy::{asker, server, spec};
+use super::request::Explain;
 use crate::acl::Acl;
 use crate::mount::{self, ImageOptions, MountError};
 use crate::policy::explain::{Asker, Decision, Reason, Shown};
@@ -25,8 +26,6 @@ use crate::source::image;
 use crate::text::shown;
 use access::{Access, Judge, Place};
 use way::{Root, Step};
-
-pub use way::{open_root, subject};
 
 /// What is said of one file.
 #[derive(Debug, Serialize)]

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::fault::Fault;
-use super::parse::Form;
+use super::form::Form;
 use crate::mount::{ImageOptions, Owners};
 
 /// A request about an image.

@@ -3,8 +3,10 @@
 mod check;
 mod commands;
 mod dash_o;
+mod disk;
 mod explain;
 mod fault;
+mod form;
 mod image;
 mod logging;
 mod mount;
@@ -14,6 +16,7 @@ mod owners;
 mod parse;
 mod policy;
 mod reload;
+mod request;
 mod run;
 mod settings;
 mod stats;
@@ -24,9 +27,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use fault::{Exit, Fault};
-use parse::Request;
 pub use parse::parse;
-use serde::Serialize;
+use request::Request;
 
 /// Does what the command line asks for; returns the exit status.
 ///
@@ -63,10 +65,4 @@ fn perform(request: &Request) -> Result<u8, Fault> {
             .map_err(|error| Fault::unasked(error, "nobody waits for one; umount takes it away"))?,
     }
     Ok(0)
-}
-
-/// Prints something for programs.
-fn json(what: &impl Serialize, out: &mut dyn Write) -> std::io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, what)?;
-    writeln!(out)
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::logging;
-use super::parse::{How, Mount};
 use super::policy::{renew, server, spec};
+use super::request::{How, Mount};
 use super::settings::Settings;
 use crate::control::{self, Record};
 use crate::mount::{
@@ -339,7 +339,8 @@ fn lifted(flags: Flags) -> Flags {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::parse::{Request, parse};
+    use crate::cli::parse::parse;
+    use crate::cli::request::Request;
     use std::ffi::OsString;
 
     fn request(words: &[&str]) -> Mount {

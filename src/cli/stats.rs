@@ -5,8 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::fault::Fault;
-use super::json;
-use super::parse::Form;
+use super::form::{Form, json};
 use crate::control::{self, Stats};
 
 /// Prints what the server of a mount says of itself.

@@ -10,12 +10,10 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
-use super::explain::{open_root, subject};
-use crate::attr::{Attr, Name};
+use super::disk::{of, open_root, subject};
+use crate::attr::Name;
 use crate::error::Result;
-use crate::id::Disk;
 use crate::policy::check::Matches;
-use crate::policy::rules::Subject;
 use crate::source::{Node, Source};
 use crate::sys::dirent;
 use crate::sys::stat::stat;
@@ -138,11 +136,6 @@ fn listed(source: &dyn Source, dir: &Node) -> Result<Vec<OsString>> {
         ControlFlow::Continue(())
     })?;
     Ok(names)
-}
-
-/// Returns what rules ask of a file of an image.
-pub fn of(attr: &Attr<Disk>) -> Subject {
-    Subject { kind: attr.kind, owner: attr.owner, mode: attr.mode }
 }
 
 fn open_dir(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {

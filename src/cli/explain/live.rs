@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::{Answer, answer, root};
 use crate::cli::fault::Fault;
-use crate::cli::json;
-use crate::cli::parse::{Form, Live};
+use crate::cli::form::{Form, json};
 use crate::cli::policy::{asker, spec};
+use crate::cli::request::Live;
 use crate::cli::settings::Settings;
 use crate::control::{self, Bytes, ControlError, Facts, Said};
 use crate::mount::{self, IdMapped, ImageOptions, Submounts};

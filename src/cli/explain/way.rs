@@ -6,18 +6,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::Mode as Bits;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
-use super::super::walk::of;
+use super::super::disk::{of, subject};
 use crate::acl::{Acl, AclKind};
-use crate::attr::{FileKind, Mode, Name};
+use crate::attr::Name;
 use crate::error::{Error, Result};
-use crate::id::{Disk, Id, Owner};
+use crate::id::Disk;
 use crate::policy::rules::Subject;
 use crate::source::image::ImageSource;
 use crate::source::{Found, Node, Source as _};
-use crate::sys::stat::{Stat, stat};
+use crate::sys::stat::stat;
 use crate::sys::xattr;
 
 /// A file on the way.
@@ -29,15 +28,6 @@ pub struct Step {
     pub subject: Subject,
     /// Its access ACL, if it has one.
     pub acl: Option<Acl<Disk>>,
-}
-
-/// Opens the root of a source.
-///
-/// # Errors
-/// As open(2).
-pub fn open_root(source: &Path) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    openat(AT_FDCWD, source, flags, Bits::empty())
 }
 
 /// Where the files of a source are.
@@ -130,13 +120,4 @@ fn step(name: &OsStr, fd: BorrowedFd<'_>) -> nix::Result<Step> {
         Err(errno) => return Err(errno),
     };
     Ok(Step { name: name.to_owned(), subject, acl })
-}
-
-/// Returns what rules ask of a file; `None` for a kind that is not known.
-pub fn subject(found: &Stat) -> Option<Subject> {
-    Some(Subject {
-        kind: FileKind::from_mode(found.mode)?,
-        owner: Owner { uid: Id::new(found.uid), gid: Id::new(found.gid) },
-        mode: Mode::new(found.mode),
-    })
 }

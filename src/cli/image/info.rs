@@ -8,8 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::super::fault::{Exit, Fault};
-use super::super::json;
-use super::super::parse::Form;
+use super::super::form::{Form, json};
 use crate::id::{Disk, Id, Kind};
 use crate::mount::{ImageOptions, keep_nothing};
 use crate::source::image::{

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::super::commands::{matched, owners_command};
 use super::super::fault::Fault;
-use super::super::parse::Request;
+use super::super::request::Request;
 use super::{Action, Kind, Owners};
 use crate::text::shown;
 
