@@ -5,10 +5,6 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::images;
-use crate::mounts::KINDS;
-use crate::work::WORKS;
-
 /// What was asked for.
 #[derive(Debug)]
 pub struct Args {
@@ -75,19 +71,7 @@ fn command() -> Command {
 pub fn parse(words: &[OsString]) -> Result<Args, clap::Error> {
     let program = OsString::from("peers");
     let matches = command().try_get_matches_from(std::iter::once(&program).chain(words))?;
-    let args = from(&matches);
-    let unknown = |given: &[String], known: &[&str]| {
-        given.iter().find(|name| !known.contains(&name.as_str())).cloned()
-    };
-    let works = WORKS.iter().chain(images::WORKS).map(|work| work.name);
-    let works: Vec<&str> = works.collect();
-    let mounts: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
-    let wrong = unknown(&args.only, &works).or_else(|| unknown(&args.mounts, &mounts));
-    if let Some(name) = wrong {
-        let text = format!("{name}: no such work or mount; --list says what there is\n");
-        return Err(clap::Error::raw(clap::error::ErrorKind::InvalidValue, text));
-    }
-    Ok(args)
+    Ok(from(&matches))
 }
 
 fn from(matches: &ArgMatches) -> Args {

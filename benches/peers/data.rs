@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::child::{Job, Sample};
+use crate::job::{Job, Sample};
 use crate::tree::{BIG, RANDOM, Random};
 
 const MIB: u64 = 1 << 20;

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use crate::child::{Job, Sample};
 use crate::data::Aligned;
+use crate::job::{Job, Sample};
 use crate::place::run;
 use crate::tree::{self, DIRS};
 

@@ -15,7 +15,10 @@ mod args;
 mod child;
 mod data;
 mod files;
+mod image_works;
 mod images;
+mod inside;
+mod job;
 mod machine;
 mod measure;
 mod mounts;
@@ -25,9 +28,11 @@ mod report;
 mod svg;
 #[allow(unsafe_code, dead_code, unused_imports, reason = "the program's own files, whole")]
 mod sys;
+mod tasks;
 mod tree;
 mod visible;
 mod work;
+mod works;
 
 use std::ffi::OsString;
 use std::io;
@@ -36,8 +41,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let done = match words.first().and_then(|word| word.to_str()) {
-        Some(child::WORD) => child::main(&words),
-        Some(outside::INSIDE) => measure::main(&words),
+        Some(job::WORD) => tasks::main(&words),
+        Some(outside::INSIDE) => inside::main(&words),
         _ => outside::main(&words),
     };
     done.unwrap_or_else(|error| {

@@ -1,113 +1,23 @@
-//! The process inside: builds the tree, checks every mount, and measures work by
-//! work, round by round, mount by mount.
+//! One work is measured: round by round, mount by mount.
 
-use std::ffi::OsString;
-use std::fs;
 use std::io::{self, IsTerminal as _};
-use std::path::Path;
-use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use crate::About as _;
-use crate::args::{self, Args};
+use crate::args::Args;
 use crate::child;
 use crate::data::read_whole;
-use crate::images;
-use crate::machine::Machine;
-use crate::mounts::{KINDS, Kind, Live};
+use crate::job::Sample;
+use crate::mounts::{Kind, Live};
 use crate::place::{self, Place};
-use crate::report::{self, Report};
-use crate::svg;
+use crate::report::Report;
 use crate::visible;
-use crate::work::{Before, How, Unit, WORKS, Work};
+use crate::work::{Before, How, Unit, Work};
 
 /// Time for servers to take in that the kernel has forgotten all.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Between making a mount and using it.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A name for the tasks that no mount is measured with.
-const NOBODY: &str = "native.0";
-
-/// Does it all, in namespaces of its own.
-///
-/// # Errors
-/// The place cannot be made, or the tree not be built, or the result not be
-/// written.
-pub fn main(words: &[OsString]) -> io::Result<ExitCode> {
-    let (own, rest) = words.split_at(2.min(words.len()));
-    let args = args::parse(rest).map_err(io::Error::other)?;
-    let scratch = own.last().ok_or(io::ErrorKind::InvalidInput)?;
-    let place = Place::new(Path::new(scratch), &args)?;
-    if args.images {
-        images::main(place, &args)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let works: Vec<&Work> = chosen(WORKS, &args.only, |work| work.name);
-    let native = "native".to_owned();
-    let mut names = args.mounts.clone();
-    if !names.is_empty() {
-        names.push(native);
-    }
-    build(&place, &works, &args)?;
-    let (mut kinds, mut missing) = (Vec::new(), Vec::new());
-    for kind in chosen(KINDS, &names, |kind| kind.name) {
-        match check(kind, &place) {
-            Ok(()) => kinds.push(kind),
-            Err(error) if kind.name == "native" => return Err(error),
-            Err(error) => {
-                eprintln!("peers: {} is not available: {error}", kind.name);
-                missing.push((kind.name, error.to_string()));
-            }
-        }
-    }
-    let mut report = Report::new(Machine::new(&place, &args), kinds.clone(), missing);
-    for work in works {
-        measure(work, &kinds, &place, &args, &mut report);
-    }
-    let text = if args.json { report::json(&report)? } else { report::table(&report) };
-    print!("{text}");
-    if let Some(file) = &args.svg {
-        fs::write(file, svg::chart(&report)).about(&file.to_string_lossy())?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn chosen<'a, T>(all: &'a [T], names: &[String], name: fn(&T) -> &'static str) -> Vec<&'a T> {
-    let wanted = |item: &&T| names.is_empty() || names.iter().any(|one| one == name(item));
-    all.iter().filter(wanted).collect()
-}
-
-fn native(place: &Place) -> io::Result<Live> {
-    let kind = KINDS.first().ok_or(io::ErrorKind::InvalidInput)?;
-    Live::start(kind, place)
-}
-
-fn build(place: &Place, works: &[&Work], args: &Args) -> io::Result<()> {
-    eprintln!("peers: building a tree of {} files", args.files);
-    let live = native(place)?;
-    child::run("build", &live, place, NOBODY).about("a tree, as user 1000")?;
-    if works.iter().any(|work| work.name == "git")
-        && let Err(error) = child::run("repository", &live, place, NOBODY)
-    {
-        eprintln!("peers: no git status: {error}");
-    }
-    if works.iter().any(|work| matches!(work.how, How::Memory)) {
-        child::run("many", &live, place, &args.memory.to_string()).about("many files")?;
-    }
-    // The kernel keeps inodes that have pages, and is to forget them later.
-    place::forget_all()?;
-    child::run("cold-walk", &live, place, NOBODY).map(drop)
-}
-
-/// Checks that a mount shows and stores the right owners and contents.
-fn check(kind: &Kind, place: &Place) -> io::Result<()> {
-    let live = Live::start(kind, place)?;
-    let name = format!("{}.check", kind.name);
-    child::run("verify", &live, place, &name)?;
-    child::verify_disk(place, &name)
-}
-
 /// Measures a work on all mounts, round by round.
 pub fn measure(
     work: &Work,
@@ -178,7 +88,7 @@ fn sample(work: &Work, kind: &Kind, place: &Place, name: &str) -> io::Result<Vec
             prepare(before, &live, place, name)?;
             let numbers = child::run(work.name, &live, place, name)?;
             let [nanos, count] = numbers[..] else { return Err(io::ErrorKind::InvalidData.into()) };
-            let sample = child::Sample { nanos, count };
+            let sample = Sample { nanos, count };
             // Or what one has written is written back while the next is measured.
             if work.rows.iter().any(|row| row.unit == Unit::Mib) || work.name.starts_with("random")
             {

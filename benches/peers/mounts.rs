@@ -16,14 +16,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::About as _;
-use crate::child;
-use crate::place::{self, Place};
+use crate::job::{STAY, WORD};
+use crate::place::{self, DISK_ID, Place};
 use crate::sys::id_map::Line;
 use crate::sys::{mount, namespace};
 
-/// Who owns the tree on disk, as user and group.
-pub const DISK_ID: u32 = 1000;
-/// As whom the mounts show that.
+/// As whom the mounts show the owner of the tree.
 pub const VIEW_ID: u32 = 101_000;
 
 const MAP: [&str; 2] = ["--map", "1000:101000:1"];
@@ -226,7 +224,7 @@ impl Live {
     fn rootless(mut self, place: &Place, log: &Path) -> io::Result<Self> {
         let mut command = Command::new(&place.program);
         command.arg("run").args(MAP).arg(&place.source).arg("--").arg(&place.own);
-        command.args([child::WORD, child::STAY]).arg(self.root.join("tree"));
+        command.args([WORD, STAY]).arg(self.root.join("tree"));
         command.uid(DISK_ID).gid(DISK_ID).current_dir("/").stdout(Stdio::piped());
         let start = Instant::now();
         let mut server = command.stdin(Stdio::null()).stderr(File::create(log)?).spawn()?;

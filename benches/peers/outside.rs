@@ -13,9 +13,8 @@ use nix::unistd::geteuid;
 
 use crate::About as _;
 use crate::args::{self, Args};
-use crate::images;
 use crate::mounts::KINDS;
-use crate::work::WORKS;
+use crate::works;
 
 /// The first word of the process inside; the second is its directory.
 pub const INSIDE: &str = "--inside";
@@ -25,7 +24,7 @@ pub const INSIDE: &str = "--inside";
 /// # Errors
 /// It cannot be started here.
 pub fn main(words: &[OsString]) -> io::Result<ExitCode> {
-    let args = match args::parse(words) {
+    let args = match args::parse(words).and_then(known) {
         Ok(args) => args,
         Err(error) => {
             error.print()?;
@@ -46,9 +45,24 @@ pub fn main(words: &[OsString]) -> io::Result<ExitCode> {
     guarded(&args, words)
 }
 
+/// Checks that there are works and mounts of the names that were given.
+fn known(args: Args) -> Result<Args, clap::Error> {
+    let unknown = |given: &[String], known: &[&str]| {
+        given.iter().find(|name| !known.contains(&name.as_str())).cloned()
+    };
+    let works: Vec<&str> = works::all().map(|work| work.name).collect();
+    let mounts: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    let wrong = unknown(&args.only, &works).or_else(|| unknown(&args.mounts, &mounts));
+    if let Some(name) = wrong {
+        let text = format!("{name}: no such work or mount; --list says what there is\n");
+        return Err(clap::Error::raw(clap::error::ErrorKind::InvalidValue, text));
+    }
+    Ok(args)
+}
+
 fn list() {
     println!("works:");
-    for work in WORKS.iter().chain(images::WORKS) {
+    for work in works::all() {
         for row in work.rows {
             println!("  {:12} {}", work.name, row.title);
         }

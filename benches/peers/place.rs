@@ -15,7 +15,9 @@ use nix::unistd::setsid;
 
 use crate::About as _;
 use crate::args::Args;
-use crate::mounts::DISK_ID;
+
+/// Who owns the tree on disk, as user and group.
+pub const DISK_ID: u32 = 1000;
 
 /// The disk and what is on it beside the tree.
 #[derive(Debug)]

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::child::{self, Job};
-use crate::mounts::{DISK_ID, Live};
-use crate::place::Place;
+use crate::child;
+use crate::job::Job;
+use crate::mounts::Live;
+use crate::place::{DISK_ID, Place};
 
 /// The task of the child that looks.
 pub const TASK: &str = "look";

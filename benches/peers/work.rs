@@ -1,9 +1,8 @@
-//! The works, in the order they are done and shown, with the goal of each.
+//! What a work is: what is done, how it is measured, and what is to come of it.
 
 use std::io;
 
-use crate::child::{Job, Sample};
-use crate::{data, files, images};
+use crate::job::{Job, Sample};
 
 /// What is done, and how it is measured.
 #[derive(Debug)]
@@ -79,9 +78,12 @@ impl Unit {
 /// What ours are to reach.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Goals {
-    ours: Option<f64>,
-    plain: Option<f64>,
-    exclusive: Option<f64>,
+    /// Of all of ours, but for what the others say.
+    pub ours: Option<f64>,
+    /// Of those without passthrough.
+    pub plain: Option<f64>,
+    /// Of the one that has the source to itself.
+    pub exclusive: Option<f64>,
 }
 
 impl Goals {
@@ -104,12 +106,13 @@ pub const fn goal(ours: f64) -> Goals {
 /// Of what depends on the disk, or is to be seen beside a peer.
 pub const NO_GOAL: Goals = Goals { ours: None, plain: None, exclusive: None };
 
-const fn goals(ours: f64, plain: f64) -> Goals {
+/// Returns one for ours, and one for those without passthrough.
+pub const fn goals(ours: f64, plain: f64) -> Goals {
     Goals { plain: Some(plain), ..goal(ours) }
 }
 
 /// One for mounts without passthrough alone.
-const fn plain(plain: f64, exclusive: Option<f64>) -> Goals {
+pub const fn plain(plain: f64, exclusive: Option<f64>) -> Goals {
     Goals { ours: None, plain: Some(plain), exclusive }
 }
 
@@ -121,81 +124,4 @@ pub const fn row(title: &'static str, unit: Unit, goals: Goals) -> Row {
 /// Returns a work that a child does.
 pub const fn work(name: &'static str, rows: &'static [Row], body: Body, before: Before) -> Work {
     Work { name, rows, how: How::Child(body, before) }
-}
-
-use Before::{Any, Forgotten, WarmOnDisk};
-use Unit::{Each, Mebibytes, Mib, Millis};
-
-/// Every work. Those that read files come after those that want inodes
-/// forgotten: the kernel keeps an inode that has pages.
-pub const WORKS: &[Work] = &[
-    work("stat", &[row("warm stat", Each, goal(1.05))], files::stat, Any),
-    work("missing", &[row("missing name", Each, goal(1.1))], files::missing, Any),
-    work("walk", &[row("warm walk", Each, goal(1.2))], files::walk, Any),
-    work("cold-walk", &[row("cold walk", Each, goal(2.0))], files::cold_walk, Forgotten),
-    work("two-walkers", &[row("cold walk by two", Each, goal(2.5))], files::two_walkers, Forgotten),
-    work("cold-stat", &[row("cold stat by path", Each, goal(3.0))], files::cold_stat, Forgotten),
-    work(
-        "read-small",
-        &[row("open, read, close small files", Each, goals(2.5, 1.3))],
-        files::read_small,
-        Any,
-    ),
-    work("create", &[row("create, write 100 bytes, close", Each, goal(1.2))], files::create, Any),
-    work("change", &[row("chmod and rename", Each, goal(3.0))], files::change, Any),
-    work("unlink", &[row("unlink", Each, goal(3.0))], files::unlink, Any),
-    work("untar", &[row("untar", Each, goal(1.1))], files::untar, Any),
-    work("git", &[row("git status", Each, goal(1.1))], files::git_status, Any),
-    work("write", &[row("write 256 MiB by 1 MiB", Mib, goals(1.05, 3.0))], data::write_large, Any),
-    work(
-        "write-4k",
-        &[row(
-            "write 256 MiB by 4 KiB",
-            Mib,
-            Goals { ours: Some(1.1), plain: Some(12.0), exclusive: Some(5.0) },
-        )],
-        data::write_small,
-        Any,
-    ),
-    work("reread", &[row("read 512 MiB again", Mib, goal(1.05))], data::reread, Any),
-    work("random-read", &[row("random 4 KiB reads", Each, goal(1.05))], data::random_read, Any),
-    work(
-        "first-read",
-        &[row("read 512 MiB first", Mib, plain(2.0, None))],
-        data::first_read,
-        WarmOnDisk,
-    ),
-    work(
-        "random-write",
-        &[row("random 4 KiB writes", Each, plain(12.0, Some(5.0)))],
-        data::random_write,
-        Any,
-    ),
-    Work {
-        name: "start",
-        rows: &[row("start to first stat", Millis, goal(15.0))],
-        how: How::Start,
-    },
-    Work {
-        name: "visible",
-        rows: &[
-            row("host-side change seen, median", Millis, goal(0.1)),
-            row("host-side change seen, 99 of 100", Millis, goal(5.0)),
-        ],
-        how: How::Visible,
-    },
-    Work {
-        name: "memory",
-        rows: &[row("server memory after a walk", Mebibytes, goal(150.0))],
-        how: How::Memory,
-    },
-];
-
-/// Returns what a child does for a work.
-pub fn body(name: &str) -> Option<Body> {
-    let work = WORKS.iter().chain(images::WORKS).find(|work| work.name == name)?;
-    match work.how {
-        How::Child(body, _) => Some(body),
-        How::Memory | How::Visible | How::Start => None,
-    }
 }
