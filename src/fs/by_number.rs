@@ -57,7 +57,7 @@ impl Fs {
     ///
     /// # Errors
     /// `Unknown` if it does not; as [`Fs::by_number`].
-    pub(super) fn known_by_number(&self, caller: &Caller, number: u64) -> Result<Entry> {
+    fn known_by_number(&self, caller: &Caller, number: u64) -> Result<Entry> {
         let key = self.tree.key(number)?;
         let node = self.node(number)?;
         self.lets_reach(number, &node)?;

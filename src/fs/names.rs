@@ -33,12 +33,9 @@ impl Fs {
     ///
     /// # Errors
     /// `ENOENT` where there is none; as [`Name::new`], `Tree::node` and
-    /// `Source::lookup`.
+    /// `Source::lookup`, but `ENOMEM` for a known name in what the server may not search.
     pub fn lookup(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<Entry> {
-        let dir = match self.node(parent) {
-            Ok(dir) => dir,
-            Err(error) => return self.known_by_name(caller, parent, name, error),
-        };
+        let dir = self.node(parent).map_err(|error| self.keeping((parent, name), error))?;
         self.may_search(caller, (parent, &dir))?;
         let name = Name::new(name)?;
         self.lets_look(parent, name)?;
@@ -49,10 +46,8 @@ impl Fs {
         } else {
             self.tree.with_room(|| self.source.lookup(&dir, name)).map(|found| (None, found))
         };
-        let (node, found) = match looked {
-            Ok(found) => found,
-            Err(error) => return self.known_by_name(caller, parent, name.as_os_str(), error),
-        };
+        let (node, found) =
+            looked.map_err(|error| self.keeping((parent, name.as_os_str()), error))?;
         let seen = self.visible(parent, name, found.attr)?;
         self.may_see(caller, &dir, name, (&found, &seen))?;
         let entry = self.entry_to(self.eyes(caller), parent, name, (&found, &seen));
@@ -62,33 +57,20 @@ impl Fs {
         Ok(entry)
     }
 
-    /// Answers for a name that cannot be looked up now, with the file that it led to.
+    /// Returns the error of a name that cannot be looked up now: `ENOMEM` instead of `EACCES`
+    /// for one that is known.
     ///
-    /// The kernel looks a name that it knows up again, and takes every error but one for
-    /// `ENOENT` (`fuse_dentry_revalidate` of fs/fuse/dir.c): it lets go of the name, and of what
-    /// is mounted there. A directory that a server without privilege may not search says
-    /// nothing of the sort.
-    ///
-    /// # Errors
-    /// The error that there was, where no such name is known; `ENOMEM`, by which the kernel
-    /// keeps the name, where nothing more is to be had of its file.
-    fn known_by_name(
-        &self,
-        caller: &Caller,
-        parent: u64,
-        name: &OsStr,
-        error: Error,
-    ) -> Result<Entry> {
-        let gone = error.is(libc::ENOENT) || error.is(libc::ESTALE) || error.is(libc::ENOTDIR);
-        if gone || self.checks() {
-            return Err(error);
+    /// The kernel looks a name that it knows up again, and takes `EACCES` for a name that is gone
+    /// (`fuse_dentry_revalidate` of fs/fuse/dir.c): it lets go of it, and of what is mounted
+    /// there. A directory that a server without privilege may not search says nothing of the
+    /// sort; nor may a caller see what is below, who comes by that server.
+    fn keeping(&self, (parent, name): (u64, &OsStr), error: Error) -> Error {
+        let keeps = error.is(libc::EACCES) && !self.checks();
+        if keeps && self.tree.named(parent, name).is_some() {
+            Error::Os(Errno(libc::ENOMEM))
+        } else {
+            error
         }
-        let number = self.tree.named(parent, name).ok_or(error)?;
-        // It is to be asked for each time.
-        if let Ok(file) = self.tree.file(parent) {
-            self.fresh.note(file);
-        }
-        self.known_by_number(caller, number).map_err(|_| Error::Os(Errno(libc::ENOMEM)))
     }
 
     /// Makes a file, fifo, socket or device; `mode` holds the kind, and 0 for

@@ -403,7 +403,15 @@ fn what_is_mounted_inside_survives_a_directory_that_the_server_may_not_search() 
             assert!(holds_within(Duration::from_secs(3), inside), "{path}");
             run("umount", &[str(&ours.at(path))]);
         }
-        assert!(fs::metadata(ours.at("d/other")).is_ok());
+        // What is kept is the name alone: nobody reads through it what the server may not.
+        fs::write(source.join("d/other/file"), "x").unwrap();
+        let file = ours.at("d/other/file");
+        assert_eq!(fs::read(&file).unwrap(), b"x");
+        raw::chmod(&source.join("d"), 0).unwrap();
+        let refused = || fs::read(&file).is_err();
+        assert!(holds_within(Duration::from_millis(2500), refused));
+        raw::chmod(&source.join("d"), 0o755).unwrap();
+        assert!(holds_within(Duration::from_secs(3), || fs::read(&file).is_ok()));
     });
 }
 
