@@ -11,9 +11,12 @@ use crate::require;
 use crate::support::image::Ext4;
 use crate::support::ours::Ours;
 use crate::support::rng::Rng;
-use crate::support::{calls, run, sandbox, sh, str};
+use crate::support::{calls, raw, run, sandbox, sh, str};
 
 const PAGE: usize = 4096;
+
+/// Whose server has no privilege.
+const USER: u32 = 34;
 
 /// A file that is open, and memory that a disk may use.
 struct Subject {
@@ -98,6 +101,25 @@ fn a_descriptor_goes_past_the_cache_while_it_has_the_flag() {
             ours.unmount();
             fs::remove_file(source.join("f")).unwrap();
         }
+    });
+}
+
+/// What is open is used on, whatever may be opened by now.
+#[test]
+fn a_descriptor_outlives_the_right_to_open_the_file_past_the_cache() {
+    require!(Root, Fuse, Ext4Loop, Fusermount);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 32);
+        let source = image.root.join("source");
+        fs::create_dir(&source).unwrap();
+        let ours = Ours::of_user(sandbox, USER, &source, &sandbox.dir("mnt"), &[]);
+        fs::write(source.join("f"), "").unwrap();
+        raw::chown(&source.join("f"), USER, USER, false).unwrap();
+        let mut open = Subject::new(&ours.at("f"), libc::O_DIRECT);
+        assert_eq!(open.write(0, PAGE, 1), Ok(4096));
+        raw::chmod(&source.join("f"), 0).unwrap();
+        assert_eq!(open.write(4096, PAGE, 2), Ok(4096));
+        assert_eq!(open.read(0, 2 * PAGE).unwrap(), [[1; PAGE], [2; PAGE]].concat());
     });
 }
 

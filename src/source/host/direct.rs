@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::uio::pread;
 
@@ -48,14 +47,11 @@ fn may_be_divided(at: Option<u64>, length: usize) -> bool {
 }
 
 impl HostFile {
-    /// Opens the file past the cache; `None` where that cannot be.
+    /// Opens the file past the cache; `None` where that cannot be, or not any more: who has a
+    /// file open goes on using it whatever its mode has become.
     fn past_the_cache(&self) -> Result<Option<OwnedFd>> {
         self.as_server(SetId::Unaffected)?;
-        match self.reopen(OFlag::O_DIRECT) {
-            Ok(fd) => Ok(Some(fd)),
-            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(None),
-            Err(errno) => Err(errno.into()),
-        }
+        Ok(self.reopen(OFlag::O_DIRECT).ok())
     }
 
     /// Reads past the cache, or by it where there is no other way.
