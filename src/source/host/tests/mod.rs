@@ -139,6 +139,14 @@ impl Drop for Fixture {
     }
 }
 
+/// Makes a subvolume of btrfs with a file `f`, which has its name.
+pub(super) fn subvolume(fixture: &Fixture, name: &str) {
+    let mut command = Command::new("btrfs");
+    command.args(["subvolume", "create"]).arg(fixture.at(name));
+    assert!(command.output().unwrap().status.success());
+    fs::write(fixture.at(&format!("{name}/f")), name).unwrap();
+}
+
 /// Gives this thread mounts of its own.
 pub(super) fn own_mounts() {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();

@@ -146,12 +146,7 @@ fn subvolumes_are_searched_apart() {
         return;
     }
     let Some(fixture) = Fixture::image(&["mkfs.btrfs", "-q"], 128) else { return };
-    for entry in ["a", "b"] {
-        let mut command = Command::new("btrfs");
-        command.args(["subvolume", "create"]).arg(fixture.at(entry));
-        assert!(command.output().unwrap().status.success());
-        fs::write(fixture.at(&format!("{entry}/f")), entry).unwrap();
-    }
+    ["a", "b"].iter().for_each(|name| subvolume(&fixture, name));
     forgotten(&fixture);
     let host = fixture.host();
     let [a, b] = ["a/f", "b/f"].map(|path| walk(&host, path).1.key);
@@ -170,10 +165,7 @@ fn a_volume_that_has_left_the_source_is_not_searched() {
     }
     let Some(fixture) = Fixture::image(&["mkfs.btrfs", "-q"], 128) else { return };
     fs::create_dir(fixture.at("source")).unwrap();
-    let mut command = Command::new("btrfs");
-    command.args(["subvolume", "create"]).arg(fixture.at("source/sub"));
-    assert!(command.output().unwrap().status.success());
-    fs::write(fixture.at("source/sub/f"), "x").unwrap();
+    subvolume(&fixture, "source/sub");
     let host = Host::open(&fixture.at("source"), &HostOptions::default()).unwrap();
     let key = walk(&host, "sub/f").1.key;
     assert_eq!(host.by_number(key.volume, key.ino).unwrap().1.key, key);

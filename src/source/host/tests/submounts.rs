@@ -128,12 +128,7 @@ fn subvolumes_are_volumes_that_keep_their_tag() {
         return;
     }
     let Some(fixture) = Fixture::image(&["mkfs.btrfs", "-q"], 128) else { return };
-    for entry in ["a", "b"] {
-        let mut command = Command::new("btrfs");
-        command.args(["subvolume", "create"]).arg(fixture.at(entry));
-        assert!(command.output().unwrap().status.success());
-        fs::write(fixture.at(&format!("{entry}/f")), entry).unwrap();
-    }
+    ["a", "b"].iter().for_each(|name| subvolume(&fixture, name));
     let keys = |submounts, order: [&str; 2]| {
         let host = open(&fixture, submounts);
         let mut keys = order.map(|entry| (entry.to_owned(), walk(&host, &format!("{entry}/f"))));
