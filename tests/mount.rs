@@ -38,6 +38,7 @@ mod mount {
     mod idmap;
     mod images;
     mod inputs;
+    mod inside;
     mod interop;
     mod lifetime;
     mod limits;
