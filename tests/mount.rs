@@ -34,6 +34,7 @@ mod mount {
     mod explain;
     mod files;
     mod handles;
+    mod held_up;
     mod hidden;
     mod idmap;
     mod images;

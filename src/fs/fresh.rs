@@ -349,9 +349,11 @@ impl Fs {
             Teller::Watch => watch,
             Teller::Notifier => notifier,
         };
-        since.store(self.fresh.clock(), Ordering::SeqCst);
+        let now = self.fresh.clock();
+        since.store(now, Ordering::SeqCst);
         let told = tell();
-        since.store(0, Ordering::SeqCst);
+        // Where that took long, another may tell something by now.
+        let (Ok(_) | Err(_)) = since.compare_exchange(now, 0, Ordering::SeqCst, Ordering::SeqCst);
         told
     }
 }

@@ -63,7 +63,6 @@ impl Fs {
             What::Name { dir, name, file } => {
                 let dirs = self.changed(dir, own);
                 for &dir in &dirs {
-                    self.fresh.negative.remove(dir, name);
                     // At once; the rest may have to wait.
                     tell(Notice::Attributes(dir));
                     tell(Notice::Name(dir, name.clone()));
@@ -119,10 +118,15 @@ impl Fs {
         self.tree.is_dir(number) && !self.stays(rules, (dir, name), number)
     }
 
-    /// Returns the missing names that the kernel was told of, which are then not
-    /// remembered any more.
-    pub fn take_missing(&self) -> Vec<(u64, OsString)> {
-        self.fresh.negative.drain()
+    /// Returns the missing names that the kernel was told of.
+    pub fn missing(&self) -> Vec<(u64, OsString)> {
+        self.fresh.negative.all()
+    }
+
+    /// Remembers no more that the kernel was told a name is missing: it is about to hear
+    /// that it is to ask for it again.
+    pub fn forget_missing(&self, dir: u64, name: &OsStr) {
+        self.fresh.negative.remove(dir, name);
     }
 
     /// Reports whether a number is known, so that the kernel knows it, or is

@@ -54,10 +54,9 @@ impl Negative {
         }
     }
 
-    /// Takes all names out.
-    pub(super) fn drain(&self) -> Vec<Key> {
-        let all = std::mem::replace(&mut *lock(&self.names), LruCache::unbounded());
-        all.into_iter().map(|(key, ())| key).collect()
+    /// Returns all names.
+    pub(super) fn all(&self) -> Vec<Key> {
+        lock(&self.names).iter().map(|(key, ())| key.clone()).collect()
     }
 
     /// Returns how many names there are.
@@ -86,7 +85,6 @@ mod tests {
         assert!(names.has_room(true));
         assert_eq!((names.len(), names.add(2, "c".as_ref())), (1, None));
         assert!(names.has_room(false) && !names.has_room(true), "it is full");
-        assert_eq!(names.drain().len(), 2);
-        assert_eq!(names.len(), 0);
+        assert_eq!((names.all().len(), names.len()), (2, 2));
     }
 }

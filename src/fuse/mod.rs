@@ -18,7 +18,6 @@ mod dispatch;
 mod entries;
 mod files;
 mod near;
-mod notices;
 mod notifier;
 mod passthrough;
 mod served;

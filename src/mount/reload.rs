@@ -163,9 +163,8 @@ impl Reloader {
             }
             Ok(policy) => {
                 let said = match self.notifier.all(PATIENCE) {
-                    Ok(Refreshed::All) => None,
-                    Ok(Refreshed::GoesOn) => Some(GOES_ON.to_owned()),
-                    Err(error) => Some(format!("{GOES_ON}: thread: {error}")),
+                    Refreshed::All => None,
+                    Refreshed::GoesOn => Some(GOES_ON.to_owned()),
                 };
                 log::info!("reloaded: {policy}");
                 if let Some(said) = &said {

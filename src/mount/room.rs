@@ -18,8 +18,9 @@ const LEAST: usize = 2;
 const NEAR: usize = 2;
 
 /// How many others a session and its file system have: that of the library, and those
-/// that start others, tell the kernel, let requests wait, and tidy.
-const OTHERS: usize = 5;
+/// that start others, tell the kernel (one, and one who stands by), let requests wait, and
+/// tidy.
+const OTHERS: usize = 6;
 
 /// Returns the options with as many workers as there is room for; `beside` are the
 /// threads and processes that are to find some later. The process has one thread.
