@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::policy::State;
@@ -47,13 +47,15 @@ pub(super) struct Table {
     shards: Box<[Mutex<Shard>]>,
     /// Whether a forget of too much has been logged.
     complained: AtomicBool,
+    /// How many inodes there were when that was last looked at.
+    seen: AtomicUsize,
 }
 
 impl Table {
     /// Makes an empty table.
     pub(super) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, complained: AtomicBool::new(false) }
+        Self { shards, complained: AtomicBool::new(false), seen: AtomicUsize::new(0) }
     }
 
     /// Counts a lookup, unless the number stands for another file, or for this
@@ -235,13 +237,14 @@ impl Table {
         })
     }
 
-    /// Reports whether there were many inodes since it last said so, and half
-    /// of them have been forgotten.
+    /// Reports whether there were many inodes since it last said so, half of them have been
+    /// forgotten, and no more have since this was last asked: the rest may be about to be.
     pub(super) fn has_ebbed(&self) -> bool {
         let (now, most) = self.shards.iter().map(lock).fold((0, 0), |(now, most), shard| {
             (shard.inodes.len().saturating_add(now), shard.most.saturating_add(most))
         });
-        let ebbed = most >= MANY && now <= most >> 1;
+        let falls = now < self.seen.swap(now, Ordering::Relaxed);
+        let ebbed = most >= MANY && now <= most >> 1 && !falls;
         if ebbed {
             for mut shard in self.shards.iter().map(lock) {
                 shard.most = shard.inodes.len();

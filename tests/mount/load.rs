@@ -95,13 +95,14 @@ fn many_callers_at_once() {
     }
 }
 
-/// The allocator would keep it for later.
+/// The allocator would keep it for later. Some megabytes it does keep: each thread has
+/// pieces at hand, which may lie in many pages.
 #[test]
 fn the_memory_of_forgotten_files_is_given_back() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
         let (source, ours) = Ours::of_new(sandbox, &["--map", "0:100000:1000"]);
-        for n in 0..50_000 {
+        for n in 0..120_000 {
             fs::write(source.join(n.to_string()), "").unwrap();
         }
         let rest = resident(&ours.point);
@@ -110,7 +111,7 @@ fn the_memory_of_forgotten_files_is_given_back() {
         let given_back = (0..3).any(|_| {
             sh(&format!("find {} -uid 0 | wc -l", str(&ours.point)));
             let full = resident(&ours.point);
-            assert!(full > rest + 3000, "{rest} kB at rest, {full} kB after a walk");
+            assert!(full > rest + 12_000, "{rest} kB at rest, {full} kB after a walk");
             fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
             let less = || resident(&ours.point) < rest.midpoint(full);
             holds_within(std::time::Duration::from_secs(20), less)

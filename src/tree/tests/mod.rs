@@ -46,11 +46,15 @@ fn a_crowd_that_is_forgotten_is_told_of_once() {
         })
         .collect();
     assert!(!tree.has_ebbed());
+    let (last, numbers) = numbers.split_last().unwrap();
     let (gone, left) = numbers.split_at(numbers.len() / 2 + 1);
     gone.iter().for_each(|number| tree.forget(*number, 1));
+    assert!(!tree.has_ebbed(), "more may be forgotten");
+    tree.forget(*last, 1);
+    assert!(!tree.has_ebbed(), "and was");
     assert!(tree.has_ebbed() && !tree.has_ebbed());
     left.iter().for_each(|number| tree.forget(*number, 1));
-    assert!(!tree.has_ebbed(), "the rest are not many");
+    assert!(!tree.has_ebbed() && !tree.has_ebbed(), "the rest are not many");
 }
 
 #[test]
