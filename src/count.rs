@@ -94,6 +94,11 @@ counted! {
     // Opens of files that the kernel reads by itself, and by way of the server.
     OpenPassthrough = "open_passthrough",
     OpenCached = "open_cached",
+    // Opens of files that were open still from before.
+    OpenAgain = "open_again",
+    // What of an image was at hand when it was needed, and what was read and unpacked.
+    ImageKept = "image_kept",
+    ImageMade = "image_made",
     // What the kernel was told to ask for again.
     ToldAttributes = "told_attributes",
     ToldPages = "told_pages",

@@ -253,6 +253,34 @@ fn stats_count_what_was_asked_and_is_held() {
     });
 }
 
+/// What costs no call of the host, or no unpacking, is told apart.
+#[test]
+fn what_was_at_hand_is_counted() {
+    require!(Root, Fuse, Erofs);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &[]);
+        fs::write(source.join("a"), "a").unwrap();
+        let count = |ours: &Ours, word: &str| {
+            let done = finish(&["stats", "--json", str(&ours.point)]);
+            let stats: Option<serde_json::Value> = serde_json::from_slice(&done.stdout).ok();
+            stats.map_or(0, |stats| stats["counts"][word].as_u64().unwrap())
+        };
+        // It stays open once it has not changed for a moment.
+        wait_for("an open of what is open", || {
+            assert_eq!(fs::read(ours.at("a")).unwrap(), b"a");
+            count(&ours, "open_again") > 0
+        });
+        let image = sandbox.path("image");
+        run("mkfs.erofs", &["-zlz4", str(&image), str(&source)]);
+        let ours = Ours::new(&image, &sandbox.dir("of-image"), &[]);
+        wait_for("a listing that is kept", || {
+            assert_eq!(fs::read(ours.at("a")).unwrap(), b"a");
+            assert!(fs::metadata(ours.at("none")).is_err());
+            count(&ours, "image_made") > 0 && count(&ours, "image_kept") > 0
+        });
+    });
+}
+
 /// Who asks by a signal is answered whatever is logged otherwise.
 #[test]
 fn a_signal_has_the_counters_logged_at_any_level() {

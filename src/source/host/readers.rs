@@ -26,6 +26,7 @@ use super::Host;
 use super::file::{HostFile, is_for_reading};
 use super::node::Held;
 use crate::attr::{Attr, Time};
+use crate::count::{self, Count};
 use crate::error::Result;
 use crate::id::Disk;
 use crate::source::{File, is_settled};
@@ -113,6 +114,7 @@ impl Host {
             && let Some((file, state)) = idle()
             && State::of(&file.getattr()?) == state
         {
+            count::add(Count::OpenAgain);
             return Ok(file);
         }
         // Before it is opened: what changes meanwhile has it opened once more.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use lru::LruCache;
 
+use crate::count::{self, Count};
 use crate::error::Result;
 use crate::sync::lock;
 
@@ -49,8 +50,10 @@ impl<K: Eq + Hash + Copy, V> Cache<K, V> {
         let slot = Arc::clone(&lock(&self.kept).slots.get_or_insert(key, Default::default).0);
         let mut held = lock(&slot);
         if let Some(value) = &*held {
+            count::add(Count::ImageKept);
             return Ok(Arc::clone(value));
         }
+        count::add(Count::ImageMade);
         let made = make().map(Arc::new);
         let mut kept = lock(&self.kept);
         match made {
