@@ -52,6 +52,7 @@ mod mount {
     mod passthrough;
     mod pjdfstest;
     mod podman;
+    mod private;
     mod ready;
     mod reload;
     mod remount;

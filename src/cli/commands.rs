@@ -48,6 +48,12 @@ fn path(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).value_name(value).help(help).required(true).value_parser(value_parser!(PathBuf))
 }
 
+/// A mount whose server is asked.
+fn asked() -> Arg {
+    let help = "The mount; outside of a private one the process of its idmapfs run";
+    path("target", "MOUNTPOINT|PID", help)
+}
+
 fn list_option() -> Arg {
     // Rewritten before parsing; defined for the help.
     Arg::new("o").short('o').value_name("OPTION[,OPTION]...").help("The same options, as a list")
@@ -128,7 +134,7 @@ pub fn explain_command() -> Command {
     let command = subcommand("explain", "idmapfs explain")
         .override_usage(
             "idmapfs explain [OPTIONS] SOURCE PATH...\n       \
-             idmapfs explain --mount [--as ...] [--json] MOUNTPOINT [PATH]...",
+             idmapfs explain --mount [--as ...] [--json] MOUNTPOINT|PID [PATH]...",
         )
         .arg(path("source", "SOURCE", "The directory that would be shown, or a mount point"))
         .arg(
@@ -181,12 +187,12 @@ pub fn check_command() -> Command {
 
 /// Returns the command that reloads a policy.
 pub fn reload_command() -> Command {
-    subcommand("reload", "idmapfs reload").arg(path("target", "MOUNTPOINT", "The mount"))
+    subcommand("reload", "idmapfs reload").arg(asked())
 }
 
 /// Returns the command that says what a server has done.
 pub fn stats_command() -> Command {
-    subcommand("stats", "idmapfs stats").arg(path("target", "MOUNTPOINT", "The mount")).arg(json())
+    subcommand("stats", "idmapfs stats").arg(asked()).arg(json())
 }
 
 /// Returns the command about the records of a directory.

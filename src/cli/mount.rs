@@ -227,7 +227,7 @@ fn live_at(target: &Path) -> Result<Option<Record>, Fault> {
     let records = control::live()?;
     // The number of an overlay is no connection's.
     let is_its = |record: &Record| match there.is_above_ours() {
-        true => record.target == there.point,
+        true => record.target.as_ref() == Some(&there.point),
         false => record.connection == there.device.1,
     };
     Ok(records.into_iter().find(is_its))

@@ -90,7 +90,7 @@ fn known(path: &Path) -> Result<Option<Found>, ControlError> {
         return Ok(Some(Found { connection: mount.device.1, user: mount.user_id() }));
     }
     let records = live()?;
-    let known = records.iter().find(|record| record.target == path);
+    let known = records.iter().find(|record| record.target.as_deref() == Some(path));
     Ok(known.map(|record| Found { connection: record.connection, user: None }))
 }
 

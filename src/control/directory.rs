@@ -49,6 +49,17 @@ pub(super) fn runtime() -> Option<PathBuf> {
     dir.filter(|dir| dir.is_absolute()).map(|dir| dir.join("idmapfs"))
 }
 
+/// Returns where mounts of this user are known, and those of another one, if one is named:
+/// the directories that nobody else can put something into.
+pub(super) fn of_users(user: Option<u32>) -> impl Iterator<Item = PathBuf> {
+    let own = geteuid().as_raw();
+    // Root looks where the mounts of that user are listed, as systemd has it.
+    let theirs = user.map(|user| PathBuf::from(format!("/run/user/{user}/idmapfs")));
+    let dirs = [Some(SYSTEM.0.into()), runtime(), theirs].into_iter().flatten();
+    // In one that somebody else has, anything could answer.
+    dirs.filter(move |dir| is_kept_by(dir, &[0, own, user.unwrap_or(own)]).unwrap_or(false))
+}
+
 /// Makes a directory unless it is there, and checks that nobody else can put
 /// something into it.
 pub(super) fn make(dir: &Path, mode: u32) -> Result<(), ControlError> {
@@ -73,6 +84,11 @@ pub(super) fn make(dir: &Path, mode: u32) -> Result<(), ControlError> {
 pub(super) fn is_kept_by(dir: &Path, users: &[u32]) -> Result<bool, ControlError> {
     let found = std::fs::symlink_metadata(dir).map_err(|why| file(dir, why))?;
     Ok(found.is_dir() && users.contains(&found.uid()) && found.mode() & 0o022 == 0)
+}
+
+/// Returns the socket of a mount that is known in a directory.
+pub(super) fn socket(dir: &Path, connection: u32) -> PathBuf {
+    dir.join(connection.to_string()).with_extension(SOCKET)
 }
 
 /// Makes the error of a file.
@@ -117,19 +133,36 @@ pub(super) fn live_in(dir: &Path, records: &mut Vec<Record>) -> Result<(), Contr
 
 /// Reads a record; `None` if it is stale or cannot be read.
 pub(super) fn read(path: &Path) -> Option<Record> {
+    match held(path)? {
+        Ok(record) => parsed(record),
+        Err(stale) => {
+            remove_stale(path, &stale);
+            None
+        }
+    }
+}
+
+/// Does the same, but removes nothing: in another user's directory, that user may have the
+/// path lead elsewhere at any moment.
+pub(super) fn look(path: &Path) -> Option<Record> {
+    held(path)?.ok().and_then(parsed)
+}
+
+/// Opens a record, if it can be read; the error is one that no server holds.
+fn held(path: &Path) -> Option<Result<File, Flock<File>>> {
     // Neither a link is followed nor a fifo waited for.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let record = File::options().read(true).custom_flags(flags).open(path).ok()?;
     if !record.metadata().ok()?.is_file() {
         return None;
     }
-    let record = match Flock::lock(record, FlockArg::LockSharedNonblock) {
-        Ok(unheld) => {
-            remove_stale(path, &unheld);
-            return None;
-        }
-        Err((record, _held_by_its_server)) => record,
-    };
+    Some(match Flock::lock(record, FlockArg::LockSharedNonblock) {
+        Ok(stale) => Err(stale),
+        Err((record, _held_by_its_server)) => Ok(record),
+    })
+}
+
+fn parsed(record: File) -> Option<Record> {
     let mut text = String::new();
     record.take(LONGEST).read_to_string(&mut text).ok()?;
     Record::from_text(&text).ok()

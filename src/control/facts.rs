@@ -55,6 +55,10 @@ pub struct Facts {
     /// Where it is mounted.
     #[serde(with = "path")]
     pub target: PathBuf,
+    /// The device number of what is mounted there, major and minor: in another mount
+    /// namespace that path may be something else's. `None`: it is not told.
+    #[serde(default)]
+    pub device: Option<(u32, u32)>,
     /// What translates: `fuse` or `kernel`.
     pub engine: Said,
     /// Why the kernel's idmapped mount would not do the same, as far as policy

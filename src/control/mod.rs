@@ -5,6 +5,8 @@
 //! others. The file can be read while the server hangs; the lock on it is held
 //! for as long as the server lives, so that what a killed one has left is
 //! recognised.
+//!
+//! A private mount is known by its process outside of its namespace, and by no path.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ mod abort;
 mod directory;
 mod facts;
 mod path;
+mod process;
 mod publish;
 mod record;
 mod request;

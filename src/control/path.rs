@@ -13,3 +13,24 @@ pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::E
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
     String::deserialize(from).map(|text| decoded(&text).into())
 }
+
+/// Those that there may be none of.
+pub(super) mod optional {
+    use super::{Deserializer, PathBuf, Serializer};
+
+    pub(in crate::control) fn serialize<S: Serializer>(
+        path: &Option<PathBuf>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match path {
+            Some(path) => super::serialize(path, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(in crate::control) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<PathBuf>, D::Error> {
+        super::deserialize(from).map(Some)
+    }
+}

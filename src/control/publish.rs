@@ -87,7 +87,7 @@ impl Published {
             return Ok(());
         }
         let new = Record { policy: policy.to_owned(), ..record.clone() };
-        let written = new.to_line().and_then(|line| write(&self.record, &line));
+        let written = new.to_line().and_then(|line| write(&self.record, &line, new.mode()));
         let locked = written.map_err(|why| directory::file(&self.record, why))?;
         // The old file has lost its name, and now its lock.
         drop(std::mem::replace(&mut *lock(&self.known.lock), locked));
@@ -112,7 +112,7 @@ pub(super) fn publish_in(
     answers: Box<dyn Answers>,
 ) -> Result<Published, ControlError> {
     let path = dir.join(record.connection.to_string()).with_extension(RECORD);
-    let written = record.to_line().and_then(|line| write(&path, &line));
+    let written = record.to_line().and_then(|line| write(&path, &line, record.mode()));
     let locked = written.map_err(|why| directory::file(&path, why))?;
     let known = Known { record: Mutex::new(record), lock: Mutex::new(locked) };
     let published = Published { record: path, known: Arc::new(known) };
@@ -128,14 +128,14 @@ pub(super) fn publish_in(
 }
 
 /// Writes a file that has its lock before it has its name.
-pub(super) fn write(path: &Path, line: &str) -> io::Result<Flock<File>> {
+pub(super) fn write(path: &Path, line: &str, mode: u32) -> io::Result<Flock<File>> {
     let unnamed = path.with_extension(format!("new-{}", std::process::id()));
     // A server of that number may have been killed before it gave it its name.
     match std::fs::remove_file(&unnamed) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let file = File::options().write(true).create_new(true).mode(0o644).open(&unnamed)?;
+    let file = File::options().write(true).create_new(true).mode(mode).open(&unnamed)?;
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno);
     let named = lock.map_err(io::Error::from).and_then(|lock| {
         (&*lock).write_all(line.as_bytes())?;

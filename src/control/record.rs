@@ -23,9 +23,10 @@ pub struct Record {
     /// backslashes, are `\xNN`.
     #[serde(with = "path")]
     pub source: PathBuf,
-    /// Where it is mounted.
-    #[serde(with = "path")]
-    pub target: PathBuf,
+    /// Where it is mounted; `None`: it is private, in a mount namespace of one command's,
+    /// and here that path is another's.
+    #[serde(default, with = "path::optional", skip_serializing_if = "Option::is_none")]
+    pub target: Option<PathBuf>,
     /// What translates: `fuse`.
     pub engine: String,
     /// The number of the FUSE connection: the minor of the device number.
@@ -35,27 +36,39 @@ pub struct Record {
 }
 
 impl Record {
-    /// Describes a mount that this process serves by a FUSE connection.
-    pub fn new(source: &Path, target: &Path, connection: u32, policy: String) -> Self {
+    /// Describes a mount that this process serves by a FUSE connection; without a
+    /// `target` a private one.
+    pub fn new(source: &Path, target: Option<&Path>, connection: u32, policy: String) -> Self {
         Self {
             version: 1,
             pid: std::process::id(),
             start_time: start_time("self").unwrap_or(0),
             source: source.to_owned(),
-            target: target.to_owned(),
+            target: target.map(Path::to_owned),
             engine: "fuse".to_owned(),
             connection,
             policy,
         }
     }
 
+    /// Reports whether the process of this number is the server.
+    pub(super) fn is_of(&self, pid: u32) -> bool {
+        self.pid == pid && start_time(&pid.to_string()) == Some(self.start_time)
+    }
+
     /// Kills the server, if the process of that number still is the server.
     pub(super) fn kill(&self) -> io::Result<()> {
         let pid = i32::try_from(self.pid).map_err(io::Error::other)?;
-        if start_time(&pid.to_string()) != Some(self.start_time) {
+        if !self.is_of(self.pid) {
             return Err(io::ErrorKind::NotFound.into());
         }
         Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
+    }
+
+    /// Returns the mode of the file: what is mounted where all may see, of a private mount
+    /// nobody.
+    pub(super) const fn mode(&self) -> u32 {
+        if self.target.is_some() { 0o644 } else { 0o600 }
     }
 
     /// Returns the JSON form, as one line.
@@ -85,10 +98,13 @@ mod tests {
     #[test]
     fn records_are_one_line_and_come_back() {
         let source = Path::new(OsStr::from_bytes(b"/a\n\xff\\xff"));
-        let record = Record::new(source, Path::new("/mnt"), 50, "map=0:1:2".to_owned());
-        assert!(record.start_time > 0);
-        let line = record.to_line().unwrap();
-        assert_eq!(line.matches('\n').count(), 1);
-        assert_eq!(Record::from_text(&line).unwrap(), record);
+        for target in [Some(Path::new("/mnt")), None] {
+            let record = Record::new(source, target, 50, "map=0:1:2".to_owned());
+            assert!(record.is_of(std::process::id()));
+            let line = record.to_line().unwrap();
+            assert_eq!(line.matches('\n').count(), 1);
+            assert_eq!(Record::from_text(&line).unwrap(), record);
+            assert_eq!(line.contains("target"), target.is_some());
+        }
     }
 }

@@ -3,15 +3,14 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 
 use super::abort::{Found, find};
-use super::directory::{SOCKET, SYSTEM, is_kept_by, runtime};
-use super::{ControlError, Facts, Stats};
+use super::{ControlError, Facts, Stats, directory, process};
 use crate::text::escape;
 
 /// The request for the record.
@@ -103,11 +102,19 @@ fn object<T: DeserializeOwned>(point: &Path, request: &str) -> Result<T, Control
     serde_json::from_str(&answer).map_err(|_cut| no_answer(point))
 }
 
-/// Asks the server of the mount at a path for something; returns its line.
+/// Asks the server of the mount at a path, or of a process that it is known by, for
+/// something; returns its line.
 fn asked(point: &Path, request: &str) -> Result<String, ControlError> {
-    let found = find(point)?;
+    let connected = match find(point) {
+        Ok(found) => connect(found),
+        Err(ControlError::Unknown(unknown)) => match process::socket_of(point) {
+            Some(socket) => UnixStream::connect(socket),
+            None => return Err(ControlError::Unknown(unknown)),
+        },
+        Err(error) => return Err(error),
+    };
     let failed = |why| ControlError::Ask { point: point.to_owned(), why };
-    connect(found).and_then(|socket| ask(socket, request)).map_err(failed)
+    connected.and_then(|socket| ask(socket, request)).map_err(failed)
 }
 
 fn no_answer(point: &Path) -> ControlError {
@@ -121,17 +128,9 @@ fn connect(found: Found) -> io::Result<UnixStream> {
     if found.user.is_some_and(|user| own != 0 && own != user) {
         return Err(io::Error::from_raw_os_error(libc::EACCES));
     }
-    // Root looks where the mounts of that user are listed, as systemd has it.
-    let of_user = found.user.map(|user| PathBuf::from(format!("/run/user/{user}/idmapfs")));
-    let dirs = [Some(SYSTEM.0.into()), runtime(), of_user];
     let mut why = io::Error::from_raw_os_error(libc::ENOENT);
-    for dir in dirs.into_iter().flatten() {
-        // In one that somebody else has, anything could answer.
-        if !is_kept_by(&dir, &[0, own, found.user.unwrap_or(own)]).unwrap_or(false) {
-            continue;
-        }
-        let socket = dir.join(found.connection.to_string()).with_extension(SOCKET);
-        match UnixStream::connect(socket) {
+    for dir in directory::of_users(found.user) {
+        match UnixStream::connect(directory::socket(&dir, found.connection)) {
             Ok(socket) => return Ok(socket),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => why = error,

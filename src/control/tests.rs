@@ -9,7 +9,7 @@ use std::thread;
 use super::{Answers, Facts, Outcome, Record, Stats, directory, publish};
 
 fn record() -> Record {
-    Record::new(Path::new("/source"), Path::new("/target"), 7, "identity".to_owned())
+    Record::new(Path::new("/source"), Some(Path::new("/target")), 7, "identity".to_owned())
 }
 
 /// The answers of a server that is about to end, or those of one that has only
@@ -41,13 +41,13 @@ fn a_record_is_live_for_as_long_as_its_lock() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("7.json");
     let record = record();
-    let lock = publish::write(&path, &record.to_line().unwrap()).unwrap();
+    let lock = publish::write(&path, &record.to_line().unwrap(), 0o644).unwrap();
     assert_eq!(directory::read(&path), Some(record.clone()));
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
 
     // The next server of that number takes the name over.
     let other = Record { pid: 1, ..record };
-    let other_lock = publish::write(&path, &other.to_line().unwrap()).unwrap();
+    let other_lock = publish::write(&path, &other.to_line().unwrap(), 0o644).unwrap();
     drop(lock);
     assert_eq!(directory::read(&path), Some(other));
 
@@ -143,10 +143,10 @@ fn what_is_no_record_is_passed_over_at_once() {
     symlink("/dev/zero", at("2.json")).unwrap();
     std::fs::create_dir(at("3.json")).unwrap();
     let line = record().to_line().unwrap();
-    let _far = publish::write(&at("record"), &line).unwrap();
+    let _far = publish::write(&at("record"), &line, 0o644).unwrap();
     symlink(at("record"), at("4.json")).unwrap();
-    let _huge = publish::write(&at("5.json"), &" ".repeat(1 << 20)).unwrap();
-    let _good = publish::write(&at("6.json"), &line).unwrap();
+    let _huge = publish::write(&at("5.json"), &" ".repeat(1 << 20), 0o644).unwrap();
+    let _good = publish::write(&at("6.json"), &line, 0o644).unwrap();
     let mut live = Vec::new();
     directory::live_in(dir.path(), &mut live).unwrap();
     assert_eq!(live, [record()]);

@@ -14,13 +14,17 @@ use nix::fcntl::readlink;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::getpid;
+use nix::unistd::{getpid, getppid};
 
+use crate::control;
 use crate::sync::lock;
-use crate::sys::process::{Fork, fork, receive_message, send_message};
+use crate::sys::process::{Fork, Process, fork, receive_message, send_message};
 
 /// How long an answer may take; a supervisor has little to do.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long it may take a server to end that asks nothing any more.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// The longest answer in bytes: a process number and the name of a namespace.
 const LONGEST: usize = 64;
@@ -36,7 +40,8 @@ pub(super) fn pair() -> io::Result<(Asking, OwnedFd)> {
     Ok((Asking { socket: Mutex::new(asks), supervisor }, answers))
 }
 
-/// Starts a process that answers until nobody asks any more.
+/// Starts a process that answers until nobody asks any more. Then it clears away what the
+/// server had published, should that have been killed.
 ///
 /// This belongs before anything is opened: it holds all that was open by then.
 ///
@@ -50,7 +55,12 @@ pub(super) fn start() -> io::Result<Asking> {
             drop(asking);
             // A terminal sends them to the whole process group. Its end is the server's.
             let _blocked = SigSet::all().thread_block();
+            let server = Process::of(getppid());
             while answer(answers.as_fd()).is_ok() {}
+            if server.map_or(true, |server| server.ends_within(ENDING)) {
+                // It is stale now, and goes by being read.
+                let (Ok(_) | Err(_)) = control::live();
+            }
             std::process::exit(0)
         }
     }

@@ -36,6 +36,17 @@ pub(super) struct Made<'a> {
     pub(super) data: &'a DataPath,
     /// What the server has given up.
     pub(super) confined: Said,
+    /// The device number of what is at the mount point.
+    pub(super) device: (u32, u32),
+    /// A process in the user namespace of the mount, by its name in `/proc`.
+    pub(super) process: &'a str,
+}
+
+impl Made<'_> {
+    /// Reports whether it is the mount of one command.
+    const fn is_private(&self) -> bool {
+        matches!(self.why, Server::Private)
+    }
 }
 
 /// Says what a mount is.
@@ -48,8 +59,9 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
         image: made.part,
         devices: made.options.image.devices.iter().map(coded).collect(),
         target: paths.target.clone(),
+        device: Some(made.device),
         engine: Said::new("fuse", why.to_string()),
-        beyond_kernel: beyond_kernel(options_beyond(options), &options.spec),
+        beyond_kernel: beyond_kernel(options_beyond(made), &options.spec),
         policy: options.spec.describe(),
         options: options.written.clone(),
         cache: cache(made),
@@ -58,18 +70,21 @@ pub(super) fn facts(made: &Made<'_>) -> Facts {
         permission: permission(options),
         submounts: submounts(made),
         owners: owners(made),
-        mounted: mounted(options, made.way),
-        namespace: namespace(options),
+        mounted: mounted(made),
+        namespace: namespace(made),
         confined: made.confined.clone(),
-        user_namespace: namespace::map(),
+        user_namespace: namespace::map("self"),
         threads: serving.threads,
         clone_fd: serving.clone_device,
     }
 }
 
 /// Says why the kernel would not do what options ask for, but for the policy.
-pub(super) fn options_beyond(options: &Options) -> Option<String> {
-    unfit::of_options(options).err().map(|why| why.to_string())
+pub(super) fn options_beyond(made: &Made<'_>) -> Option<String> {
+    if made.is_private() {
+        return Some(made.why.to_string());
+    }
+    unfit::of_options(made.options).err().map(|why| why.to_string())
 }
 
 /// Says why the kernel would not do the same: by what is said of the options, or by a
@@ -140,14 +155,17 @@ fn owners(made: &Made<'_>) -> Said {
     Said::new(owners.word(), why)
 }
 
-fn mounted(options: &Options, way: Way) -> Said {
+fn mounted(made: &Made<'_>) -> Said {
+    let (options, way) = (made.options, made.way);
     let uid = nix::unistd::geteuid();
     let everyone = match way {
         Way::Own => options.allow_other.unwrap_or(uid.is_root()),
         Way::Helper => options.allow_other == Some(true),
     };
-    let who = if everyone {
-        match namespace::map().as_str() {
+    let who = if made.is_private() {
+        "its command has it, and what that has started".to_owned()
+    } else if everyone {
+        match namespace::map("self").as_str() {
             "initial" => "every user may enter".to_owned(),
             _ => "every user of that user namespace may enter".to_owned(),
         }
@@ -167,14 +185,15 @@ fn mounted(options: &Options, way: Way) -> Said {
 }
 
 /// Says in whose namespaces the mount is made, and which ids there are.
-pub(super) fn namespace(options: &Options) -> Said {
-    let what = options.within.as_ref().map_or_else(
-        || "those it was started in".to_owned(),
-        |entered| format!("those of process {}, {}", entered.pid, entered.why),
-    );
+fn namespace(made: &Made<'_>) -> Said {
+    let what = match &made.options.within {
+        _ if made.is_private() => format!("its own, of process {}", made.process),
+        Some(entered) => format!("those of process {}, {}", entered.pid, entered.why),
+        None => "those it was started in".to_owned(),
+    };
     Said::new(
         what,
-        match namespace::map().as_str() {
+        match namespace::map(made.process).as_str() {
             "initial" => "ids are those of the host".to_owned(),
             map => format!("ids are those of a user namespace: {map}"),
         },

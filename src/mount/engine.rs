@@ -28,6 +28,8 @@ pub(super) enum Server {
     Asked,
     /// `auto`, and the kernel would not do the same.
     Unfit(Unfit),
+    /// A private mount has one in any case, beside its command.
+    Private,
 }
 
 impl fmt::Display for Server {
@@ -37,6 +39,7 @@ impl fmt::Display for Server {
             Self::Unfit(why) => {
                 write!(f, "engine=auto; not the kernel, when it was mounted: {why}")
             }
+            Self::Private => f.write_str("a private mount is always served"),
         }
     }
 }

@@ -312,10 +312,10 @@ pub(super) fn passing() -> Option<u64> {
     number.filter(|number| !mount_namespace::is_lasting(*number))
 }
 
-/// Returns the id map of the users of this process's user namespace, `initial` for
-/// that of the host.
-pub(super) fn map() -> String {
-    match IdMap::read("self", "uid") {
+/// Returns the id map of the users of a process's user namespace, `initial` for that of
+/// the host; the process by its name in `/proc`.
+pub(super) fn map(process: &str) -> String {
+    match IdMap::read(process, "uid") {
         Ok(map) if map.is_whole() => "initial".to_owned(),
         Ok(map) => {
             let lines: Vec<String> = map.lines().iter().map(ToString::to_string).collect();

@@ -2,7 +2,8 @@
 //! by another one.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,25 +12,31 @@ use std::thread;
 use nix::unistd::{Gid, Uid};
 
 use super::asking::{self, Asking};
-use super::attach;
-use super::check::compatible;
+use super::attach::{self, Way};
+use super::check::{Paths, compatible};
 use super::confine::{Needs, confine};
+use super::describe::Made;
+use super::engine::Server;
 use super::error::MountError;
 use super::options::Options;
 use super::processes::Proc;
+use super::reload::Reloader;
 use super::room;
 use super::serve::{Begun, Files, Opened, begin, file_system, fits, start, watch_with};
 use super::upper::Upper;
 use super::watch::Watching;
+use crate::control::Record;
 use crate::fuse::{Session, SessionOptions};
 use crate::id::{Ids, View};
 use crate::source::Source;
 use crate::sys::daemon;
 use crate::sys::mount::Context;
+use crate::sys::stat::mounted;
 
 /// How many threads there are beside those of the session and of its file system, which
-/// is what watches, and how many processes the command is to find room for.
-const BESIDE: usize = 2;
+/// are what watches and what answers the control socket, and how many processes the
+/// command is to find room for.
+const BESIDE: usize = 3;
 
 /// A mount that is attached nowhere yet.
 #[derive(Debug)]
@@ -38,9 +45,11 @@ pub struct Detached {
     pub device: OwnedFd,
     /// The mount.
     pub parent: OwnedFd,
+    /// The number of the connection.
+    pub connection: u32,
 }
 
-/// A mount that is being served; it ends when this is dropped, and leaves its source in
+/// A mount that is being served; it ends when this is dropped, and leaves everything in
 /// order by [`Served::end`].
 #[derive(Debug)]
 pub struct Served {
@@ -48,11 +57,13 @@ pub struct Served {
     _watching: Option<Watching>,
     _session: Session,
     source: Arc<dyn Source>,
+    reloader: Arc<Reloader>,
 }
 
 impl Served {
-    /// Ends serving, and what the source keeps for it.
+    /// Ends serving, what is known of the mount, and what the source keeps for it.
     pub fn end(self) {
+        self.reloader.end();
         let source = Arc::clone(&self.source);
         drop(self);
         source.leave();
@@ -68,7 +79,9 @@ pub fn make(options: &Options, name: &OsStr, ids: Ids<View>) -> Result<Detached,
     let context = Context::open(c"fuse").map_err(MountError::doing("mount of type fuse"))?;
     let ids = (Uid::from_raw(ids.uid.raw()), Gid::from_raw(ids.gid.raw()));
     let (device, parent) = attach::make(options, &options.target, name, &context, ids)?;
-    Ok(Detached { device, parent })
+    let made = mounted(parent.as_fd(), OsStr::new("")).map_err(io::Error::from);
+    let (_, connection) = made.map_err(MountError::doing("the new mount"))?.device;
+    Ok(Detached { device, parent, connection })
 }
 
 /// Attaches a mount that is served by now, and puts what is above it in its place;
@@ -119,7 +132,8 @@ pub fn source(options: &Options) -> Result<Ready, MountError> {
 }
 
 /// Serves the device of a mount that was made in the namespaces of another
-/// process; the ids on disk are those of this one.
+/// process, with that number of its connection; the ids on disk are those of this one.
+/// When this returns the server can be asked.
 ///
 /// # Errors
 /// If the image cannot be served, the policy does not fit the source, or the session
@@ -128,7 +142,7 @@ pub fn serve(
     options: &Options,
     ready: Ready,
     upper: Option<&Upper>,
-    device: OwnedFd,
+    (device, connection): (OwnedFd, u32),
     process: u32,
 ) -> Result<Served, MountError> {
     daemon::leave_groups();
@@ -137,15 +151,40 @@ pub fn serve(
     let Ready { files, needs, asking } = ready;
     let proc = Proc::open(&process).asking(asking);
     let confined = files.are_of_an_image().then(|| confine(&needs));
-    let Opened { source, image, .. } = files.open(options)?;
+    let Opened { source, submounts, image, part } = files.open(options)?;
     fits(options, upper, image.as_deref(), &process)?;
-    let (fs, serving, _why) =
+    let (fs, serving, believed) =
         file_system(options, Arc::clone(&source), descriptors, &process, proc)?;
     // A device of another user namespace cannot be cloned here.
     let serving = SessionOptions { clone_device: false, ..serving };
-    let _said = confined.unwrap_or_else(|| confine(&needs));
+    let confined = confined.unwrap_or_else(|| confine(&needs));
     let fs = Arc::new(fs);
-    let session = start(device, &fs, room::find(serving, BESIDE)?)?;
+    let serving = room::find(serving, BESIDE)?;
+    let session = start(device, &fs, serving)?;
     let watching = watch_with(&fs, session.notifier())?;
-    Ok(Served { _session: session, _watching: watching, source })
+    let paths = Paths {
+        source: options.source.clone(),
+        target: options.target.clone(),
+        name: options.source.clone().into(),
+    };
+    let made = Made {
+        options,
+        paths: &paths,
+        why: &Server::Private,
+        way: Way::Own,
+        serving,
+        source: source.facts(),
+        submounts,
+        part,
+        believed,
+        data: session.data_path(),
+        confined,
+        // That of a FUSE file system is 0 and the number of its connection.
+        device: (0, connection),
+        process: &process,
+    };
+    let reloader = Reloader::new(&made, fs, session.notifier());
+    // Its path is one of another namespace.
+    reloader.publish(Record::new(&paths.source, None, connection, options.spec.describe()));
+    Ok(Served { _session: session, _watching: watching, source, reloader })
 }

@@ -60,6 +60,8 @@ pub(super) fn decide(
 pub(super) struct Reloader {
     renew: Renew,
     any_owner: bool,
+    /// A process in the user namespace of the mount, by its name in `/proc`.
+    process: String,
     fs: Arc<Fs>,
     notifier: Notifier,
     /// What is said of the mount.
@@ -95,18 +97,22 @@ impl Reloader {
     /// Makes one for a mount, its file system, and the session that serves it.
     pub(super) fn new(made: &Made<'_>, fs: Arc<Fs>, notifier: Notifier) -> Arc<Self> {
         let renew = made.options.renew.clone();
-        let facts = describe::facts(made);
-        describe::log_place(&facts);
-        let facts = Mutex::new(facts);
-        let options_beyond = describe::options_beyond(made.options);
-        let any_owner = made.source.any_owner;
-        let published = Mutex::new(None);
-        let covered = made.options.upper.is_some();
-        Arc::new(Self { renew, any_owner, fs, notifier, facts, options_beyond, covered, published })
+        let facts = Mutex::new(describe::facts(made));
+        Arc::new(Self {
+            renew,
+            any_owner: made.source.any_owner,
+            process: made.process.to_owned(),
+            fs,
+            notifier,
+            facts,
+            options_beyond: describe::options_beyond(made),
+            covered: made.options.upper.is_some(),
+            published: Mutex::new(None),
+        })
     }
 
     /// Says what the mount is by now.
-    fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> Facts {
         let mut facts = lock(&self.facts).clone();
         if let Some(why) = self.fs.watched_now(&facts.cache.why) {
             facts.cache.why = why;
@@ -119,14 +125,16 @@ impl Reloader {
         describe::stats(&self.fs)
     }
 
-    /// Makes the mount known, for as long as this is there, with a socket on which
-    /// a reload can be asked for.
+    /// Makes the mount known, until [`Reloader::end`], with a socket on which it can be asked.
     pub(super) fn publish(self: &Arc<Self>, record: Record) {
         let desk = Desk(Arc::downgrade(self));
+        let private = record.target.is_none();
         // Held, so that a reload comes after what is published now.
         let mut place = lock(&self.published);
         match control::publish(record, desk) {
             Ok(published) => *place = Some(published),
+            // Who runs a command may never want to know.
+            Err(error) if private => log::info!("control: {error}; this server cannot be asked"),
             Err(error) => log::warn!(
                 "control: {error}; idmapfs abort works from the mount table only, and a reload \
                  takes SIGHUP"
@@ -187,7 +195,7 @@ impl Reloader {
         let published = lock(&self.published);
         let spec = self.renew.read()?;
         let (policy, stand_in) =
-            decide(&spec, self.any_owner, "self").map_err(|error| error.to_string())?;
+            decide(&spec, self.any_owner, &self.process).map_err(|error| error.to_string())?;
         self.fs.replace(Arc::new(policy), stand_in).map_err(|_unsupported| {
             let what = if self.fs.is_alone() {
                 "has rules, and with cache=exclusive the kernel opens files without asking"
@@ -209,8 +217,13 @@ impl Reloader {
         Ok(words)
     }
 
-    /// Ends what the kernel is being told: the server is about to end.
+    /// Has the mount known no more, and ends what the kernel is being told: the server is
+    /// about to end.
     pub(super) fn end(&self) {
+        // Who reloads has it, and may wait for names: what is left then is seen to be stale.
+        if let Ok(mut published) = self.published.try_lock() {
+            drop(published.take());
+        }
         self.notifier.end(GRACE);
     }
 }

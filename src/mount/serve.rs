@@ -129,10 +129,13 @@ pub(super) fn serve(
         believed,
         data,
         confined,
+        device: number,
+        process: "self",
     };
     let reloader = Reloader::new(&made, fs, notifier);
+    describe::log_place(&reloader.facts());
     let policy = options.spec.describe();
-    reloader.publish(Record::new(&paths.source, &place.target, connection, policy));
+    reloader.publish(Record::new(&paths.source, Some(&place.target), connection, policy));
     let ended = until_the_end(session, signals, link, &place, &reloader);
     drop(watching);
     // Threads that still have it end with the process, and would not.

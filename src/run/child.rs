@@ -21,7 +21,7 @@ use super::plan::{Plan, Space};
 use super::root::become_root;
 use crate::mount::Upper;
 use crate::mount::private::{make, put};
-use crate::sys::process::{receive, send};
+use crate::sys::process::{receive, send, send_message};
 
 /// What the two processes tell each other, one byte each.
 pub(super) mod word {
@@ -29,7 +29,8 @@ pub(super) mod word {
     pub(in crate::run) const APART: u8 = b'a';
     /// The server has written the id maps.
     pub(in crate::run) const MAPPED: u8 = b'm';
-    /// The child has mounted; the device comes along.
+    /// The child has mounted; the device comes along, and the number of the connection in
+    /// four more bytes.
     pub(in crate::run) const DEVICE: u8 = b'd';
     /// The server serves.
     pub(in crate::run) const SERVED: u8 = b's';
@@ -63,7 +64,9 @@ pub(super) fn become_command(
         // Where AppArmor takes the capabilities of new user namespaces, this is refused first.
         .map_err(RunError::Namespaces)?;
     let made = make(private.options, private.name, plan.ids)?;
-    send(socket, word::DEVICE, Some(made.device.as_fd())).map_err(|_| RunError::Alone)?;
+    let mut told = vec![word::DEVICE];
+    told.extend(made.connection.to_ne_bytes());
+    send_message(socket, &told, Some(made.device.as_fd())).map_err(|_| RunError::Alone)?;
     // With a copy of it here the mount would outlive its server.
     drop(made.device);
     hear_served(socket, upper)?;

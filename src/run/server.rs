@@ -16,7 +16,7 @@ use super::maps;
 use super::plan::Space;
 use crate::mount::private::{Ready, Served};
 use crate::mount::{self, Upper};
-use crate::sys::process::{receive, send};
+use crate::sys::process::{receive, receive_message, send};
 
 /// The signals that the command is to get.
 const PASSED: &[Signal] = &[
@@ -79,10 +79,9 @@ fn prepare(
         maps::write(child, users, groups)?;
     }
     tell(word::MAPPED)?;
-    let (_, device) = hear()?;
-    let device = device.ok_or(RunError::Alone)?;
+    let mounted = hear_mounted(socket)?;
     let process = u32::try_from(child.as_raw()).unwrap_or_default();
-    let session = mount::private::serve(private.options, source, upper, device, process);
+    let session = mount::private::serve(private.options, source, upper, mounted, process);
     if session.is_err() && upper.is_some() {
         // Whether it could or not, the end is the same.
         let (Ok(()) | Err(_)) = tell(word::REFUSED).and_then(|()| hear().map(drop));
@@ -90,6 +89,14 @@ fn prepare(
     let session = session?;
     tell(word::SERVED)?;
     Ok(session)
+}
+
+/// Waits for the mount; returns its device, and the number of its connection.
+fn hear_mounted(socket: BorrowedFd<'_>) -> Result<(OwnedFd, u32), RunError> {
+    let mut told = [0; 5];
+    let (_, device) = receive_message(socket, &mut told).map_err(|_| RunError::Alone)?;
+    let [_word, connection @ ..] = told;
+    Ok((device.ok_or(RunError::Alone)?, u32::from_ne_bytes(connection)))
 }
 
 /// Waits for the end of a child that has nothing more to do.

@@ -17,7 +17,7 @@ use crate::mount::{self, IdMapped, ImageOptions, Submounts};
 use crate::policy::Spec;
 use crate::source::image::Part;
 use crate::sys::id_map::Line;
-use crate::sys::mountinfo;
+use crate::sys::mountinfo::{self, Mount};
 use crate::text::{decoded, escape, plain, shown};
 
 /// What is said of a live mount.
@@ -40,14 +40,15 @@ struct Explained {
 pub fn explain(request: &Live, out: &mut dyn Write) -> Result<(), Fault> {
     let mount = facts(&request.target)?;
     // Before an image is opened, after which nothing else can be.
-    let there = mountinfo::mount_at(&mount.target).ok().flatten();
+    let there = here(&mount);
+    let covered = there.is_some() && mount.source.starts_with(&mount.target);
     let flags = there.map(|there| there.flags).unwrap_or_default();
-    let kernel = kernel(&mount);
+    let kernel = kernel(&mount, covered);
     let asker = request.caller.as_deref().map(asker).transpose()?;
     let files = if request.paths.is_empty() && asker.is_none() {
         None
     } else {
-        let spec = policy(&mount)?;
+        let spec = policy(&mount, covered)?;
         let root = root(&mount.source, &image(&mount))?;
         Some(answer(&spec, (&mount.source, &root), &request.paths, asker.as_ref())?)
     };
@@ -96,6 +97,7 @@ fn of_kernel(there: &IdMapped) -> Facts {
         image: None,
         devices: Vec::new(),
         target: there.mount.point.clone(),
+        device: Some(there.mount.device),
         engine: Said::new("kernel", "an idmapped mount, without a server"),
         beyond_kernel: None,
         policy: policy.map_or_else(|| UNTOLD.to_owned(), |spec| spec.describe()),
@@ -133,8 +135,10 @@ fn image(mount: &Facts) -> ImageOptions {
 const COVERED: &str =
     "it is covered by this mount, and its files cannot be seen as they are on disk";
 
-fn is_covered(mount: &Facts) -> bool {
-    mount.source.starts_with(&mount.target)
+/// Returns the mount as it is here: in another namespace its path may be something else's.
+fn here(mount: &Facts) -> Option<Mount> {
+    let there = mountinfo::mount_at(&mount.target).ok().flatten()?;
+    mount.device.is_none_or(|device| there.device == device).then_some(there)
 }
 
 /// Checks that an image is still what was mounted.
@@ -158,8 +162,8 @@ fn is_there(mount: &Facts) -> Result<(), Fault> {
 ///
 /// # Errors
 /// They no longer say what is in force, or the files that it is about cannot be seen.
-fn policy(mount: &Facts) -> Result<Spec, Fault> {
-    if is_covered(mount) {
+fn policy(mount: &Facts, covered: bool) -> Result<Spec, Fault> {
+    if covered {
         let source = shown(&mount.source);
         return Err(Fault::usage(format!("source {source}: {COVERED}")));
     }
@@ -176,7 +180,7 @@ fn policy(mount: &Facts) -> Result<Spec, Fault> {
 }
 
 /// Says whether the kernel's engine would do the same.
-fn kernel(mount: &Facts) -> Said {
+fn kernel(mount: &Facts, covered: bool) -> Said {
     if mount.engine.what == "kernel" {
         return Said::new("yes", "it does");
     }
@@ -186,7 +190,7 @@ fn kernel(mount: &Facts) -> Said {
     if mount.image.is_some() || mount::is_image(&mount.source) {
         return Said::new("no", "it would have the kernel parse the image; root can ask for that");
     }
-    if is_covered(mount) {
+    if covered {
         return Said::new("unknown", "the source is covered by this mount");
     }
     let submounts = match mount.submounts.what.as_str() {
