@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::thread;
 use std::time::Duration;
 
 use nix::cmsg_space;
@@ -12,6 +13,9 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
+
+/// How long other threads may take to end that this one has waited for, in milliseconds.
+const LEAVING: u32 = 100;
 
 /// The two processes after a fork.
 #[derive(Clone, Copy, Debug)]
@@ -25,14 +29,16 @@ pub enum Fork {
 /// Makes a second process of one that has a single thread.
 ///
 /// From then on both hear of children that end, which whoever started them may have
-/// ignored.
+/// ignored. A thread that was waited for may be listed for a moment more, and is waited for.
 ///
 /// # Errors
 /// `EBUSY` where there are threads: in the new process their locks would be
 /// held for ever. Else as fork(2).
 pub fn fork() -> io::Result<Fork> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    let mut patience = LEAVING;
+    while std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        patience = patience.checked_sub(1).ok_or(io::Error::from_raw_os_error(libc::EBUSY))?;
+        thread::sleep(Duration::from_millis(1));
     }
     // Else a child that ends is gone without `SIGCHLD`, and without its status.
     // SAFETY: no handler is installed.
