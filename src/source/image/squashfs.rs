@@ -1,5 +1,8 @@
 //! squashfs: metadata by the library, contents by ourselves, since the library
-//! unpacks a block again for each part of it that is read.
+//! unpacks a block again for each part of it that is read, and what of the metadata it
+//! leaves out.
+
+mod metadata;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,10 +13,10 @@ use std::sync::Arc;
 use fs_core::BlockRead;
 use fs_squashfs::decompress::decompress;
 use fs_squashfs::inode::TYPE_EXT_FILE;
-use fs_squashfs::metablock::{MetaCursor, MetadataRef};
 use fs_squashfs::table::{self, FragmentEntry};
-use fs_squashfs::{Compressor, FileType, Filesystem, Inode, XattrEntry};
+use fs_squashfs::{Compressor, FileType, Filesystem, Inode};
 
+use self::metadata::Metadata;
 use super::cache::Cache;
 use super::codec;
 use super::{About, Contents, Device, Entry, Format, Image, ImageError, Nid, Stretch, eio};
@@ -38,10 +41,6 @@ const METADATA: usize = 512;
 /// How many bytes of fragments are kept unpacked: each has the ends of many files.
 const FRAGMENTS: u64 = 8 << 20;
 
-/// How many bytes of a directory's inode come before the number of its parent
-/// (`parent_inode` of linux/fs/squashfs/squashfs_fs.h).
-const PARENT: usize = 28;
-
 /// What to do with what only other programs read.
 const AGAIN: &str = "only 4.0 is read: unsquashfs -d DIR FILE and mksquashfs DIR NEW make it again, \
                      or squashfuse mounts it";
@@ -49,6 +48,7 @@ const AGAIN: &str = "only 4.0 is read: unsquashfs -d DIR FILE and mksquashfs DIR
 /// A squashfs image.
 pub struct Squashfs {
     fs: Filesystem,
+    metadata: Metadata,
     data: Arc<Data>,
     about: About,
 }
@@ -100,8 +100,9 @@ pub fn open(device: Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageErr
         unpacked: Cache::new(FRAGMENTS),
         device: Arc::clone(&device),
     };
+    let metadata = Metadata::open(device.clone(), fs.sb.clone()).map_err(damaged)?;
     let about = about(&fs);
-    Ok(Arc::new(Squashfs { fs, data: Arc::new(data), about }))
+    Ok(Arc::new(Squashfs { fs, metadata, data: Arc::new(data), about }))
 }
 
 /// Refuses what is whole but cannot be read: other versions than 4.0, those of machines
@@ -191,32 +192,22 @@ impl Squashfs {
         eio()
     }
 
-    /// Returns the inode number of the directory that a directory is in, which the library
-    /// leaves out: it is at the same place in both kinds of inodes that directories have.
-    fn parent_number(&self, dir: Nid) -> fs_squashfs::Result<u32> {
-        if !self.fs.read_inode(dir.0)?.is_dir() {
-            return Err(fs_squashfs::Error::NotADirectory);
-        }
-        let (blocks, place) =
-            (Blocks(Arc::clone(&self.data.device)), MetadataRef::from_packed(dir.0));
-        let start = place.start_abs(self.fs.sb.inode_table_start);
-        let mut inode = MetaCursor::new(&blocks, &self.fs.sb, start, place.in_block, None)?;
-        inode.read_exact(PARENT)?;
-        inode.read_u32()
-    }
-
-    /// Returns how many units of 512 bytes the kernel counts for the extended attributes
-    /// of a file: names with their NUL, and values.
-    fn blocks_beside(&self, nid: Nid, inode: &Inode) -> Result<u64> {
-        if !inode.has_xattrs() {
-            return Ok(0);
-        }
-        let all = self.fs.list_xattrs(inode).map_err(|error| self.failed(nid, &error))?;
-        let size = |entry: &XattrEntry| {
-            entry.name.len().saturating_add(1).saturating_add(entry.value.len())
+    /// Returns how many units of 512 bytes the kernel counts for a file: those of its
+    /// extended attributes, and of its contents without holes, where the inode has room for
+    /// how many there are.
+    fn blocks_of(&self, nid: Nid, inode: &Inode) -> fs_squashfs::Result<u64> {
+        let beside = match inode.has_xattrs() {
+            true => self.metadata.blocks_of(inode.xattr_index)?,
+            false => 0,
         };
-        let sum = all.iter().map(size).fold(0, usize::saturating_add);
-        Ok(u64::try_from(sum).map_err(|_| eio())?.div_ceil(UNIT))
+        if !inode.is_regular_file() {
+            return Ok(beside);
+        }
+        let extended = inode.inode_type == TYPE_EXT_FILE;
+        let has_holes = extended && inode.block_sizes.contains(&0);
+        let sparse = if has_holes { self.metadata.sparse(nid.0)? } else { 0 };
+        let units = inode.file_size.saturating_sub(sparse).div_ceil(UNIT);
+        Ok(units.saturating_add(beside))
     }
 
     fn attr_of(&self, nid: Nid, inode: &Inode) -> Result<Attr<Disk>> {
@@ -241,7 +232,7 @@ impl Squashfs {
             owner: Owner { uid: Id::new(uid), gid: Id::new(gid) },
             rdev: if device { rdev } else { 0 },
             size,
-            blocks: self.data.blocks_of(inode).saturating_add(self.blocks_beside(nid, inode)?),
+            blocks: self.blocks_of(nid, inode).map_err(failed)?,
             blksize: BLKSIZE,
             atime: time,
             mtime: time,
@@ -296,7 +287,10 @@ impl Image for Squashfs {
         if dir == self.root() {
             return Ok(dir);
         }
-        let parent = self.parent_number(dir).map_err(|error| self.failed(dir, &error))?;
+        if !self.inode(dir)?.is_dir() {
+            return Err(self.failed(dir, &fs_squashfs::Error::NotADirectory));
+        }
+        let parent = self.metadata.parent(dir.0).map_err(|error| self.failed(dir, &error))?;
         self.by_number(parent.into())
     }
 
@@ -318,9 +312,11 @@ impl Image for Squashfs {
     }
 
     fn xattrs(&self, nid: Nid) -> Result<Vec<(OsString, Vec<u8>)>> {
-        let all = self.fs.list_xattrs(&self.inode(nid)?);
-        let all = all.map_err(|error| self.failed(nid, &error))?;
-        Ok(all.into_iter().map(|entry| (OsString::from_vec(entry.name), entry.value)).collect())
+        let inode = self.inode(nid)?;
+        if !inode.has_xattrs() {
+            return Ok(Vec::new());
+        }
+        self.metadata.xattrs(inode.xattr_index).map_err(|error| self.failed(nid, &error))
     }
 
     fn open(&self, nid: Nid) -> Result<Box<dyn Contents>> {
@@ -346,21 +342,6 @@ impl Image for Squashfs {
 }
 
 impl Data {
-    /// Returns how many units of 512 bytes the kernel counts for the contents of a file:
-    /// holes not, where the inode has room for how many.
-    fn blocks_of(&self, inode: &Inode) -> u64 {
-        if !inode.is_regular_file() {
-            return 0;
-        }
-        let extended = inode.inode_type == TYPE_EXT_FILE;
-        let holes = inode.block_sizes.iter().zip(0_u64..).filter(|(word, _)| **word == 0);
-        let hole = |(_, index): (&u32, u64)| self.length_at(index, inode.file_size);
-        let sparse = holes.filter(|_| extended).map(hole).fold(0, u64::saturating_add);
-        // mksquashfs leaves a byte of a file that is all hole.
-        let sparse = sparse.min(inode.file_size.saturating_sub(1));
-        inode.file_size.saturating_sub(sparse).div_ceil(UNIT)
-    }
-
     /// Returns how many bytes of a file a block has.
     fn length_at(&self, index: u64, size: u64) -> u64 {
         size.saturating_sub(index.saturating_mul(self.block)).min(self.block)
