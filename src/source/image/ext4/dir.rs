@@ -136,13 +136,37 @@ fn root(volume: &Volume, dir: &Found, block: &[u8]) -> Result<u8> {
 fn parse(volume: &Volume, dir: &Found, block: &[u8]) -> Result<Vec<DirEntry>> {
     // Without the feature the upper byte of the length is 0, and so is the kind.
     let (ino, generation) = (dir.ino, dir.inode.generation);
-    let node = le32(block, 0) == 0 && usize::from(le16(block, 4)) == block.len();
-    let parsed = if node && is_indexed(volume, dir) {
+    let whole = usize::from(le16(block, 4)) == block.len();
+    let long = is_long(block);
+    let parsed = if le32(block, 0) == 0 && (long || whole && is_indexed(volume, dir)) {
         Ok(Vec::new())
+    } else if long {
+        dir::parse_block(&shortened(block), true)
     } else {
         dir::parse_block_verified(block, true, ino, generation, &volume.fs.csum)
     };
     parsed.map_err(|error| volume.failed(ino, &error))
+}
+
+/// Reports whether the first entry of a block is all of it and longer than its length has
+/// room for (`ext4_rec_len_from_disk`): then there is no checksum behind it.
+fn is_long(block: &[u8]) -> bool {
+    block.len() > usize::from(u16::MAX) && matches!(le16(block, 4), 0 | u16::MAX)
+}
+
+/// Returns such a block with an entry that is not in use at its end.
+fn shortened(block: &[u8]) -> Vec<u8> {
+    const UNUSED: [u8; 12] = [0, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0];
+    let mut block = block.to_vec();
+    let rest = block.len().saturating_sub(UNUSED.len());
+    let length = u16::try_from(rest).unwrap_or_default().to_le_bytes();
+    for (to, from) in block.iter_mut().skip(4).zip(length) {
+        *to = from;
+    }
+    for (to, from) in block.iter_mut().skip(rest).zip(UNUSED) {
+        *to = from;
+    }
+    block
 }
 
 /// Reports whether directories may have an index.
@@ -202,4 +226,26 @@ const fn kind(kind: DirEntryType) -> Option<FileKind> {
         DirEntryType::Symlink => FileKind::Symlink,
         DirEntryType::Unknown => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_may_be_as_long_as_the_largest_block() {
+        for length in [0, u16::MAX] {
+            let mut block = vec![0; 1 << 16];
+            block[..4].copy_from_slice(&12_u32.to_le_bytes());
+            block[4..6].copy_from_slice(&length.to_le_bytes());
+            block[6..12].copy_from_slice(b"\x04\x01name");
+            assert!(is_long(&block) && !is_long(&block[..1 << 15]));
+            let names = dir::parse_block(&shortened(&block), true).unwrap();
+            let names: Vec<_> = names.into_iter().map(|entry| (entry.inode, entry.name)).collect();
+            assert_eq!(names, [(12, b"name".to_vec())]);
+        }
+        let mut block = vec![0; 1 << 16];
+        block[4..6].copy_from_slice(&65524_u16.to_le_bytes());
+        assert!(!is_long(&block));
+    }
 }

@@ -103,7 +103,11 @@ pub fn open(device: Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageErr
         Arc::new(Blocks(Arc::clone(&device))),
         usize::try_from(blocks).unwrap_or_default(),
     );
-    let fs = fs.map_err(|error| damaged(&device, &error.to_string()))?;
+    let fs = fs.map_err(|error| {
+        // The features of the superblock have been looked at.
+        let of_journal = matches!(error, fs_ext4::Error::Unsupported(_));
+        if of_journal { probe::journal(&device) } else { damaged(&device, &error.to_string()) }
+    })?;
     let volume = Volume {
         features: Features::of(&fs.sb.raw),
         end: fs.sb.filesystem_bytes().unwrap_or_default().min(device.length()),

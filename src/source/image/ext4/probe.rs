@@ -97,10 +97,13 @@ const FAST_COMMIT: u32 = 0x400;
 const OLD: (u32, u32) = (0x16, 0x7);
 
 /// The largest blocks that are read, as the power of two over 1024 bytes.
-const LARGEST: u32 = 5;
+const LARGEST: u32 = 6;
 
 /// The most groups of blocks: what is known of each is kept in memory.
 const GROUPS: u64 = 1 << 21;
+
+/// What to do with a journal that is not replayed.
+const WRITE_BACK: &str = "have e2fsck -p write back what is in the journal";
 
 /// The features of an image.
 #[derive(Clone, Copy, Debug)]
@@ -160,13 +163,7 @@ pub(super) fn check(device: &Arc<Device>) -> Result<u32, ImageError> {
     if le16(&superblock, 0x38) != MAGIC {
         return Err(super::damaged(device, "there is no superblock"));
     }
-    let refused = |(feature, way): (String, &str)| ImageError::Refused {
-        path: device.path().to_owned(),
-        format: FORMAT,
-        feature,
-        way: way.to_owned(),
-    };
-    refusal(&superblock).map_or(Ok(()), |why| Err(refused(why)))?;
+    refusal(&superblock).map_or(Ok(()), |why| Err(refused(device, why)))?;
     let log = le32(&superblock, 0x18);
     let group = u64::from(le32(&superblock, 0x20));
     let blocks = u64::from(le32(&superblock, 0x4));
@@ -177,6 +174,18 @@ pub(super) fn check(device: &Arc<Device>) -> Result<u32, ImageError> {
         return Err(super::damaged(device, "its blocks and groups are of no possible size"));
     }
     Ok(1024 << log)
+}
+
+fn refused(device: &Device, (feature, way): (String, &str)) -> ImageError {
+    let (path, way) = (device.path().to_owned(), way.to_owned());
+    ImageError::Refused { path, format: FORMAT, feature, way }
+}
+
+/// Returns why an image is refused whose journal is to be replayed, and has features of its
+/// own that the library does not know.
+pub(super) fn journal(device: &Device) -> ImageError {
+    let what = "needs_recovery and a journal of another form (journal_async_commit)";
+    refused(device, (what.to_owned(), WRITE_BACK))
 }
 
 /// Returns what is not read, and what can be done.
@@ -198,14 +207,12 @@ fn refusal(superblock: &[u8]) -> Option<(String, &'static str)> {
         ))
     } else if incompat & !KNOWN != 0 {
         Some((name(incompat & !KNOWN), KERNEL))
-    } else if compat & HAS_JOURNAL != 0 && (journal == 0 || device != 0) {
-        let way = "what is in it would be missing; tune2fs -O ^has_journal takes it away";
-        Some(("an external journal".to_owned(), way))
+    } else if compat & HAS_JOURNAL != 0 && has(NEEDS_RECOVERY) && (journal == 0 || device != 0) {
+        let way = "have e2fsck -p -j JOURNAL write back what is in it";
+        Some(("needs_recovery and an external journal".to_owned(), way))
     } else if compat & FAST_COMMIT != 0 && has(NEEDS_RECOVERY) {
         let what = "fast_commit and needs_recovery";
-        Some((what.to_owned(), "have e2fsck -p write back what is in the journal"))
-    } else if le32(superblock, 0x18) == LARGEST.saturating_add(1) {
-        Some(("blocks of 64 KiB".to_owned(), KERNEL))
+        Some((what.to_owned(), WRITE_BACK))
     } else {
         None
     }

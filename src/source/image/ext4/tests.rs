@@ -148,6 +148,10 @@ fn a_tree_is_what_it_was_made_of() {
         ("-b 1024 -O none,large_file,filetype,has_journal", "ext3"),
         ("-b 2048 -O none,filetype,dir_index", "ext2"),
         ("-b 4096 -r 0 -O none", "ext2"),
+        // The kernel takes no blocks that are larger than a page of memory.
+        ("-b 16384 -N 800 -O ^has_journal", "ext4"),
+        ("-b 65536 -N 800 -O ^has_journal", "ext4"),
+        ("-b 65536 -N 800 -O ^has_journal,^metadata_csum,inline_data", "ext4"),
     ] {
         let image = Fixture::open(&fixture.image(options)).unwrap();
         if !options.contains("^filetype") && !options.contains("-r 0") {
@@ -213,8 +217,7 @@ fn what_cannot_be_read_is_refused_by_name() {
         (&[(0x60, 0x1)], "compression"),
         (&[(0x60, 0x8)], "journal_dev"),
         (&[(0x60, 0x1000_0000)], "an unknown feature (bit 28)"),
-        (&[(0xe4, 1)], "an external journal"),
-        (&[(0x18, 4)], "blocks of 64 KiB"),
+        (&[(0xe4, 1), (0x60, 0x4)], "needs_recovery and an external journal"),
         // Changes in such a journal are in a form of their own.
         (&[(0x5c, 0x400), (0x60, 0x4)], "fast_commit and needs_recovery"),
     ] {
@@ -232,6 +235,38 @@ fn what_cannot_be_read_is_refused_by_name() {
             matches!(&refused, ImageError::Refused { feature, .. } if feature == wanted),
             "{wanted}: {refused}"
         );
+    }
+}
+
+#[test]
+fn an_external_journal_counts_where_there_is_something_in_it() {
+    let Some(fixture) = Fixture::new() else { return };
+    let path = fixture.image("-b 4096 -O ^metadata_csum");
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    // No inode, but a device.
+    file.write_all_at(&[0, 0, 0, 0, 1, 7], 1024 + 0xe0).unwrap();
+    let image = Fixture::open(&path).unwrap();
+    compare(&*image, image.root(), &fixture.tree());
+}
+
+#[test]
+fn a_journal_of_another_form_is_no_damage() {
+    let Some(fixture) = Fixture::new() else { return };
+    let path = fixture.image("-b 4096 -O ^metadata_csum");
+    let image = fs::read(&path).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    // The superblock of the journal (`journal_superblock_t` of linux/jbd2.h), in which
+    // something begins at a block.
+    let sign = b"\xc0\x3b\x39\x98\0\0\0\x04";
+    let block = image.chunks(4096).position(|block| block.starts_with(sign)).unwrap();
+    let at = u64::try_from(block * 4096).unwrap();
+    file.write_all_at(&[1], at + 0x1f).unwrap();
+    file.write_all_at(&[image[1024 + 0x60] | 4], 1024 + 0x60).unwrap();
+    for (bits, refused) in [(0, false), (4, true), (0x40, true)] {
+        file.write_all_at(&[bits], at + 0x2b).unwrap();
+        let opened = Fixture::open(&path).map(drop);
+        let is_refused = matches!(&opened, Err(ImageError::Refused { .. }));
+        assert_eq!(is_refused, refused, "{bits:#x}: {opened:?}");
     }
 }
 
