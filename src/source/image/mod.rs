@@ -23,6 +23,7 @@ mod listing;
 mod mbr;
 mod partition;
 mod probe;
+mod program;
 mod source;
 #[cfg(feature = "squashfs")]
 pub mod squashfs;

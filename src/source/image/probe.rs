@@ -2,9 +2,10 @@
 
 use super::ends::{self, RAID};
 use super::ways::{
-    ARCHIVE, CONVERT, CPIO, DEB, FLASH, KERNEL, MEND, NAME, OPEN, RPM, SIMG, UNPACK, VOLUME,
+    ARCHIVE, CONVERT, CPIO, DEB, DWARFS, FLASH, KERNEL, MEND, NAME, OPEN, POOL, RPM, SIMG, UNPACK,
+    VOLUME,
 };
-use super::{Device, ImageError, archive, mbr, partition};
+use super::{Device, ImageError, archive, mbr, partition, program};
 
 /// A format that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ const FORMATS: [Sign<Format>; 4] = [
 ];
 
 /// What else a file may look like, and what to do with it.
-const OTHERS: [Sign<(&str, &str)>; 50] = [
+const OTHERS: [Sign<(&str, &str)>; 61] = [
     sign(257, b"ustar", ("a tar archive", ARCHIVE)),
     sign(0, b"PK\x03\x04", ("a zip archive", UNPACK)),
     sign(0, b"7z\xbc\xaf\x27\x1c", ("a 7z archive", UNPACK)),
@@ -69,6 +70,7 @@ const OTHERS: [Sign<(&str, &str)>; 50] = [
     sign(0, b"!<arch>\ndebian-binary", ("a package (deb)", DEB)),
     sign(0, b"!<arch>\n", ("an archive of ar", UNPACK)),
     sign(0, b"\xed\xab\xee\xdb", ("a package (rpm)", RPM)),
+    sign(0, b"QFI\xfb\0\0\0\x01", ("a qcow disk", CONVERT)),
     sign(0, b"QFI\xfb", ("a qcow2 disk", CONVERT)),
     sign(0, b"QED\0", ("a QED disk", CONVERT)),
     sign(0, b"KDMV", ("a VMDK disk", CONVERT)),
@@ -99,7 +101,19 @@ const OTHERS: [Sign<(&str, &str)>; 50] = [
     sign(1024, b"HX\0\x05", ("HFS+", KERNEL)),
     sign(0x10034, b"ReIsEr", ("ReiserFS", KERNEL)),
     sign(0x8000, b"JFS1", ("JFS", KERNEL)),
-    sign(4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca", ("bcachefs", KERNEL)),
+    sign(4096 + 24, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9", ("bcachefs", KERNEL)),
+    sign(4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca", ("a part of a bcache", VOLUME)),
+    // The end of a label, in either order of bytes: its first bytes may be anything.
+    sign(131_032, b"\x11\x7a\x0c\xb1\x7a\xda\x10\x02", ("a part of a ZFS pool", POOL)),
+    sign(131_032, b"\x02\x10\xda\x7a\xb1\x0c\x7a\x11", ("a part of a ZFS pool", POOL)),
+    sign(1024, b"\x02\0\0\0\0\0\x34\x34", ("NILFS2", KERNEL)),
+    // Versions 1 and 2, with names of 14 and of 30 bytes and unmounted; then 3.
+    sign(1024 + 16, b"\x7f\x13\x01\0", ("Minix", KERNEL)),
+    sign(1024 + 16, b"\x8f\x13\x01\0", ("Minix", KERNEL)),
+    sign(1024 + 16, b"\x68\x24\x01\0", ("Minix", KERNEL)),
+    sign(1024 + 16, b"\x78\x24\x01\0", ("Minix", KERNEL)),
+    sign(1024 + 24, b"\x5a\x4d\0\0", ("Minix", KERNEL)),
+    sign(0, b"DWARFS", ("DwarFS", DWARFS)),
     sign(0, b"\x45\x3d\xcd\x28", ("cramfs", KERNEL)),
     sign(512, b"\x45\x3d\xcd\x28", ("cramfs", KERNEL)),
     sign(0, b"-rom1fs-", ("romfs", KERNEL)),
@@ -172,6 +186,9 @@ fn other(device: &Device) -> (String, String) {
         let way = format!("name what of it is the image: --partition=root, or one of {there}");
         return ("a disk with a GPT".to_owned(), way);
     }
+    if let Some(found) = behind(device) {
+        return found;
+    }
     if let Some(sign) = OTHERS.iter().find(|sign| bears(device, sign)) {
         return said(sign.of);
     }
@@ -195,8 +212,25 @@ fn other(device: &Device) -> (String, String) {
 }
 
 fn bears<T>(device: &Device, sign: &Sign<T>) -> bool {
+    bears_behind(device, 0, sign)
+}
+
+/// Reports whether what is behind some bytes has a sign.
+fn bears_behind<T>(device: &Device, start: u64, sign: &Sign<T>) -> bool {
     let mut bytes = vec![0; sign.bytes.len()];
-    device.length() > sign.at && device.read(sign.at, &mut bytes).is_ok() && bytes == sign.bytes
+    let at = start.saturating_add(sign.at);
+    device.length() > at && device.read(at, &mut bytes).is_ok() && bytes == sign.bytes
+}
+
+/// Says which image is behind a program, and how it is mounted.
+fn behind(device: &Device) -> Option<(String, String)> {
+    let end = program::end(&mut |at, buf| device.read(at, buf).is_ok())?;
+    // Some fill the last page.
+    let starts = [Some(end), end.checked_next_multiple_of(4096)].into_iter().flatten();
+    let image = |start| FORMATS.iter().find(|sign| bears_behind(device, start, sign));
+    let (start, found) = starts.filter_map(|start| Some((start, image(start)?))).next()?;
+    let looks = format!("a program with {} behind it, as AppImages are", found.of.word());
+    Some((looks, format!("name where that begins: --offset={start}")))
 }
 
 /// Describes a file without any sign.
@@ -261,6 +295,39 @@ mod tests {
         assert!(looks(0, &[b'a'; 5000]).unwrap_err().contains("a text"));
         assert!(looks(0, &[0; 5000]).unwrap_err().contains("zeros"));
         assert!(looks(0, &[0xee; 5000]).unwrap_err().contains("no image"));
+    }
+
+    #[test]
+    fn an_image_behind_a_program_is_said_with_its_place() {
+        // The sections begin at 0x200, each has 0x40 bytes, and there are 3.
+        let wide: (&[u8], &[u8]) = (b"\x02\x01", b"\0\x02\0\0\0\0\0\0");
+        let narrow: (&[u8], &[u8]) = (b"\x01\x02", b"\0\0\x02\0");
+        let counts: [(u64, &[u8]); 2] = [(0x3a, b"\x40\0\x03\0"), (0x2e, b"\0\x40\0\x03")];
+        for ((kind, start), (at, count), from) in [(wide, counts[0], 0x28), (narrow, counts[1], 32)]
+        {
+            for (begins, sign) in [(0x2c0, &FORMATS[0]), (4096, &FORMATS[2])] {
+                let file = tempfile::NamedTempFile::new().unwrap();
+                file.as_file().set_len(1 << 20).unwrap();
+                let mut elf = [0; 64];
+                elf[..4].copy_from_slice(b"\x7fELF");
+                elf[4..6].copy_from_slice(kind);
+                let put = |bytes: &[u8], at| {
+                    std::os::unix::fs::FileExt::write_all_at(file.as_file(), bytes, at).unwrap();
+                };
+                put(&elf, 0);
+                put(start, from);
+                put(count, at);
+                let said = || {
+                    let device = Device::open(file.path(), Part::default()).unwrap();
+                    probe(&device).unwrap_err().to_string()
+                };
+                assert!(said().contains("a program; "));
+                put(sign.bytes, begins + sign.at);
+                let said = said();
+                assert!(said.contains(sign.of.word()), "{said}");
+                assert!(said.ends_with(&format!("--offset={begins}")), "{said}");
+            }
+        }
     }
 
     #[test]

@@ -33,6 +33,13 @@ pub(super) const UNPACK: &str = "unpack it into a directory";
 /// What to do with a part of a volume.
 pub(super) const VOLUME: &str = "have root put it together, and mount the volume that is in it";
 
+/// What to do with a part of a pool.
+pub(super) const POOL: &str =
+    "have root import the pool (zpool import -d DIR), and mount what is in it";
+
+/// What to do with an image that only its own tools read.
+pub(super) const DWARFS: &str = "unpack it into a directory: dwarfsextract -i FILE -o DIR";
+
 /// What to do with what is no file system.
 pub(super) const NAME: &str = "name a directory or an image";
 
