@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use super::budget::Share;
 use super::{Entry, Fs, Listed};
-use crate::attr::{Attr, Name};
-use crate::error::Result;
+use crate::attr::{Attr, FileKind, Name};
+use crate::error::{Error, Result};
 use crate::id::{Caller, Id, User, View};
 use crate::source::{Dir, DirEntry, Found, Node};
+use crate::tree::ANCHOR;
 
 /// An open directory.
 #[derive(Debug)]
@@ -27,6 +28,9 @@ pub(super) struct OpenDir {
 
 /// The errors of a server that has no descriptors or memory left.
 const LACKS: [i32; 3] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+
+/// The errors of a file that is there and cannot be read.
+const UNREAD: [i32; 3] = [libc::EIO, libc::EUCLEAN, libc::ENOTCONN];
 
 /// The two names of a directory that every listing has.
 #[derive(Clone, Copy)]
@@ -64,8 +68,10 @@ impl Fs {
     /// Lists names with their files from an offset; an entry is counted as a
     /// lookup unless `each` breaks on it, or its name is `.` or `..`.
     ///
-    /// A name that is gone meanwhile is left out. So is one whose file cannot
-    /// be looked at (a dead mount below): it still says why when looked up.
+    /// A name that is gone meanwhile is left out. One whose file cannot be read (damage, a
+    /// dead mount below) comes with node 1, which is counted for nobody, and which the kernel
+    /// takes for the file of no name (`fuse_direntplus_link` of fs/fuse/readdir.c): it looks
+    /// the name up, and whoever wants more than the name is told why.
     ///
     /// # Errors
     /// As getdents(2).
@@ -152,10 +158,14 @@ impl Fs {
             let looked;
             let found = match known.as_ref().or(entry.found) {
                 Some(found) => found,
-                None => {
-                    looked = self.tree.with_room(|| self.source.lookup(&open.node, name))?;
-                    &looked
-                }
+                None => match self.tree.with_room(|| self.source.lookup(&open.node, name)) {
+                    Ok(found) => {
+                        looked = found;
+                        &looked
+                    }
+                    Err(error) if self.is_there(&error) => return self.unread(eyes, open, entry),
+                    Err(error) => return Err(error),
+                },
             };
             let seen = self.visible(open.number, name, found.attr)?;
             Ok(self.entry_to(eyes, open.number, name, (found, &seen)))
@@ -170,6 +180,24 @@ impl Fs {
                 Ok(None)
             }
         }
+    }
+
+    /// Reports whether there is a file of a name though it cannot be read; where names may be
+    /// hidden nobody can say.
+    fn is_there(&self, error: &Error) -> bool {
+        !self.has_rules() && UNREAD.iter().any(|errno| error.is(*errno))
+    }
+
+    /// Returns what stands for the file of a name that cannot be read.
+    fn unread(
+        &self,
+        eyes: Option<Id<User, View>>,
+        open: &OpenDir,
+        entry: &DirEntry<'_>,
+    ) -> Result<Entry> {
+        let own = self.present_to(eyes, &self.look(open.number, &open.node)?, open.number);
+        let (node, kind) = (ANCHOR, entry.kind.unwrap_or(FileKind::Regular));
+        Ok(Entry { node, generation: 0, attr: Attr { ino: node, kind, ..own } })
     }
 
     /// Returns `.` or `..`; the kernel looks at nothing but the number and the
@@ -252,7 +280,7 @@ impl Lines<'_> {
 
     /// Takes the lookup of a line back that is not passed on.
     fn uncount(&self, name: &OsStr, file: &Entry) {
-        if name != "." && name != ".." {
+        if name != "." && name != ".." && file.node != ANCHOR {
             self.fs.tree.forget(file.node, 1);
         }
     }

@@ -272,13 +272,20 @@ fn a_name_that_cannot_be_looked_at_hides_no_other() {
     }
     let handle = world.fs.opendir(&caller(0, 0), world.root()).unwrap();
     source.fail(Call::Lookup, os(libc::ENOTCONN));
-    let mut names = Vec::new();
-    let mut each = |line: Listed<'_>, _: &Entry| {
-        names.push(line.name.to_str().unwrap().to_owned());
+    let (mut names, mut unread) = (Vec::new(), Vec::new());
+    let mut each = |line: Listed<'_>, entry: &Entry| {
+        let name = line.name.to_str().unwrap().to_owned();
+        if entry.node == crate::tree::ANCHOR {
+            unread.push(name.clone());
+        }
+        names.push(name);
         Continue(())
     };
     world.fs.readdirplus(&caller(0, 0), handle, 0, &mut each).unwrap();
-    assert_eq!(names, [".", "..", "b", "c"]);
+    assert_eq!(
+        (names, unread),
+        ([".", "..", "a", "b", "c"].map(str::to_owned).to_vec(), vec!["a".to_owned()])
+    );
     source.fail(Call::Lookup, os(libc::ENOTCONN));
     assert!(world.look("a").unwrap_err().is(libc::ENOTCONN));
     source.fail(Call::Lookup, os(libc::ENOTCONN));

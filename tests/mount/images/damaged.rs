@@ -169,6 +169,35 @@ fn a_damaged_erofs_is_read_to_its_end() {
 }
 
 #[test]
+fn what_is_damaged_has_its_name_in_a_listing() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let (tree, kernel) = (sandbox.dir("tree"), sandbox.dir("kernel"));
+        let image = sandbox.path("image");
+        sh(&format!(
+            "cd {tree}; touch a c; mkdir b; mke2fs -q -F -O ^has_journal -d . {image} 8M
+             debugfs -w -R 'clri b' {image} 2>/dev/null; mount -t ext4 -o loop,ro {image} {kernel}",
+            tree = str(&tree),
+            image = str(&image),
+            kernel = str(&kernel)
+        ));
+        let ours = Ours::new(&image, &sandbox.dir("ours"), &[]);
+        let names = |dir: &Path| {
+            let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+            names.collect::<Vec<_>>()
+        };
+        // The second time it is what the kernel has kept.
+        for _ in 0..2 {
+            assert_eq!(names(&ours.point), names(&kernel));
+            assert_eq!(names(&kernel).len(), 4);
+            let error = fs::symlink_metadata(ours.at("b")).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EIO));
+            assert!(fs::metadata(ours.at("c")).is_ok());
+        }
+    });
+}
+
+#[test]
 fn a_mount_of_a_damaged_image_lives() {
     require!(Root, Fuse, Ext4Loop, Squashfs, Erofs);
     [Format::Ext4, Format::Squashfs, Format::Erofs].into_iter().for_each(mount_damaged);
