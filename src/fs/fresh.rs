@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::cells::cell;
 use super::negative::Negative;
+use super::open::Open;
 use super::stamps::Stamps;
 use super::trust::{LONG, SHORT, Trust, Ttl};
 use super::unheard::Unheard;
@@ -293,6 +294,13 @@ impl Fs {
             return false;
         }
         open.file.getattr().is_ok_and(|attr| self.fresh.stamps.is_as_last_opened(file, &attr))
+    }
+
+    /// Reports whether the kernel may have pages of an open file that are older than what it
+    /// has now, which counts as the last open. It has none of what it reads by itself.
+    pub fn may_have_old_pages(&self, handle: u64) -> bool {
+        let lent = |open: &Open| open.lent.load(Ordering::Relaxed);
+        self.opens.get(handle).is_ok_and(|open| !lent(&open)) && !self.keeps_pages(handle)
     }
 
     /// Has the names of a directory watched, before any of them is looked up, if

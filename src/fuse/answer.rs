@@ -114,6 +114,7 @@ mod tests {
             include_str!("dispatch.rs"),
             include_str!("entries.rs"),
             include_str!("files.rs"),
+            include_str!("locks.rs"),
             include_str!("adapter.rs"),
         ]
         .concat();

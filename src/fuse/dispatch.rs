@@ -18,13 +18,12 @@ use fuser::{
 };
 
 use super::adapter::{Adapter, FOREVER};
-use super::answer::{attempt, empty, failed, hand_over, later, narrow, written, xattr};
+use super::answer::{attempt, empty, failed, hand_over, narrow, written, xattr};
 use super::files::{Opened, Wanted, opened};
 use super::{capabilities, convert};
 use crate::count::{self, Kind};
 use crate::error::{Errno, Error};
-use crate::fs::{LockRequest, SetAttr};
-use crate::source::{Lock, LockKind};
+use crate::fs::SetAttr;
 use crate::tree::ANCHOR;
 
 /// The most that is copied in one request, in bytes: a copy holds a worker, and
@@ -441,24 +440,14 @@ impl Filesystem for Adapter {
         pid: u32,
         reply: ReplyLock,
     ) {
-        let answer = attempt(Kind::Getlk, req, || {
-            let lock = Lock { kind: convert::lock_kind(typ)?, start, end, pid };
-            let caller = convert::caller(req);
-            self.fs.getlk(&LockRequest { caller, handle: fh.0, owner: lock_owner.0, lock })
-        });
-        match answer {
-            Ok(Some(lock)) => {
-                reply.locked(lock.start, lock.end, convert::lock_type(lock.kind), lock.pid);
-            }
-            Ok(None) => reply.locked(start, end, convert::lock_type(LockKind::None), 0),
-            Err(errno) => reply.error(errno),
-        }
+        let lock = (typ, start, end, pid);
+        self.test_lock(req, (fh, lock_owner), lock, reply);
     }
 
     fn setlk(
         &self,
         req: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         lock_owner: LockOwner,
         start: u64,
@@ -468,18 +457,8 @@ impl Filesystem for Adapter {
         sleep: bool,
         reply: ReplyEmpty,
     ) {
-        let kind = match attempt(Kind::Setlk, req, || convert::lock_kind(typ)) {
-            Ok(kind) => kind,
-            Err(errno) => return reply.error(errno),
-        };
-        let lock = LockRequest {
-            caller: convert::caller(req),
-            handle: fh.0,
-            owner: lock_owner.0,
-            lock: Lock { kind, start, end, pid },
-        };
-        let done = later(Kind::Setlk, req.pid(), move |answer| empty(reply, answer));
-        hand_over(Kind::Setlk, req, || self.fs.setlk(lock, sleep, done));
+        let lock = (typ, start, end, pid);
+        self.set_lock(req, ino, (fh, lock_owner), (lock, sleep), reply);
     }
 
     fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {

@@ -17,6 +17,7 @@ mod convert;
 mod dispatch;
 mod entries;
 mod files;
+mod locks;
 mod near;
 mod notifier;
 mod passthrough;

@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -247,6 +249,63 @@ fn a_reader_that_came_before_all_locks_drops_its_own_at_the_last_close() {
         drop(write);
         wait_for("a free lock", || set(&other, libc::F_WRLCK).is_ok());
     });
+}
+
+/// The host changes two pages of a file under a lock, again and again. Whoever is given
+/// one through the mount, at once or after a wait, reads no older one by any call.
+#[test]
+fn who_has_a_lock_sees_what_was_written_under_one() {
+    require!(Root, Fuse);
+    let ways: [&[&str]; 4] = [
+        &[],
+        &["--passthrough", "off"],
+        &["--passthrough", "off", "--cache", "ttl=60"],
+        &["--passthrough", "off", "--cache", "none"],
+    ];
+    for options in ways {
+        sandbox(move |sandbox| {
+            let (source, ours) = Ours::of_new(sandbox, options);
+            fs::write(source.join("f"), [0; 9 * 4096]).unwrap();
+            let lock = |file: &File, kind| {
+                raw::lock(file.as_fd(), libc::F_OFD_SETLKW, kind, 0, 10).unwrap();
+            };
+            let (wrote, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                let host = scope.spawn(|| {
+                    let file = open(&source.join("f"));
+                    for n in 1.. {
+                        lock(&file, libc::F_WRLCK);
+                        file.write_all_at(&u64::to_ne_bytes(n), 0).unwrap();
+                        file.write_all_at(&u64::to_ne_bytes(n), 8 * 4096).unwrap();
+                        wrote.store(n, Ordering::SeqCst);
+                        lock(&file, libc::F_UNLCK);
+                        if stop.load(Ordering::SeqCst) {
+                            break;
+                        }
+                        std::thread::sleep(Duration::from_micros(n % 7 * 50));
+                    }
+                });
+                let file = open(&ours.at("f"));
+                let page = raw::Page::map(file.as_fd(), false).unwrap();
+                let old = (0..2000).filter(|_| {
+                    lock(&file, libc::F_RDLCK);
+                    let wrote = wrote.load(Ordering::SeqCst);
+                    let mapped = u64::from_ne_bytes(std::array::from_fn(|at| page.get(at)));
+                    let read = [0, 8 * 4096].map(|at| {
+                        let mut bytes = [0; 8];
+                        file.read_exact_at(&mut bytes, at).unwrap();
+                        u64::from_ne_bytes(bytes)
+                    });
+                    lock(&file, libc::F_UNLCK);
+                    [mapped, read[0], read[1]].iter().any(|seen| *seen < wrote)
+                });
+                let old = old.count();
+                stop.store(true, Ordering::SeqCst);
+                host.join().unwrap();
+                assert_eq!(old, 0, "{options:?}");
+            });
+        });
+    }
 }
 
 #[test]

@@ -247,6 +247,26 @@ fn mappings_of_the_view_and_the_host_are_one() {
     });
 }
 
+/// Two programs that share memory by a file would not meet there.
+#[test]
+fn where_the_server_reads_mappings_of_the_view_and_the_host_are_two() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = Ours::of_new(sandbox, &["--passthrough", "off"]);
+        fs::write(source.join("f"), vec![b'a'; 4096]).unwrap();
+        let open = |path: &Path| File::options().read(true).write(true).open(path).unwrap();
+        let (view, host) = (open(&ours.at("f")), open(&source.join("f")));
+        let mut seen = raw::Page::map(view.as_fd(), true).unwrap();
+        let mut own = raw::Page::map(host.as_fd(), true).unwrap();
+        assert_eq!((seen.get(1), own.get(1)), (b'a', b'a'));
+        seen.set(1, b'v');
+        own.set(2, b'h');
+        assert_eq!((own.get(1), seen.get(2)), (b'a', b'a'));
+        seen.sync().unwrap();
+        assert_eq!(own.get(1), b'v');
+    });
+}
+
 #[test]
 fn stores_to_a_mapping_show_after_the_file_is_closed() {
     require!(Root, Fuse, Passthrough);

@@ -4,7 +4,8 @@
 //! waits for nothing. It holds no lock of ours while it tells the kernel something
 //! (`telling`), and no request waits for it: the kernel may let it wait for a directory
 //! that is locked by a caller who waits for us. What waits to be told is plain data
-//! (`pending`), and so is how it is told (`notices`).
+//! (`pending`), and so is how it is told (`notices`). An answer that is to go out after
+//! the kernel was told waits in `first`.
 
 use std::fs::File;
 use std::io;
@@ -12,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::first::First;
 use self::notices::Told;
 use self::tellers::{Stop, Tellers};
 use self::telling::Telling;
@@ -19,6 +21,7 @@ use crate::fs::{Fs, Notice, Teller};
 use crate::sys::schedule;
 use crate::threads;
 
+mod first;
 mod notices;
 mod pending;
 mod tellers;
@@ -31,6 +34,7 @@ const BUSY: usize = 1024;
 struct Shared {
     tellers: Tellers,
     telling: Telling,
+    first: First,
 }
 
 /// Makes the kernel ask again.
@@ -50,7 +54,7 @@ impl Notifier {
     /// Makes it for a session; `anchored` as in its options.
     pub(super) fn new(device: OwnedFd, fs: &Arc<Fs>, anchored: bool) -> Self {
         let telling = Telling::new(File::from(device), fs, anchored);
-        Self(Arc::new(Shared { tellers: Tellers::default(), telling }))
+        Self(Arc::new(Shared { tellers: Tellers::default(), telling, first: First::default() }))
     }
 
     /// Has the threads be there that tell, so that there are some whatever limit of threads
@@ -75,6 +79,12 @@ impl Notifier {
     /// that it may be sent from within a request.
     pub(super) fn forget_attributes(&self, node: u64) {
         self.0.telling.forget_attributes(node);
+    }
+
+    /// Makes the kernel ask for the contents and attributes of a node again, and calls
+    /// `then` when it does, from this thread or another one.
+    pub(super) fn forget_pages_first(&self, node: u64, then: impl FnOnce() + Send + 'static) {
+        self.0.first.run(node, Box::new(then), |node| self.0.telling.forget_pages(node));
     }
 
     /// Has the kernel told what has changed, by the thread that hears of it: of

@@ -86,6 +86,13 @@ impl Telling {
         }
     }
 
+    /// Tells the kernel of the contents of a node; waits for reads of them.
+    pub(super) fn forget_pages(&self, node: u64) {
+        if let Err(error) = forget_pages(&self.device, node) {
+            log::debug!("contents of node {node}: {error}");
+        }
+    }
+
     /// Tells the kernel of the attributes of a file; waits for nothing.
     ///
     /// # Errors
