@@ -538,14 +538,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let answer = attempt(Kind::Lseek, req, || {
-            let found = self.fs.lseek(self.file(ino, fh, false)?.handle(), offset, whence)?;
-            i64::try_from(found).map_err(|_too_large| Error::Internal)
-        });
-        match answer {
-            Ok(offset) => reply.offset(offset),
-            Err(errno) => reply.error(errno),
-        }
+        self.seek_file(req, (ino, fh), (offset, whence), reply);
     }
 
     fn copy_file_range(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fuser::{
     BackingId, FileHandle, FopenFlags, Generation, INodeNo, ReplyCreate, ReplyData, ReplyEmpty,
-    ReplyOpen, ReplyWrite, Request, WriteFlags,
+    ReplyLseek, ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
 
 use super::adapter::Adapter;
@@ -409,5 +409,33 @@ impl Adapter {
             done
         });
         empty(reply, answer);
+    }
+
+    /// Finds data or a hole of a file, from an offset on.
+    pub(super) fn seek_file(
+        &self,
+        req: &Request,
+        (ino, handle): (INodeNo, FileHandle),
+        (offset, whence): (i64, i32),
+        reply: ReplyLseek,
+    ) {
+        let file = match attempt(Kind::Lseek, req, || self.file(ino, handle, false)) {
+            Ok(file) => file,
+            Err(errno) => return reply.error(errno),
+        };
+        let (fs, pid) = (Arc::clone(&self.fs), req.pid());
+        let seek = move || {
+            let found = fs.lseek(file.handle(), offset, whence);
+            match found.and_then(|at| i64::try_from(at).map_err(|_too_large| Error::Internal)) {
+                Ok(at) => reply.offset(at),
+                Err(error) => reply.error(failed(Kind::Lseek, pid, error)),
+            }
+        };
+        hand_over(Kind::Lseek, req, || match self.fs.is_alone() {
+            // What it has in its cache the kernel writes when it drops that, not before it
+            // asks (`fuse_lseek` of fs/fuse/file.c): data would be taken for a hole.
+            true => self.notifier.forget_pages_first(ino.0, seek),
+            false => seek(),
+        });
     }
 }

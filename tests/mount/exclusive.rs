@@ -60,6 +60,27 @@ fn what_was_closed_is_on_disk_and_opens_are_not_asked() {
     });
 }
 
+#[test]
+fn what_is_written_and_not_sent_yet_is_no_hole() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let (source, ours) = exclusive(sandbox, &[]);
+        let path = ours.at("f");
+        let written = File::create_new(&path).unwrap();
+        let read = File::open(&path).unwrap();
+        let find = |from, whence| raw::lseek(read.as_fd(), from, whence);
+        for at in [0, 1 << 20, 3 << 20] {
+            written.write_all_at(&[b'x'; 1 << 16], at).unwrap();
+            let at = i64::try_from(at).unwrap();
+            assert_eq!(find(at, libc::SEEK_DATA), Ok(at));
+            assert_eq!(find(at, libc::SEEK_HOLE), Ok(at + (1 << 16)));
+        }
+        assert_eq!(find(1 << 16, libc::SEEK_DATA), Ok(1 << 20));
+        sh(&format!("cp --sparse=always {0} {0}2 && cmp {0} {0}2", str(&path)));
+        assert_eq!(fs::read(source.join("f")).unwrap(), fs::read(&path).unwrap());
+    });
+}
+
 /// Any number of files can be open that have no name any more: nothing was asked
 /// when they were opened.
 #[test]
