@@ -201,6 +201,14 @@ fn a_user_mounts_by_fusermount() {
         assert_eq!(said(&as_user(&format!("cat {mnt}/f; touch {mnt}/g"))), "contents");
         assert_eq!(fs::metadata(source.join("g")).unwrap().uid(), USER);
         assert!(!try_sh_as(0, 0, &[], &format!("cat {mnt}/f")).status.success(), "root got in");
+        // Nor does the user itself with another group, be it for a program's sake.
+        assert!(!try_sh_as(USER, 33, &[USER], &format!("cat {mnt}/f")).status.success());
+        sh(&format!(
+            "cp /bin/cat {0}/cat && chown {USER}:33 {0}/cat && chmod 2755 {0}/cat",
+            str(&sandbox.dir("bin"))
+        ));
+        let done = as_user(&format!("{}/cat {mnt}/f", str(&sandbox.path("bin"))));
+        assert!(text(&done).contains("Permission denied"), "{}", text(&done));
         said(&as_user(&format!("fusermount3 -u {mnt}")));
         assert!(mount_at(&point).is_none());
         wait_for("the server's end", || processes(&point).is_empty());
