@@ -46,6 +46,8 @@ pub struct Device {
     length: u64,
     state: State,
     changed: AtomicBool,
+    /// Whether it had a name when that was last looked at.
+    named: AtomicBool,
     windows: Windows,
     /// Other files that the image has data in.
     further: Vec<Arc<Self>>,
@@ -99,6 +101,7 @@ impl Device {
             length,
             state: State::of(&metadata),
             changed: AtomicBool::new(false),
+            named: AtomicBool::new(metadata.nlink() > 0),
             windows: Windows::default(),
             further: Vec::new(),
         })
@@ -132,6 +135,7 @@ impl Device {
             return Err(ImageError::Part { path, end: self.length });
         };
         let changed = AtomicBool::new(self.changed.load(Ordering::Relaxed));
+        let named = AtomicBool::new(self.named.load(Ordering::Relaxed));
         let (windows, further) = (Windows::default(), self.further.clone());
         Ok(Self {
             streams: self.streams.clone(),
@@ -140,6 +144,7 @@ impl Device {
             length,
             state: self.state,
             changed,
+            named,
             windows,
             further,
         })
@@ -199,13 +204,20 @@ impl Device {
 
     /// Reports whether the file is still as it was when it was opened, the further ones
     /// too, and so are all bytes that were read before this is called; says so once when
-    /// it is not.
+    /// it is not, and when it has lost its name, as it does when another takes its place:
+    /// what is mounted is that file, as with the kernel's own mount.
     pub fn is_unchanged(&self) -> bool {
         if self.changed.load(Ordering::Relaxed) {
             return false;
         }
-        let now = self.streams.first().metadata().map(|metadata| State::of(&metadata));
-        if now.is_ok_and(|now| now == self.state) {
+        let now = self.streams.first().metadata();
+        if now.as_ref().is_ok_and(|now| now.nlink() == 0)
+            && self.named.swap(false, Ordering::Relaxed)
+        {
+            let path = shown(&self.path);
+            log::warn!("{path}: removed or replaced; the mount shows what it was until it ends");
+        }
+        if now.is_ok_and(|now| State::of(&now) == self.state) {
             return self.further.iter().all(|device| device.is_unchanged());
         }
         if !self.changed.swap(true, Ordering::Relaxed) {

@@ -329,6 +329,8 @@ fn an_image_that_is_replaced_stays_what_it_was() {
                 super::compare::Except::Nothing,
             );
             assert!(found.is_empty() && files > 1_300, "{name}: {files} files, {found:?}");
+            assert_eq!(ours.log().matches("removed or replaced").count(), 1, "{}", ours.log());
+            assert!(!other.log().contains("removed or replaced"), "{}", other.log());
         });
     }
 }
