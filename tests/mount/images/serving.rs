@@ -346,7 +346,7 @@ fn an_image_that_is_gone_is_named_by_explain() {
             let done = output(PROGRAM, &["explain", "--mount", str(&ours.point), "hello"]);
             (done.status.code(), text(&done))
         };
-        assert_eq!(said().0, Some(0), "{}", said().1);
+        wait_for("a server that is known", || said().0 == Some(0));
         fs::rename(&image, sandbox.path("away")).unwrap();
         let gone = said();
         assert!(gone.0 == Some(1) && gone.1.contains(": is gone; the mount shows it"), "{gone:?}");
