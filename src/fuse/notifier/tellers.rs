@@ -16,8 +16,15 @@ use crate::count::{self, Count};
 use crate::fs::Notice;
 use crate::sync::lock;
 
-/// How long the one in charge may wait for the kernel before another takes over.
+/// How long the one in charge may wait for the kernel before another takes over, at first.
 const HELD_UP: Duration = Duration::from_millis(50);
+
+/// How often that is doubled at most: where the machine has too much to do, who seems to be
+/// held up is back at once, and what is told of all would begin anew each time.
+const DOUBLED: u32 = 5;
+
+/// How soon who was only slow is back.
+const SOON: Duration = Duration::from_secs(1);
 
 /// How many threads there are at most: more directories than that, less two, are not
 /// locked at once but by who wants to have nothing told.
@@ -62,9 +69,18 @@ struct State {
     telling: Option<(u64, Instant)>,
     /// Whether it has been told anything since the clock was looked at.
     told: bool,
-    /// The files and directories of names that threads are held up by, and what of them
-    /// nobody has told meanwhile.
-    held: BTreeMap<u64, Batch>,
+    /// The files and directories of names that threads are held up by.
+    held: BTreeMap<u64, Held>,
+    /// How often the time was doubled after which one is held up.
+    doubled: u32,
+}
+
+/// What somebody is held up by.
+#[derive(Debug)]
+struct Held {
+    since: Instant,
+    /// What of it nobody has told meanwhile.
+    missed: Batch,
 }
 
 impl State {
@@ -78,7 +94,7 @@ impl State {
     fn take_over(&mut self, who: u64, number: u64) {
         self.charge = who;
         self.telling = None;
-        self.held.insert(number, Batch::default());
+        self.held.insert(number, Held { since: Instant::now(), missed: Batch::default() });
         if let Some((all, _)) = self.walk.take() {
             self.next.all.want(all.pages);
         }
@@ -86,9 +102,13 @@ impl State {
 
     /// Hands in what was not told of a file while somebody was held up by it.
     fn release(&mut self, number: u64, notice: Notice) {
-        let missed = self.held.remove(&number).unwrap_or_default();
         self.next.add(notice, MOST);
-        self.next.merge(missed, MOST);
+        if let Some(Held { since, missed }) = self.held.remove(&number) {
+            self.next.merge(missed, MOST);
+            if since.elapsed() < SOON {
+                self.doubled = self.doubled.saturating_add(1).min(DOUBLED);
+            }
+        }
         // What was told of all then was not all.
         if self.held.is_empty() && self.done < self.wanted {
             self.next.all.want(false);
@@ -193,6 +213,8 @@ impl Tellers {
             return None;
         }
         state.spare = state.charge != who;
+        // Who is in charge may be held up already.
+        state.awake = true;
         while state.charge != who && !self.has_ended() {
             state = self.stand_by(state, who);
         }
@@ -211,8 +233,9 @@ impl Tellers {
         if !state.awake {
             return self.relief.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let patience = HELD_UP.saturating_mul(1 << state.doubled);
         match state.telling {
-            Some((number, since)) if since.elapsed() >= HELD_UP => {
+            Some((number, since)) if since.elapsed() >= patience => {
                 state.take_over(who, number);
                 return state;
             }
@@ -220,6 +243,7 @@ impl Tellers {
             None if state.told => {}
             None => {
                 state.awake = false;
+                state.doubled = 0;
                 return state;
             }
         }
@@ -312,8 +336,8 @@ impl<'a> Charge<'a> {
             return Ok(None);
         };
         let mut state = self.state()?;
-        if let Some(missed) = state.held.get_mut(&number) {
-            missed.add(notice, MISSED);
+        if let Some(held) = state.held.get_mut(&number) {
+            held.missed.add(notice, MISSED);
             return Ok(None);
         }
         state.telling = Some((number, Instant::now()));
@@ -386,7 +410,7 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const LATEST: Duration = Duration::from_secs(10);
 
     fn name(dir: u64, name: &str) -> Notice {
         Notice::Name(dir, name.into())
@@ -442,11 +466,12 @@ mod tests {
             thread::yield_now();
         }
         let second = start(&tellers, told, second_waits);
-        let next = || jobs.recv_timeout(SOON);
+        let next = || jobs.recv_timeout(LATEST);
         for notice in [name(1, "a"), name(2, "b")] {
             tellers.add(notice);
         }
         assert_eq!(next(), Ok(Job::Name(2, "b".into(), 0)), "the second has taken over");
+        assert_eq!(lock(&tellers.state).doubled, 0);
         tellers.add(name(1, "c"));
         tellers.add(name(3, "d"));
         assert_eq!(next(), Ok(Job::Name(3, "d".into(), 0)));
@@ -456,6 +481,7 @@ mod tests {
         assert!(!lock(&tellers.state).next.all.wanted);
         first_may.send(()).unwrap();
         assert_eq!(first.join().unwrap(), Some(Stop::Relieved));
+        assert_eq!(lock(&tellers.state).doubled, 1, "it was only slow");
         second_may.send(()).unwrap();
         second_may.send(()).unwrap();
         let mut rest: Vec<Job> = (0..3).map(|_| next().unwrap()).collect();
@@ -463,8 +489,8 @@ mod tests {
         let again = |name: &str| Job::Name(1, name.into(), 0);
         assert_eq!(rest[..2], [again("a"), again("c")]);
         assert!(matches!(rest[2], Job::All(_)));
-        assert!(tellers.all(SOON));
-        tellers.end(SOON);
+        assert!(tellers.all(LATEST));
+        tellers.end(LATEST);
         assert_eq!(second.join().unwrap(), Some(Stop::Ended));
     }
 
