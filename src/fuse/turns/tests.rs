@@ -186,11 +186,14 @@ fn requests_that_take_long_hold_up_nobody_while_there_are_workers() {
     for _ in 11..=15 {
         pool.done.recv().unwrap();
     }
-    // However many ask in turn, two wait for them.
-    let lie = |pool: &Pool, least| {
+    // However many ask in turn, two wait for them; one that was called while another began
+    // to wait lies down after its next request.
+    let mut clients = (1..=5).cycle();
+    let mut lie = |pool: &Pool, least| {
         let begun = Instant::now();
         while pool.lying() < least {
             thread::sleep(Duration::from_millis(1));
+            pool.served(clients.next().unwrap());
             assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", pool.turns);
         }
     };
