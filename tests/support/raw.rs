@@ -406,25 +406,6 @@ pub fn watch(dir: &Path) -> Sys<OwnedFd> {
     Ok(fd)
 }
 
-/// Has getdents64(2) list a directory into a page of a file that is mapped, as mmap(2) does;
-/// returns how many bytes came. It takes as long as that page does to come.
-pub fn list_into(dir: BorrowedFd<'_>, page: BorrowedFd<'_>) -> Sys {
-    let (len, access) = (4096, libc::PROT_READ | libc::PROT_WRITE);
-    // SAFETY: maps one page anywhere.
-    let mapped = unsafe {
-        libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, page.as_raw_fd(), 0)
-    };
-    if mapped == libc::MAP_FAILED {
-        return Err(nix::errno::Errno::last_raw());
-    }
-    // SAFETY: the kernel writes at most `len` bytes to the page that was mapped.
-    let listed =
-        check(unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), mapped, len) });
-    // SAFETY: nobody else has the page.
-    check(unsafe { libc::munmap(mapped, len) })?;
-    listed
-}
-
 /// FS_IOC_GETFLAGS, the flags that chattr(1) shows.
 pub fn get_flags(fd: BorrowedFd<'_>) -> Sys<u32> {
     let mut flags = 0_u64;

@@ -45,6 +45,14 @@ impl Page {
         unsafe { self.0.as_ptr().add(at).write_volatile(byte) }
     }
 
+    /// Has getdents64(2) list a directory into the page; returns how many bytes came. It
+    /// takes as long as the page does to come.
+    pub fn list(&mut self, dir: BorrowedFd<'_>) -> Sys {
+        let (dir, to) = (dir.as_raw_fd(), self.0.as_ptr());
+        // SAFETY: the kernel writes at most a page, and the mapping is ours and that long.
+        check(unsafe { libc::syscall(libc::SYS_getdents64, dir, to, PAGE) })
+    }
+
     /// Waits until the page is in the file.
     pub fn sync(&self) -> Sys {
         // SAFETY: the mapping is ours and a page long.
