@@ -196,7 +196,7 @@ impl Telling {
         }
         let missing = self.fs().map(|fs| fs.missing());
         for (dir, name) in missing.into_iter().flatten() {
-            // These are remembered nowhere else from now on.
+            // Told as names that nobody else remembers, which these are from then on.
             self.tell_name(charge, dir, name, SLOW)?;
         }
         for _ in 0..ROUNDS {
