@@ -14,7 +14,7 @@ use nix::fcntl::readlink;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::{getpid, getppid};
+use nix::unistd::getpid;
 
 use crate::control;
 use crate::sync::lock;
@@ -46,18 +46,19 @@ pub(super) fn pair() -> io::Result<(Asking, OwnedFd)> {
 /// This belongs before anything is opened: it holds all that was open by then.
 ///
 /// # Errors
-/// As socketpair(2), fork(2).
+/// As socketpair(2), pidfd_open(2), fork(2).
 pub(super) fn start() -> io::Result<Asking> {
     let (asking, answers) = pair()?;
+    // In the new process it would be too late: the parent there may be another by then.
+    let server = Process::of(getpid())?;
     match fork()? {
         Fork::Parent(_) => Ok(asking),
         Fork::Child => {
             drop(asking);
             // A terminal sends them to the whole process group. Its end is the server's.
             let _blocked = SigSet::all().thread_block();
-            let server = Process::of(getppid());
             while answer(answers.as_fd()).is_ok() {}
-            if server.map_or(true, |server| server.ends_within(ENDING)) {
+            if server.ends_within(ENDING) {
                 // It is stale now, and goes by being read.
                 let (Ok(_) | Err(_)) = control::live();
             }
