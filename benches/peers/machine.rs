@@ -88,7 +88,7 @@ fn programs(ours: &Path) -> Vec<String> {
     let peers = KINDS.iter().filter_map(|kind| match kind.how {
         How::Peer(program, _) => Some(Path::new(program)),
         How::Native | How::Kernel | How::Ours(_) | How::Rootless => None,
-        How::Loop | How::Image(..) => None,
+        How::Floor(_) | How::Loop | How::Image(..) => None,
     });
     let all = std::iter::once(ours).chain(peers).chain([Path::new("git")]);
     all.filter_map(version).collect()

@@ -15,6 +15,7 @@ mod args;
 mod child;
 mod data;
 mod files;
+mod floor;
 mod image_works;
 mod images;
 mod inside;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let done = match words.first().and_then(|word| word.to_str()) {
         Some(job::WORD) => tasks::main(&words),
+        Some(floor::WORD) => floor::main(&words),
         Some(outside::INSIDE) => inside::main(&words),
         _ => outside::main(&words),
     };

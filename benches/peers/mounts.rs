@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::About as _;
+use crate::floor;
 use crate::job::{STAY, WORD};
 use crate::place::{self, DISK_ID, Place};
 use crate::sys::id_map::Line;
@@ -54,6 +55,8 @@ pub enum How {
     Ours(&'static [&'static str]),
     /// By our program, run by the owner of the tree.
     Rootless,
+    /// By a server that does the host's calls and nothing else; the last words for it.
+    Floor(&'static [&'static str]),
     /// By another program: the source, with its ids shifted by the kernel if it
     /// cannot shift them, and the arguments.
     Peer(&'static str, fn(&Place, &Path) -> Vec<String>),
@@ -63,7 +66,8 @@ impl Kind {
     /// Reports whether it is promised that nobody else changes the source, so that
     /// nothing of that is seen.
     pub fn is_promised(&self) -> bool {
-        matches!(self.how, How::Ours(options) if options.contains(&"exclusive"))
+        matches!(self.how, How::Floor(_))
+            || matches!(self.how, How::Ours(options) if options.contains(&"exclusive"))
     }
 }
 
@@ -83,6 +87,12 @@ pub const KINDS: &[Kind] = &[
         How::Ours(&["--cache", "exclusive", "--passthrough", "off"]),
     ),
     kind("rootless", "idmapfs run by an ordinary user", How::Rootless),
+    kind(
+        "floor",
+        "a server that does the host's calls and nothing else, over a kernel idmapped mount",
+        How::Floor(&[floor::PASS]),
+    ),
+    kind("floor-plain", "the same without passthrough", How::Floor(&[])),
     kind("bindfs", "bindfs --multithreaded --map=", How::Peer("bindfs", bindfs)),
     kind(
         "fuse-overlayfs",
@@ -161,6 +171,12 @@ impl Live {
                 command.args(arguments(place, &point));
                 Some(command)
             }
+            How::Floor(words) => {
+                let source = live.shifted(place, &format!("{}-source", kind.name))?;
+                let mut command = Command::new(&place.own);
+                command.arg(floor::WORD).arg(source).arg(&point).args(words);
+                Some(command)
+            }
             How::Image(program, arguments) => {
                 let ours = Path::new("idmapfs") == Path::new(program);
                 let program = if ours { place.program.as_path() } else { Path::new(program) };
@@ -194,14 +210,20 @@ impl Live {
     /// Makes what a peer needs beside its own mount.
     fn prepare(&mut self, place: &Place, name: &str) -> io::Result<()> {
         if name == "mergerfs" {
-            let branch = place.point("branch")?;
-            kernel(&place.source, &branch)?;
-            self.points.push(branch);
+            self.shifted(place, "branch")?;
         }
         for dir in ["empty", "work"] {
             place.point(dir)?;
         }
         Ok(())
+    }
+
+    /// Has the kernel shift the ids of the tree, for who does not.
+    fn shifted(&mut self, place: &Place, name: &str) -> io::Result<PathBuf> {
+        let branch = place.point(name)?;
+        kernel(&place.source, &branch)?;
+        self.points.push(branch.clone());
+        Ok(branch)
     }
 
     /// Waits until the server shows the tree, with the right owner where that is known.
