@@ -1,7 +1,7 @@
 //! A server that does the host's call for each request and nothing else: what any server
 //! takes on this machine, with this library.
 //!
-//! It shows a mount whose ids the kernel shifts, to one user. It hears of no change, checks
+//! It shows a mount whose ids the kernel shifts, or of an image, to one user. It hears of no change, checks
 //! nothing, finds a file by whatever has its name now, and forgets what it knows only
 //! when the kernel does: a floor for times, and no file system to use.
 
@@ -50,7 +50,8 @@ pub fn main(words: &[OsString]) -> io::Result<ExitCode> {
     let [_, source, point, rest @ ..] = words else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    // Its threads inherit them: files are made as the one user that is served.
+    // Its threads inherit them: files are made as the one user that is served. What can be
+    // read of an image root can read, and who else.
     setfsgid(Gid::from_raw(VIEW_ID));
     setfsuid(Uid::from_raw(VIEW_ID));
     let (passes, nodes) = (rest.iter().any(|word| word == PASS), Nodes::new(source.as_ref())?);

@@ -32,16 +32,22 @@ const fn kind(name: &'static str, about: &'static str, how: How) -> Kind {
 
 const LOOP: Kind = kind("native", "the kernel's loop mount", How::Loop);
 const OURS: Kind = kind("ours", "idmapfs as root", How::Image("idmapfs", ours));
+const FLOOR: Kind = kind(
+    "floor",
+    "a server that makes the host's calls and nothing else, over that",
+    How::Floor(&[]),
+);
 const SQUASHFS: &[Kind] = &[
     LOOP,
     OURS,
+    FLOOR,
     kind("squashfuse", "squashfuse", How::Image("squashfuse", foreground)),
     kind("squashfuse_ll", "squashfuse_ll", How::Image("squashfuse_ll", foreground)),
 ];
 const EXT4: &[Kind] =
-    &[LOOP, OURS, kind("fuse2fs", "fuse2fs -o ro", How::Image("fuse2fs", fuse2fs))];
+    &[LOOP, OURS, FLOOR, kind("fuse2fs", "fuse2fs -o ro", How::Image("fuse2fs", fuse2fs))];
 const EROFS: &[Kind] =
-    &[LOOP, OURS, kind("erofsfuse", "erofsfuse", How::Image("erofsfuse", foreground))];
+    &[LOOP, OURS, FLOOR, kind("erofsfuse", "erofsfuse", How::Image("erofsfuse", foreground))];
 
 const IMAGES: &[Image] = &[
     Image { name: "erofs", make: &["mkfs.erofs"], kinds: EROFS },

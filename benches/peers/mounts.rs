@@ -89,7 +89,7 @@ pub const KINDS: &[Kind] = &[
     kind("rootless", "idmapfs run by an ordinary user", How::Rootless),
     kind(
         "floor",
-        "a server that does the host's calls and nothing else, over a kernel idmapped mount",
+        "a server that makes the host's calls and nothing else, over a kernel idmapped mount",
         How::Floor(&[floor::PASS]),
     ),
     kind("floor-plain", "the same without passthrough", How::Floor(&[])),
@@ -172,7 +172,7 @@ impl Live {
                 Some(command)
             }
             How::Floor(words) => {
-                let source = live.shifted(place, &format!("{}-source", kind.name))?;
+                let source = live.below(place, &format!("{}-source", kind.name))?;
                 let mut command = Command::new(&place.own);
                 command.arg(floor::WORD).arg(source).arg(&point).args(words);
                 Some(command)
@@ -188,7 +188,7 @@ impl Live {
             How::Kernel | How::Loop => None,
         };
         live.root.clone_from(&point);
-        let of_image = matches!(kind.how, How::Loop | How::Image(..));
+        let of_image = !place.image.as_os_str().is_empty();
         live.id = if of_image { 0 } else { VIEW_ID };
         live.points.push(point.clone());
         let start = Instant::now();
@@ -198,8 +198,7 @@ impl Live {
                 live.wait(start, &log, of_image)?;
             }
             None if of_image => {
-                let mut mount = Command::new("mount");
-                place::run(mount.args(["-o", "loop,ro"]).arg(&place.image).arg(&point))?;
+                by_loop(&place.image, &point)?;
             }
             None => kernel(&place.source, &point)?,
         }
@@ -210,7 +209,7 @@ impl Live {
     /// Makes what a peer needs beside its own mount.
     fn prepare(&mut self, place: &Place, name: &str) -> io::Result<()> {
         if name == "mergerfs" {
-            self.shifted(place, "branch")?;
+            self.below(place, "branch")?;
         }
         for dir in ["empty", "work"] {
             place.point(dir)?;
@@ -218,12 +217,16 @@ impl Live {
         Ok(())
     }
 
-    /// Has the kernel shift the ids of the tree, for who does not.
-    fn shifted(&mut self, place: &Place, name: &str) -> io::Result<PathBuf> {
-        let branch = place.point(name)?;
-        kernel(&place.source, &branch)?;
-        self.points.push(branch.clone());
-        Ok(branch)
+    /// Has the kernel do what some do not: shift the ids of the tree, or read the image.
+    fn below(&mut self, place: &Place, name: &str) -> io::Result<PathBuf> {
+        let point = place.point(name)?;
+        if place.image.as_os_str().is_empty() {
+            kernel(&place.source, &point)?;
+        } else {
+            by_loop(&place.image, &point)?;
+        }
+        self.points.push(point.clone());
+        Ok(point)
     }
 
     /// Waits until the server shows the tree, with the right owner where that is known.
@@ -319,6 +322,11 @@ fn first_line(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let line = text.lines().find(|line| !line.trim().is_empty());
     line.unwrap_or("no answer, and nothing said").to_owned()
+}
+
+/// Mounts an image by the kernel.
+fn by_loop(image: &Path, point: &Path) -> io::Result<()> {
+    place::run(Command::new("mount").args(["-o", "loop,ro"]).arg(image).arg(point))
 }
 
 /// Mounts a directory with its ids shifted by the kernel.

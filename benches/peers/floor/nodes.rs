@@ -177,7 +177,7 @@ impl Nodes {
         renameat(&*old, from.1, &*new, to.1)?;
         // Which one it was.
         let found = fstatat(&*new, to.1, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        if let Some(node) = lock(&self.all).get_mut(&found.st_ino) {
+        if let Some(node) = lock(&self.all).get_mut(&node(found.st_ino).0) {
             (node.parent, node.name) = (new, to.1.to_owned());
         }
         Ok(())
@@ -219,9 +219,7 @@ impl Nodes {
             let found = fstatat(&*dir, &*name, AtFlags::AT_SYMLINK_NOFOLLOW);
             list.push((
                 name,
-                found.map_or(FileAttr { ino: INodeNo(entry.ino()), ..NOTHING }, |found| {
-                    attr(&found)
-                }),
+                found.map_or(FileAttr { ino: node(entry.ino()), ..NOTHING }, |found| attr(&found)),
             ));
         }
         let list = Arc::new(list);
@@ -240,6 +238,11 @@ fn time(time: Option<TimeOrNow>) -> TimeSpec {
     }
 }
 
+/// As which number the kernel knows a file: 1 is the root's.
+fn node(ino: u64) -> INodeNo {
+    INodeNo(ino + 1)
+}
+
 fn attr(stat: &FileStat) -> FileAttr {
     let time = |seconds: i64, nanos: i64| UNIX_EPOCH + Duration::new(seconds as u64, nanos as u32);
     let kind = match stat.st_mode & nix::libc::S_IFMT {
@@ -248,7 +251,7 @@ fn attr(stat: &FileStat) -> FileAttr {
         _ => FileType::RegularFile,
     };
     FileAttr {
-        ino: INodeNo(stat.st_ino),
+        ino: node(stat.st_ino),
         size: stat.st_size as u64,
         blocks: stat.st_blocks as u64,
         atime: time(stat.st_atime, stat.st_atime_nsec),
