@@ -70,7 +70,7 @@ pub fn open(device: Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageErr
     };
     let bad = |bad| match bad {
         Bad::Damaged(what) => damaged(what),
-        Bad::Devices(what, way) => refused(what, way),
+        Bad::Devices(what, way) => refused(what, &way),
         Bad::Refused(feature) => refused(
             feature,
             "make the image anew without it, or mount it as root: mount -t erofs -o ro,loop",

@@ -1,5 +1,5 @@
-//! Where the bytes of files are: in the image's own file, and in further ones that hold
-//! chunks of many images (`mkfs.erofs --blobdev`).
+//! Where the bytes of files are: in the image's own file, and in further ones, which hold
+//! chunks of many images, or are an archive or an image that it was made of.
 //!
 //! All of them are one space of bytes here: the own file, then each further one at a
 //! place of its own, and where the image gives it an address also there, as
@@ -15,6 +15,10 @@ use crate::text::shown;
 
 /// The size of `struct erofs_deviceslot`, in bytes.
 const SLOT: usize = 128;
+
+/// What further files may be, by the ways of mkfs.erofs to such an image; it does not tell.
+const WHAT: &str = "the file of mkfs.erofs --blobdev, the archive of --tar=i, or an image that it \
+                    was made of";
 
 /// Where the places of further files begin: no own file is that long.
 const FURTHER: u64 = 1 << 56;
@@ -97,7 +101,7 @@ impl Devices {
                 let (path, told) = (shown(device.path()), slot.length);
                 return Err(Bad::Devices(
                     format!("a further device of {told} bytes, and {path} has {length}"),
-                    "name the file that was made with it",
+                    "name the file that was made with it".to_owned(),
                 ));
             }
             let segment = |(start, length)| Segment { start, length, device: Arc::clone(device) };
@@ -177,17 +181,19 @@ fn unnamed(slots: &[Slot], named: usize) -> Bad {
     let tags = if tags.is_empty() { tags } else { format!(": {tags}") };
     let (what, way) = match slots.len() {
         1 if named > 1 => (
-            format!("data on one further device (--blobdev){tags}, and {named} that were named"),
-            "name that one alone: -o device=FILE",
+            format!("data on one further device{tags}, and {named} that were named"),
+            format!("name that one alone, -o device=FILE: {WHAT}"),
         ),
-        0 => ("all data in one file".to_owned(), "leave the option device out"),
-        1 => (format!("data on a further device (--blobdev){tags}"), "name it: -o device=FILE"),
+        0 => ("all data in one file".to_owned(), "leave the option device out".to_owned()),
+        1 => {
+            (format!("data on a further device{tags}"), format!("name it, -o device=FILE: {WHAT}"))
+        }
         many => (
             match named {
-                0 => format!("data on {many} further devices (--blobdev){tags}"),
-                _ => format!("data on {many} further devices (--blobdev){tags}, not {named}"),
+                0 => format!("data on {many} further devices{tags}"),
+                _ => format!("data on {many} further devices{tags}, not {named}"),
             },
-            "name all of them, in this order: -o device=FILE,device=FILE",
+            format!("name all of them, in this order, -o device=FILE,device=FILE: each is {WHAT}"),
         ),
     };
     Bad::Devices(what, way)
@@ -295,10 +301,12 @@ mod tests {
             open(image(slots).path(), further).unwrap_err()
         };
         let Bad::Devices(what, way) = said(&[(2, 4), (2, 0)], &[blob.path()]) else { panic!() };
-        assert_eq!(what, "data on 2 further devices (--blobdev): d0, d1, not 1");
+        assert_eq!(what, "data on 2 further devices: d0, d1, not 1");
         assert!(way.contains("in this order"));
+        // Nothing in the image tells which of these it is.
+        assert!(["--blobdev", "--tar=i"].iter().all(|made| way.contains(made)), "{way}");
         let Bad::Devices(what, way) = said(&[(2, 4)], &[blob.path(); 2]) else { panic!() };
-        assert_eq!(what, "data on one further device (--blobdev): d0, and 2 that were named");
+        assert_eq!(what, "data on one further device: d0, and 2 that were named");
         assert!(way.contains("that one alone"));
         let devices = [said(&[(2, 4)], &[]), said(&[], &[blob.path()])];
         assert!(devices.iter().all(|bad| matches!(bad, Bad::Devices(..))), "{devices:?}");

@@ -58,7 +58,7 @@ pub enum Bad {
     /// It has a feature that is not understood.
     Refused(String),
     /// Its data is not where it is said to be: what it has, and the way out.
-    Devices(String, &'static str),
+    Devices(String, String),
 }
 
 /// A superblock.
