@@ -7,7 +7,7 @@ mod members;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Seek as _, SeekFrom};
+use std::io::{self, IsTerminal as _, Read, Seek as _, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -492,6 +492,10 @@ fn unpacked(archive: &Path) -> Result<(OwnedFd, Option<Unpacking>), Fault> {
 
 /// Runs a program to its end: of a format, or one of our own.
 fn run(
+    // The progress of mkfs.erofs; what it has to say goes to standard error.
+    if format == Some(Format::Erofs) && !io::stdout().is_terminal() {
+        command.stdout(Stdio::null());
+    }
     program: &str,
     format: Option<Format>,
     mut command: Command,

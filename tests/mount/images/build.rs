@@ -44,6 +44,25 @@ fn images_are_built_with_the_owners_that_are_kept() {
 }
 
 #[test]
+fn a_build_says_how_far_it_is_where_somebody_looks() {
+    require!(Root, Erofs);
+    sandbox(|sandbox| {
+        let tree = sandbox.dir("tree");
+        std::fs::write(tree.join("f"), "one\n").unwrap();
+        let build = |end: &str| {
+            let to = sandbox.path(&format!("{end}.erofs"));
+            format!("{} image build {} {}", ours::PROGRAM, str(&tree), str(&to))
+        };
+        assert_eq!(sh(&format!("{} 2>&1", build("quiet"))), "");
+        let seen = sh(&format!("script -qec '{}' /dev/null </dev/null", build("seen")));
+        assert!(seen.contains("mkfs.erofs"), "{seen}");
+        // What it fails by is said to nobody as well.
+        let wrong = sh(&format!("{} -- --no-such-option 2>&1 || true", build("wrong")));
+        assert!(wrong.contains("no-such-option"), "{wrong}");
+    });
+}
+
+#[test]
 fn what_stands_where_an_image_grows_is_left_alone() {
     require!(Root, Erofs);
     sandbox(|sandbox| {
