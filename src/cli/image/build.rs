@@ -20,7 +20,9 @@ use super::super::owners::survey::{Survey, survey};
 use super::super::owners::{Action, Kind, Owners as Records, named, warn};
 use super::Build;
 use crate::mount::{Owners, aside};
-use crate::source::image::{Device, ImageError, Part, in_directory, of_layers, probe, read};
+use crate::source::image::{
+    Device, ImageError, Part, START, in_directory, of_layers, packed, probe, read,
+};
 use crate::sys::id_map::IdMap;
 use crate::text::{plain, shown};
 
@@ -35,14 +37,6 @@ const IMPORT: &str = "idmapfs owners import";
 
 /// How they are written to one.
 const EXPORT: &str = "idmapfs owners export";
-
-/// What archives are packed by, by the bytes that they begin with, and what unpacks them.
-const PACKED: [(&[u8], &str); 4] = [
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"BZh", "bzip2"),
-];
 
 /// A format that is made, and the program that does it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -473,10 +467,11 @@ type Unpacking = (&'static str, Child);
 
 /// Returns what unpacks an archive, by how it begins.
 fn packed_by(archive: &Path) -> Result<Option<&'static str>, Fault> {
-    let mut start = Vec::new();
-    let read = File::open(archive).and_then(|file| file.take(8).read_to_end(&mut start));
+    let mut start = Vec::with_capacity(START);
+    let limit = START.try_into().unwrap_or(u64::MAX);
+    let read = File::open(archive).and_then(|file| file.take(limit).read_to_end(&mut start));
     read.map_err(|why| failed(archive, &why))?;
-    Ok(PACKED.iter().find(|(sign, _)| start.starts_with(sign)).map(|(_, word)| *word))
+    Ok(packed(&start).map(|packed| packed.program))
 }
 
 /// Opens an archive; returns what unpacks it, too.
@@ -492,15 +487,15 @@ fn unpacked(archive: &Path) -> Result<(OwnedFd, Option<Unpacking>), Fault> {
 
 /// Runs a program to its end: of a format, or one of our own.
 fn run(
-    // The progress of mkfs.erofs; what it has to say goes to standard error.
-    if format == Some(Format::Erofs) && !io::stdout().is_terminal() {
-        command.stdout(Stdio::null());
-    }
     program: &str,
     format: Option<Format>,
     mut command: Command,
     input: Option<Stdio>,
 ) -> Result<(), Fault> {
+    // The progress of mkfs.erofs; what it has to say goes to standard error.
+    if format == Some(Format::Erofs) && !io::stdout().is_terminal() {
+        command.stdout(Stdio::null());
+    }
     let status = command.stdin(input.unwrap_or_else(Stdio::null)).status().map_err(|why| {
         let fault = Fault::mount(format!("{program}: {}", plain(&why)));
         let missing = format.filter(|_| why.kind() == io::ErrorKind::NotFound);
