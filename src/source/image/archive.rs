@@ -17,6 +17,14 @@ const CONVERT: &str = "convert it, for example with skopeo copy docker-archive:F
                        oci:LAYOUT:TAG, and unpack that with umoci unpack; or save a container \
                        instead of its image: docker export";
 
+/// What to do with those that skopeo keeps as files.
+const COPY: &str = "convert it, for example with skopeo copy dir:DIR oci:LAYOUT:TAG, and unpack \
+                    that with umoci unpack";
+
+/// What to do with files that are kept by what is in them.
+const CHECK_OUT: &str = "check one of its trees out, with ostree checkout -U --repo=DIR REF OUT, and \
+                         mount that, or make an image of it: idmapfs image build OUT OUT.erofs";
+
 /// An OCI layout.
 const OCI: (&str, &str) = ("an OCI image layout in a tar archive", UNPACK);
 
@@ -82,6 +90,16 @@ pub fn is_old_tar(read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> bool {
 pub fn in_directory(dir: &Path) -> Option<(&'static str, &'static str)> {
     if dir.join("oci-layout").is_file() {
         return Some(("an OCI image layout", UNPACK));
+    }
+    let begins = |name: &str, sign: &str| {
+        let text = std::fs::read_to_string(dir.join(name));
+        text.is_ok_and(|text| text.lines().any(|line| line.starts_with(sign)))
+    };
+    if begins("version", "Directory Transport Version") {
+        return Some(("an image that skopeo copied, in layers", COPY));
+    }
+    if begins("config", "repo_version=") && dir.join("objects").is_dir() {
+        return Some(("a repository of OSTree or flatpak", CHECK_OUT));
     }
     let manifest = || std::fs::read_to_string(dir.join("manifest.json"));
     manifest().is_ok_and(|text| text.contains("\"Layers\"")).then_some(SAVED)
@@ -150,6 +168,27 @@ mod tests {
         assert_eq!(found(&["manifest.json", "blobs/a", "oci-layout"]), Some(OCI.0));
         assert_eq!(found(&["1.json", "2/layer.tar", "manifest.json"]), Some(SAVED.0));
         for tree in [&["etc/passwd", "manifest.json"][..], &["a.tar", "b"], &["etc/oci-layout"]] {
+            assert_eq!(found(tree), None, "{tree:?}");
+        }
+    }
+
+    #[test]
+    fn directories_that_are_no_tree_are_told_from_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = |files: &[(&str, &str)]| {
+            let dir = tempfile::tempdir_in(dir.path()).unwrap();
+            for (name, text) in files {
+                std::fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+                std::fs::write(dir.path().join(name), text).unwrap();
+            }
+            in_directory(dir.path())
+        };
+        let config = ("config", "[core]\nrepo_version=1\nmode=bare-user\n");
+        let ostree = found(&[config, ("objects/ab/c.file", "")]).unwrap();
+        assert!(ostree.0.contains("OSTree") && ostree.1.contains("ostree checkout"));
+        let copied = found(&[("version", "Directory Transport Version: 1.1\n")]).unwrap();
+        assert!(copied.0.contains("skopeo"));
+        for tree in [&[config][..], &[("version", "1\n"), ("objects/a", "")], &[]] {
             assert_eq!(found(tree), None, "{tree:?}");
         }
     }

@@ -1,13 +1,20 @@
 //! What a file is by what it ends with: a superblock or a footer behind the data.
 
 use super::Device;
-use super::ways::{CONVERT, VOLUME};
+use super::ways::{CONVERT, KERNEL, VOLUME};
 
 /// What each is filled up to, in bytes.
 const SECTOR: u64 = 512;
 
 /// The footer of a VHD: of a fixed one it is all that there is besides the data.
 const FOOTER: &[u8] = b"conectix";
+
+/// What a disk of Apple (UDIF) ends with.
+const APPLE: &[u8] = b"koly";
+
+/// What HFS has in its volume header, and where: from the beginning, and in a copy of it
+/// as far from the end.
+const HFS: (&[u8], u64) = (b"BD", 1024);
 
 /// The superblock of md, and the bytes that a place of it is a multiple of, each with how
 /// far it is from the end at least: of version 0.90, in whose order of bytes the machine
@@ -30,6 +37,13 @@ pub(super) fn probe(device: &Device) -> Option<(&'static str, &'static str)> {
     let end = device.length();
     if end.checked_sub(SECTOR).is_some_and(|at| has(at, FOOTER)) {
         return Some(("a fixed VHD disk", CONVERT));
+    }
+    if end.checked_sub(SECTOR).is_some_and(|at| has(at, APPLE)) {
+        return Some(("a disk of Apple (dmg)", CONVERT));
+    }
+    let (sign, place) = HFS;
+    if has(place, sign) && end.checked_sub(place).is_some_and(|at| has(at, sign)) {
+        return Some(("HFS", KERNEL));
     }
     let of_md = |(sign, unit, back): &(&[u8], u64, u64)| {
         let behind = end.checked_rem(*unit).and_then(|rest| rest.checked_add(*back));
@@ -63,6 +77,11 @@ mod tests {
             (mib + 512, mib, FOOTER, vhd),
             (512, 0, FOOTER, vhd),
             (mib, mib - 1024, FOOTER, None),
+            (mib, mib - 512, APPLE, Some("a disk of Apple (dmg)")),
+            // At one of its places alone, and at both.
+            (mib, 1024, HFS.0, None),
+            (mib, mib - 1024, HFS.0, None),
+            (2048, 1024, HFS.0, Some("HFS")),
             // As mdadm places them: 0.90 in the last whole 64 KiB, 1.0 at 8 KiB from the end.
             (mib, mib - (64 << 10), little, Some(RAID)),
             (mib, mib - (64 << 10), big, Some(RAID)),

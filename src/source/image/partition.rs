@@ -126,8 +126,11 @@ fn kind(partition: &gpt::partition::Partition) -> String {
 }
 
 /// Says which partitions a disk with a GPT has; `None` if it has no such table.
+///
+/// It is empty if the table is.
 pub(super) fn there(device: &Device) -> Option<String> {
-    Some(Table::of(device)?.all())
+    let table = Table::of(device)?;
+    Some(if table.used().next().is_some() { table.all() } else { String::new() })
 }
 
 /// Finds a partition of a disk image; returns which part of that it is.
@@ -321,6 +324,9 @@ mod tests {
 
     #[test]
     fn a_disk_is_told_by_its_table_and_not_by_its_boot_sector() {
+        let Some(empty) = disk("-o") else { return };
+        let said = probe(&device(&empty)).unwrap_err().to_string();
+        assert!(said.contains("a GPT that has no partition; "), "{said}");
         let Some(file) = disk("-n 1:2048:4095 -c 1:data") else { return };
         let said = || probe(&device(&file)).unwrap_err().to_string();
         let whole = said();

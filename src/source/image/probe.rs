@@ -2,8 +2,8 @@
 
 use super::ends::{self, RAID};
 use super::ways::{
-    ARCHIVE, CONVERT, CPIO, DEB, DWARFS, FLASH, KERNEL, MEND, NAME, OPEN, POOL, RPM, SIMG, UNPACK,
-    VOLUME,
+    ARCHIVE, BUNDLE, CONVERT, CPIO, DEB, DWARFS, FLASH, KERNEL, MEND, NAME, OFFSET, OPEN, POOL,
+    RPM, SEALED, SIMG, UNPACK, VOLUME,
 };
 use super::{Device, ImageError, Packed, START, archive, mbr, packed, partition, program};
 
@@ -59,10 +59,13 @@ const FORMATS: [Sign<Format>; 4] = [
 ];
 
 /// What else a file may look like, and what to do with it.
-const OTHERS: [Sign<(&str, &str)>; 61] = [
+const OTHERS: [Sign<(&str, &str)>; 75] = [
     sign(257, b"ustar", ("a tar archive", ARCHIVE)),
     sign(0, b"PK\x03\x04", ("a zip archive", UNPACK)),
     sign(0, b"7z\xbc\xaf\x27\x1c", ("a 7z archive", UNPACK)),
+    sign(0, b"Rar!\x1a\x07", ("a RAR archive", UNPACK)),
+    sign(0, b"MSWIM\0\0\0", ("an archive of Windows (WIM)", UNPACK)),
+    sign(0, b"flatpak\0", ("a bundle of flatpak", BUNDLE)),
     sign(0, b"070701", ("a cpio archive", CPIO)),
     sign(0, b"070702", ("a cpio archive", CPIO)),
     sign(0, b"070707", ("a cpio archive", CPIO)),
@@ -83,6 +86,7 @@ const OTHERS: [Sign<(&str, &str)>; 61] = [
     sign(0, b"\x3a\xff\x26\xed", ("a sparse image of Android", SIMG)),
     sign(0, b"LUKS\xba\xbe", ("encrypted by LUKS", OPEN)),
     sign(3, b"-FVE-FS-", ("encrypted by BitLocker", OPEN)),
+    sign(0, b"integrt\0", ("sealed by dm-integrity", SEALED)),
     sign(512, b"LABELONE", ("a physical volume of LVM2", VOLUME)),
     sign(0, b"\xfc\x4e\x2b\xa9", (RAID, VOLUME)),
     sign(4096, b"\xfc\x4e\x2b\xa9", (RAID, VOLUME)),
@@ -107,6 +111,8 @@ const OTHERS: [Sign<(&str, &str)>; 61] = [
     sign(131_032, b"\x11\x7a\x0c\xb1\x7a\xda\x10\x02", ("a part of a ZFS pool", POOL)),
     sign(131_032, b"\x02\x10\xda\x7a\xb1\x0c\x7a\x11", ("a part of a ZFS pool", POOL)),
     sign(1024, b"\x02\0\0\0\0\0\x34\x34", ("NILFS2", KERNEL)),
+    sign(65536, b"\x01\x16\x19\x70", ("GFS2", KERNEL)),
+    sign(8192, b"OCFSV2", ("OCFS2", KERNEL)),
     // Versions 1 and 2, with names of 14 and of 30 bytes and unmounted; then 3.
     sign(1024 + 16, b"\x7f\x13\x01\0", ("Minix", KERNEL)),
     sign(1024 + 16, b"\x8f\x13\x01\0", ("Minix", KERNEL)),
@@ -119,6 +125,15 @@ const OTHERS: [Sign<(&str, &str)>; 61] = [
     sign(0, b"-rom1fs-", ("romfs", KERNEL)),
     sign(0, b"UBI#", ("UBI", FLASH)),
     sign(0, b"\x31\x18\x10\x06", ("UBIFS", FLASH)),
+    // A node for a name, of data, and of blocks that are erased; in either order of bytes.
+    sign(0, b"\x85\x19\x01\xe0", ("JFFS2", FLASH)),
+    sign(0, b"\x85\x19\x02\xe0", ("JFFS2", FLASH)),
+    sign(0, b"\x85\x19\x03\x20", ("JFFS2", FLASH)),
+    sign(0, b"\x19\x85\xe0\x01", ("JFFS2", FLASH)),
+    sign(0, b"\x19\x85\xe0\x02", ("JFFS2", FLASH)),
+    sign(0, b"\x19\x85\x20\x03", ("JFFS2", FLASH)),
+    sign(0, b"\x0b\xe5\xa9\x41", ("a disk with a label of SGI", OFFSET)),
+    sign(188, b"\x60\x0d\xde\xee", ("a disk with a label of Sun", OFFSET)),
     sign(4086, b"SWAPSPACE2", ("swap space", NAME)),
     sign(65526, b"SWAPSPACE2", ("swap space", NAME)),
     sign(0, b"\x7fELF", ("a program", NAME)),
@@ -132,10 +147,7 @@ const TABLES: [Sign<()>; 2] = [sign(512, b"EFI PART", ()), sign(4096, b"EFI PART
 const BOOT: Sign<(&str, &str)> = sign(
     510,
     b"\x55\xaa",
-    (
-        "a boot sector, and neither a table of partitions nor a file system that is known",
-        "name where the file system is: --offset=BYTES",
-    ),
+    ("a boot sector, and neither a table of partitions nor a file system that is known", OFFSET),
 );
 
 /// The second header of LUKS2, and where it may be: each place is twice the one before.
@@ -170,6 +182,9 @@ fn other(device: &Device) -> (String, String) {
     }
     let has_table = TABLES.iter().any(|sign| bears(device, sign)) || mbr::is_protective(device);
     if has_table && let Some(there) = partition::there(device) {
+        if there.is_empty() {
+            return said(("a disk with a GPT that has no partition", OFFSET));
+        }
         let way = format!("name what of it is the image: --partition=root, or one of {there}");
         return ("a disk with a GPT".to_owned(), way);
     }
@@ -198,6 +213,14 @@ fn other(device: &Device) -> (String, String) {
     said(if bears(device, &BOOT) { BOOT.of } else { unknown(device) })
 }
 
+fn packed_by(device: &Device) -> Option<Packed> {
+    let mut start = [0; START];
+    let length = usize::try_from(device.length()).unwrap_or(START).min(START);
+    let start = start.get_mut(..length)?;
+    device.read(0, start).ok()?;
+    packed(start)
+}
+
 fn bears<T>(device: &Device, sign: &Sign<T>) -> bool {
     bears_behind(device, 0, sign)
 }
@@ -213,14 +236,6 @@ fn bears_behind<T>(device: &Device, start: u64, sign: &Sign<T>) -> bool {
 fn behind(device: &Device) -> Option<(String, String)> {
     let end = program::end(&mut |at, buf| device.read(at, buf).is_ok())?;
     // Some fill the last page.
-fn packed_by(device: &Device) -> Option<Packed> {
-    let mut start = [0; START];
-    let length = usize::try_from(device.length()).unwrap_or(START).min(START);
-    let start = start.get_mut(..length)?;
-    device.read(0, start).ok()?;
-    packed(start)
-}
-
     let starts = [Some(end), end.checked_next_multiple_of(4096)].into_iter().flatten();
     let image = |start| FORMATS.iter().find(|sign| bears_behind(device, start, sign));
     let (start, found) = starts.filter_map(|start| Some((start, image(start)?))).next()?;
@@ -285,6 +300,8 @@ mod tests {
         }
         let said = looks((5 << 20) - 512, b"conectix").unwrap_err();
         assert!(said.contains("a fixed VHD disk") && said.ends_with(CONVERT), "{said}");
+        let said = looks((5 << 20) - 512, b"koly").unwrap_err();
+        assert!(said.contains("Apple") && said.ends_with(CONVERT), "{said}");
         assert!(looks(0, &[b'a'; 5000]).unwrap_err().contains("a text"));
         assert!(looks(0, &[0; 5000]).unwrap_err().contains("zeros"));
         assert!(looks(0, &[0xee; 5000]).unwrap_err().contains("no image"));

@@ -40,6 +40,16 @@ pub(super) const POOL: &str =
 /// What to do with an image that only its own tools read.
 pub(super) const DWARFS: &str = "unpack it into a directory: dwarfsextract -i FILE -o DIR";
 
+/// What to do with what is sealed.
+pub(super) const SEALED: &str = "open it as root: integritysetup open DEVICE NAME";
+
+/// What to do with a disk whose table is not read here.
+pub(super) const OFFSET: &str = "name where the file system is: --offset=BYTES";
+
+/// What to do with what flatpak has packed.
+pub(super) const BUNDLE: &str = "take it into a repository and check it out: ostree init --repo=REPO --mode=bare-user-only, \
+     flatpak build-import-bundle REPO FILE, ostree checkout -U --repo=REPO REF DIR";
+
 /// What to do with what is no file system.
 pub(super) const NAME: &str = "name a directory or an image";
 
