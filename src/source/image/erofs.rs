@@ -41,6 +41,10 @@ use superblock::{Bad, Super};
 /// The longest target of a symbolic link that the kernel shows, in bytes.
 const LINK_MAX: u64 = 4095;
 
+/// What an image begins with that has only names and attributes: its files are all holes
+/// (`struct lcfs_erofs_header_s` of composefs).
+const COMPOSEFS: [u8; 4] = 0xd078_629a_u32.to_le_bytes();
+
 /// Opens an image.
 ///
 /// # Errors
@@ -68,6 +72,15 @@ pub fn open(device: Arc<Device>) -> std::result::Result<Arc<dyn Image>, ImageErr
         feature,
         way: way.to_owned(),
     };
+    let mut start = [0; 4];
+    device.read(0, &mut start).map_err(unreadable)?;
+    if start == COMPOSEFS {
+        return Err(refused(
+            "contents that are in other files, by their digest (composefs)".to_owned(),
+            "mount it as root: mount.composefs -o basedir=OBJECTS; then idmapfs shows that \
+             directory",
+        ));
+    }
     let bad = |bad| match bad {
         Bad::Damaged(what) => damaged(what),
         Bad::Devices(what, way) => refused(what, &way),

@@ -201,6 +201,10 @@ fn images_that_are_cut_short_or_wrong_at_the_start_are_refused() {
     };
     assert!(changed(1024 + 64, b'?').contains("checksum"));
     assert!(changed(1024 + 82, 1).contains("features 0x10000"));
+    let mut composed = bytes.clone();
+    composed[..4].copy_from_slice(b"\x9a\x62\x78\xd0");
+    let said = refused(&composed);
+    assert!(said.contains("composefs") && said.contains("mount.composefs"), "{said}");
 }
 
 /// Everything that can be asked of an image, whatever the answers are.
