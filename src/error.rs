@@ -32,6 +32,8 @@ pub enum Error {
     BadName,
     /// A value from the caller is malformed or out of range.
     Invalid,
+    /// The source is another one than was mounted, for good; logged when that was seen.
+    Changed,
     /// A fault of the server itself; logged where it happened.
     Internal,
 }
@@ -51,7 +53,7 @@ impl Error {
             Self::Hidden => Errno(libc::ENOENT),
             Self::Unsupported => Errno(libc::EOPNOTSUPP),
             Self::BadName => Errno(libc::ENAMETOOLONG),
-            Self::Internal => Errno(libc::EIO),
+            Self::Changed | Self::Internal => Errno(libc::EIO),
         }
     }
 
@@ -95,6 +97,7 @@ impl fmt::Display for Error {
             Self::Unknown => "no such node or handle",
             Self::BadName => "not a name of a directory entry",
             Self::Invalid => "invalid value",
+            Self::Changed => "the source has changed",
             Self::Internal => "internal error",
         };
         f.write_str(why)

@@ -53,6 +53,8 @@ pub(super) fn hand_over(what: Kind, request: &Request, work: impl FnOnce()) {
 pub(super) fn failed(what: Kind, pid: u32, error: Error) -> fuser::Errno {
     let errno = error.errno().0;
     let (level, counted) = match errno {
+        // There may be very many of these, and all has been said.
+        _ if error == Error::Changed => (log::Level::Debug, Count::Failed),
         libc::EIO | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSYS | libc::EBADF => {
             (log::Level::Warn, Count::Failed)
         }

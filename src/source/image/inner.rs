@@ -62,7 +62,7 @@ impl Inner {
     /// changed. So all that was answered or is kept was read while it had not.
     pub fn answer<T>(&self, ask: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let answer = ask(self);
-        if self.device.is_unchanged() { answer } else { Err(eio()) }
+        if self.device.is_unchanged() { answer } else { Err(Error::Changed) }
     }
 
     /// Returns the attributes of a file.

@@ -285,6 +285,7 @@ fn after(name: &'static str, change: fn(&Path)) {
         assert_eq!(crate::support::sh(&read), "", "{name}");
         let said = ours.log().matches("changed while mounted").count();
         assert_eq!(said, 1, "{name}: {}", ours.log());
+        assert!(!ours.log().contains(" for process "), "{name}: {}", ours.log());
         assert!(nix::sys::signal::kill(ours.server(), None).is_ok(), "{name}: no server");
         drop(words);
         assert_eq!(ours.unmount(), Some(0), "{name}");
