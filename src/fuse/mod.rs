@@ -63,6 +63,8 @@ pub struct SessionOptions {
     /// Whether nobody else changes the source, and the file system serves it so
     /// ([`Fs::be_alone`]) where the kernel does not use its files by itself.
     pub exclusive: bool,
+    /// Whether anything is ever written, for the kernel to cache.
+    pub writes: bool,
     /// Whether the kernel is to read and write files of the source by itself,
     /// where it can; or why not.
     pub passthrough: Result<(), &'static str>,

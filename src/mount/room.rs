@@ -114,6 +114,7 @@ mod tests {
             keep_pages: false,
             allow_idmap: false,
             exclusive: false,
+            writes: true,
             passthrough: Ok(()),
         };
         let shared = |room| {

@@ -360,6 +360,7 @@ pub(super) fn file_system(
         keep_pages: facts.immutable || options.cache == Cache::Exclusive,
         // Nobody changes what never changes, too.
         exclusive: facts.immutable || options.cache == Cache::Exclusive,
+        writes: !facts.immutable,
         allow_idmap: options.allow_idmap,
         passthrough: match options.passthrough {
             Passthrough::Off => Err("passthrough is off"),

@@ -107,6 +107,7 @@ const SERVING: SessionOptions = SessionOptions {
     acl: true,
     keep_pages: false,
     exclusive: false,
+    writes: true,
     passthrough: Err("it is a test"),
     allow_idmap: false,
 };

@@ -411,6 +411,36 @@ fn programs_run_and_files_are_mapped() {
     }
 }
 
+/// What opens, describes, reads and closes a file, as most programs do.
+#[test]
+fn what_was_read_and_closed_is_asked_for_no_more() {
+    require!(Root, Fuse, Erofs);
+    sandbox(|sandbox| {
+        let image = copied(sandbox, "erofs");
+        let ours = Ours::new(&image, &sandbox.dir("mnt"), &[]);
+        let read = || {
+            for number in 0..50 {
+                let mut file = File::open(ours.at(&format!("small/{number}"))).unwrap();
+                let length = file.metadata().unwrap().len();
+                let mut contents = Vec::new();
+                assert_eq!(file.read_to_end(&mut contents).unwrap() as u64, length);
+            }
+        };
+        let asked = || {
+            let said = output(PROGRAM, &["stats", "--json", str(&ours.point)]).stdout;
+            let stats: serde_json::Value = serde_json::from_slice(&said).unwrap();
+            let counts = stats["requests"].as_object().unwrap().values();
+            counts.map(|count| count.as_u64().unwrap()).sum::<u64>()
+        };
+        // A read by the server has the kernel ask for the time of it, once.
+        (0..2).for_each(|_| read());
+        let before = asked();
+        (0..3).for_each(|_| read());
+        // To ask is a request or two by itself.
+        assert!(asked() - before < 10, "{before} and {} requests", asked());
+    });
+}
+
 /// The server's memory in bytes, at most so far.
 fn memory(ours: &Ours) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", ours.server())).unwrap();
