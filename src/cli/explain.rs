@@ -69,7 +69,8 @@ pub fn explain(request: &Explain, out: &mut dyn Write) -> Result<(), Fault> {
     let spec = spec(&request.settings, &request.source)?;
     let asker = request.caller.as_deref().map(asker).transpose()?;
     let root = root(&request.source, &request.settings.image)?;
-    let answer = answer(&spec, (&request.source, &root), &request.paths, asker.as_ref())?;
+    let tops = [request.source.as_path()];
+    let answer = answer(&spec, (&tops, &root), &request.paths, asker.as_ref())?;
     let asker = asker.as_ref();
     Fault::printing(if request.json { json(&answer, out) } else { text(&answer, asker, out) })
 }
@@ -90,7 +91,7 @@ fn root(source: &Path, options: &ImageOptions) -> Result<Root, Fault> {
 /// Explains files of a source by a policy.
 fn answer(
     spec: &Spec,
-    (source, root): (&Path, &Root),
+    (tops, root): (&[&Path], &Root),
     paths: &[PathBuf],
     asker: Option<&Asker>,
 ) -> Result<Answer, Fault> {
@@ -101,7 +102,7 @@ fn answer(
         policy: spec.describe(),
         files: paths
             .iter()
-            .map(|path| explained(&pipeline, judge.as_ref(), root, source, path))
+            .map(|path| explained(&pipeline, judge.as_ref(), (tops, root), path))
             .collect::<Result<_, _>>()?,
         caller: asker.map(|asker| Caller {
             creates: pipeline.explain_create(asker.ids),
@@ -114,11 +115,10 @@ fn answer(
 fn explained(
     pipeline: &Pipeline,
     judge: Option<&Judge<'_>>,
-    root: &Root,
-    source: &Path,
+    (tops, root): (&[&Path], &Root),
     path: &Path,
 ) -> Result<Explained, Fault> {
-    let steps = way::way(root, source, path)
+    let steps = way::way(root, tops, path)
         .map_err(|errno| unreachable_file("path", path.as_os_str(), errno))?;
     let asker = judge.map(|judge| judge.asker);
     let names: Vec<(&[u8], Subject)> =

@@ -356,6 +356,12 @@ fn files_of_a_live_mount_are_explained_by_its_policy() {
         let said = live(&point, &["f", "--as", "7:7"]);
         assert_eq!(said["files"][0]["shown"][0]["answer"], 7, "{said}");
         assert_eq!(said["files"][0]["path"], "f");
+        let files = [&source, &point].map(|top| top.join("f"));
+        for file in files.each_ref().map(|file| str(file)) {
+            let said = live(&point, &[file]);
+            assert_eq!(said["files"][0]["shown"][0]["answer"], 7, "{said}");
+            assert_eq!(said["files"][0]["path"], file);
+        }
         assert!(!said["files"][0]["access"].as_array().unwrap().is_empty());
         assert_eq!(said["mount"]["options"][0], format!("policy={}", str(&policy)));
         fs::write(&policy, "version = 1\n[[rules]]\nname = 'f'\nhide = true\n").unwrap();

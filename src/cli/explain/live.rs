@@ -50,7 +50,9 @@ pub fn explain(request: &Live, out: &mut dyn Write) -> Result<(), Fault> {
     } else {
         let spec = policy(&mount, covered)?;
         let root = root(&mount.source, &image(&mount))?;
-        Some(answer(&spec, (&mount.source, &root), &request.paths, asker.as_ref())?)
+        // As they are called where the mount is seen, too.
+        let tops = [mount.source.as_path(), mount.target.as_path()];
+        Some(answer(&spec, (&tops, &root), &request.paths, asker.as_ref())?)
     };
     let explained = Explained { flags, kernel, mount, files };
     Fault::printing(match request.form {

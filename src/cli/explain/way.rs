@@ -42,11 +42,14 @@ pub enum Root {
 /// Returns the files on the way to a path, from the root on. No step leads
 /// outside; symbolic links are followed, but the last one, and none in an image.
 ///
+/// An absolute path is one below any of `tops`: by which the root is known.
+///
 /// # Errors
 /// As open(2), `EXDEV` for a path that leads out of the source.
-pub fn way(root: &Root, source: &Path, path: &Path) -> nix::Result<Vec<Step>> {
-    let below: PathBuf = match path.strip_prefix(source) {
-        Ok(below) if path.is_absolute() => below.components().collect(),
+pub fn way(root: &Root, tops: &[&Path], path: &Path) -> nix::Result<Vec<Step>> {
+    let mut below = tops.iter().filter_map(|top| path.strip_prefix(top).ok());
+    let below: PathBuf = match below.next() {
+        Some(below) if path.is_absolute() => below.components().collect(),
         _ => path.to_owned(),
     };
     match root {
