@@ -1,6 +1,9 @@
 //! POSIX ACLs and file capabilities, with the tools that people use.
 
 use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::require;
 use crate::support::idmap::{self, IdMap};
@@ -190,6 +193,41 @@ fn writing_takes_capabilities_away() {
             sh(&format!("PATH=$PATH:/sbin:/usr/sbin setcap cap_chown+ep {}", str(&f)));
             sh_as(100_009, 100_009, &[], &format!("cd {}; {change}", str(&ours.point)));
             assert_eq!(raw::get_xattr(&f, c"security.capability"), Err(libc::ENODATA), "{change}");
+        }
+    });
+}
+
+/// A store to a mapping takes nothing on the source. Where the server writes what was
+/// stored, that is a write to the host.
+#[test]
+fn stores_to_a_mapping_take_a_capability_where_the_server_writes() {
+    require!(Root, Fuse, Passthrough, Ext4Loop, CapTools);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 256);
+        let f = image.root.join("f");
+        fs::write(&f, vec![b'x'; 4096]).unwrap();
+        let store = |path: &Path, mode| {
+            raw::chmod(&f, mode).unwrap();
+            sh(&format!("PATH=$PATH:/sbin:/usr/sbin setcap cap_chown+ep {}", str(&f)));
+            let file = fs::File::options().read(true).write(true).open(path).unwrap();
+            let mut page = raw::Page::map(file.as_fd(), true).unwrap();
+            page.set(0, b'y');
+            page.sync().unwrap();
+            let kept = raw::get_xattr(&f, c"security.capability").is_ok();
+            let now = fs::metadata(&f).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(now, mode, "{}", str(path));
+            kept
+        };
+        for mode in [0o755, 0o4755] {
+            assert!(store(&f, mode), "by the host, {mode:o}");
+        }
+        for (args, kept) in [(&[][..], [true, false]), (&["--passthrough", "off"], [false; 2])] {
+            for (mode, kept) in [0o755, 0o4755].into_iter().zip(kept) {
+                let point = sandbox.dir(&format!("{mode:o}{}", args.len()));
+                let ours = Ours::new(&image.root, &point, args);
+                assert_eq!(store(&ours.at("f"), mode), kept, "{args:?}, {mode:o}");
+                ours.unmount();
+            }
         }
     });
 }
