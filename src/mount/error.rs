@@ -67,6 +67,17 @@ pub enum MountError {
         /// How many can.
         most: usize,
     },
+    /// There are too few for a server.
+    #[error(
+        "a process may have {limit} files open, and a server needs {least} or more; raise that \
+         before: ulimit -n {least}"
+    )]
+    Descriptors {
+        /// How many descriptors there are.
+        limit: usize,
+        /// How many there have to be.
+        least: usize,
+    },
     /// An option takes privilege.
     #[error("option {0} takes root; without it, leave it out or use: idmapfs run")]
     Unprivileged(&'static str),
@@ -205,6 +216,7 @@ impl MountError {
             | Self::Silent
             | Self::Killed(_)
             | Self::OpenFiles { .. }
+            | Self::Descriptors { .. }
             | Self::WithPid(..) => 32,
         }
     }

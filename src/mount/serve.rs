@@ -346,6 +346,9 @@ pub(super) fn file_system(
 ) -> Result<(Fs, SessionOptions, String), MountError> {
     let facts = source.facts();
     let limit = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    if limit < FEWEST {
+        return Err(MountError::Descriptors { limit, least: FEWEST });
+    }
     let reserve = if limit < ENOUGH { 0 } else { RESERVE };
     let descriptors = limit.saturating_sub(reserve);
     let (policy, stand_in) = decide(&options.spec, facts.any_owner, process)?;
@@ -402,6 +405,10 @@ pub(super) fn file_system(
 /// How many requests may wait for something (a disk, a server far away) before others
 /// wait for them, besides those of all threads that serve. Each takes a descriptor.
 const RESERVE: usize = 16;
+
+/// With fewer descriptors than these a mount would be made in which nothing can be looked
+/// at: a server with 8 workers holds 31 before it is asked for anything.
+const FEWEST: usize = 64;
 
 /// From how many descriptors on some are left for those: callers need the others.
 const ENOUGH: usize = 1024;

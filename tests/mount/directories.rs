@@ -1,16 +1,18 @@
 //! Large directories, large trees, and directories that change meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::require;
 use crate::support::image::Ext4;
 use crate::support::ours::{Ours, finish};
-use crate::support::{Sandbox, raw, sandbox, sh, str, text, wait_for};
+use crate::support::rng::Rng;
+use crate::support::{Sandbox, raw, sandbox, sh, str, text, try_sh_as, wait_for};
 
 #[test]
 fn a_hundred_thousand_entries_are_listed_once_each() {
@@ -131,8 +133,13 @@ fn an_open_directory_that_was_removed_is_empty() {
 
 /// A mount whose server may have 256 descriptors.
 fn with_few_descriptors(sandbox: &Sandbox, source: &Path) -> Ours {
+    with_descriptors(sandbox, source, 256)
+}
+
+/// A mount whose server may have so many descriptors.
+fn with_descriptors(sandbox: &Sandbox, source: &Path, count: u32) -> Ours {
     let (program, point) = (crate::support::ours::PROGRAM, sandbox.dir("mnt"));
-    let script = format!("ulimit -n 256; exec {program} -f {} {}", str(source), str(&point));
+    let script = format!("ulimit -n {count}; exec {program} -f {} {}", str(source), str(&point));
     let mut command = std::process::Command::new("bash");
     command.args(["-c", &script]);
     Ours::start(command, &point, sandbox.path("log"))
@@ -161,6 +168,62 @@ fn a_walk_of_fifty_thousand_files_needs_few_descriptors() {
         fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
         assert_eq!(sh(&walk).trim(), "50000");
         drop(ours);
+    });
+}
+
+/// What is not open is opened again: it is the file that was looked up, or what has its
+/// name now, and never another one.
+#[test]
+fn what_is_opened_again_is_the_same_though_the_host_replaces_it() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let source = sandbox.dir("src");
+        let name = |n: usize| format!("{}/{}", n % 30, n / 30);
+        for n in 0..1500 {
+            let path = source.join(name(n));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name(n)).unwrap();
+        }
+        // Not even a mount with too few: nothing could be looked at there.
+        let (program, point) = (crate::support::ours::PROGRAM, sandbox.dir("none"));
+        let with = |count| format!("ulimit -n {count}; {program} {} {}", str(&source), str(&point));
+        let refused = try_sh_as(0, 0, &[], &with(63));
+        assert_eq!(refused.status.code(), Some(32), "{}", text(&refused));
+        assert!(text(&refused).contains("ulimit -n 64"), "{}", text(&refused));
+
+        let ours = with_descriptors(sandbox, &source, 64);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (new, aside) = (source.join("new"), source.join("aside"));
+                for n in (0..).step_by(7).take_while(|_| !over.load(Ordering::Relaxed)) {
+                    let path = source.join(name(n));
+                    fs::write(&new, name(n)).unwrap();
+                    fs::rename(&new, &path).unwrap();
+                    // And the directory, by one with the same files.
+                    let dir = path.parent().unwrap();
+                    fs::create_dir(&new).unwrap();
+                    raw::rename(dir, &new, libc::RENAME_EXCHANGE).unwrap();
+                    fs::rename(&new, &aside).unwrap();
+                    for file in fs::read_dir(&aside).unwrap().map(|file| file.unwrap()) {
+                        fs::rename(file.path(), dir.join(file.file_name())).unwrap();
+                    }
+                    fs::remove_dir(&aside).unwrap();
+                }
+            });
+            let mut rng = Rng::new(5);
+            let mut held = VecDeque::new();
+            let mut found = 0;
+            while found < 3000 {
+                let n = rng.below(1500);
+                let Ok(file) = fs::File::open(ours.at(&name(n))) else { continue };
+                found += 1;
+                held.push_back((n, file));
+                let (n, file) = if held.len() > 5 { held.pop_front().unwrap() } else { continue };
+                assert_eq!(std::io::read_to_string(file).unwrap(), name(n));
+            }
+            over.store(true, Ordering::Relaxed);
+        });
     });
 }
 
