@@ -60,6 +60,32 @@ fn what_was_closed_is_on_disk_and_opens_are_not_asked() {
     });
 }
 
+/// What is cached is sent later, and so is refused later.
+#[test]
+fn what_does_not_fit_on_the_disk_is_told_at_the_close() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 32);
+        let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &ARGS);
+        let (view, disk) = (ours.at("f"), image.root.join("f"));
+        let mut file = File::create(&view).unwrap();
+        let page = |n: usize| vec![u8::try_from(n % 251).unwrap() + 1; 1 << 20];
+        let written: std::io::Result<()> = (0..48).try_for_each(|n| file.write_all(&page(n)));
+        // It may be met by a write, too, which waits for what was written before.
+        let closed = nix::unistd::close(file).map_err(std::io::Error::from);
+        let told = written.and(closed).unwrap_err();
+        assert_eq!(told.raw_os_error(), Some(libc::ENOSPC), "{told}");
+        let stored = fs::metadata(&disk).unwrap().len();
+        assert!(stored < 32 << 20, "{stored}");
+        // Until it is forgotten the client has it as it was written.
+        fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+        wait_for("what was stored", || fs::read(&view).unwrap() == fs::read(&disk).unwrap());
+        fs::remove_file(&view).unwrap();
+        fs::write(&view, page(0)).unwrap();
+        assert_eq!(fs::read(&disk).unwrap(), page(0));
+    });
+}
+
 #[test]
 fn what_is_written_and_not_sent_yet_is_no_hole() {
     require!(Root, Fuse);
