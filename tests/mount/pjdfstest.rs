@@ -116,7 +116,10 @@ fn compare(
         }
         let passed = found.values().filter(|result| *result == "ok").count();
         let there = native.values().filter(|result| *result == "ok").count();
-        println!("pjdfstest {args:?}: {passed} passed of {}, natively {there}", found.len());
+        println!(
+            "pjdfstest, engine fuse, {args:?}: {passed} passed of {}, natively {there}",
+            found.len()
+        );
         let log: Vec<String> = ours.log().lines().rev().take(20).map(str::to_owned).collect();
         assert!(wrong.is_empty(), "{}\n{log:#?}", wrong.join("\n"));
     });
