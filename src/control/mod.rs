@@ -81,7 +81,11 @@ pub enum ControlError {
 fn ask_hint(why: &io::Error) -> &'static str {
     match why.raw_os_error() {
         Some(libc::ENOENT) => "; it keeps no socket, or in a place that is not known here",
-        Some(libc::ECONNREFUSED | libc::ECONNRESET) => "; it has ended",
+        // A socket is of one mount: nobody listens at what the view shows of it.
+        Some(libc::ECONNREFUSED) => {
+            "; it has ended, or its socket is seen through the mount itself: ask from outside"
+        }
+        Some(libc::ECONNRESET) => "; it has ended",
         Some(libc::EACCES) => "; only its user and root may ask it",
         Some(libc::EAGAIN) => "; it has not answered in time, and may still do it",
         _ => "",
