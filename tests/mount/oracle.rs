@@ -27,7 +27,7 @@ use self::ops::{Op, Outcome, SLOTS};
 use self::world::{Engine, Side, World};
 use crate::require;
 use crate::support::rng::Rng;
-use crate::support::{Sandbox, raw, sandbox};
+use crate::support::{Sandbox, raw, rest, sandbox};
 
 /// What runs have seen, for the closing lines.
 #[derive(Debug, Default)]
@@ -326,7 +326,7 @@ impl Session<'_> {
                 _ => raw::mkdir(&dir.join("hostdir"), 0o777),
             };
         }
-        std::thread::sleep(self.run.settle);
+        rest(self.run.settle);
         self.last.push_back(format!("on disk: change {what} of {file} or {dir}, id {id}"));
     }
 }

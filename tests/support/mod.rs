@@ -269,20 +269,33 @@ pub fn wait_for(what: &str, holds: impl FnMut() -> bool) {
     assert!(holds_within(Duration::from_secs(10), holds), "not within 10 s: {what}");
 }
 
-/// Waits until something holds, for at most this long.
+/// How long whoever waits sleeps between two looks, and how much of a look and a sleep
+/// counts at most.
+const NAP: Duration = Duration::from_millis(3);
+const COUNTS: Duration = Duration::from_millis(10);
+
+/// Waits this long, and longer where others have the processors.
+pub fn rest(time: Duration) {
+    holds_within(time, || false);
+}
+
+/// Waits until something holds, for at most this long; longer where others have the
+/// processors.
 ///
-/// The last look begins when the time is up: on a busy machine one look may
-/// take longer than all of it, and what it saw is from before the end.
+/// Who has to wait for a turn to look knows that whom it waits for has to, as well: of
+/// that time little counts. The last look begins when the time is up, so that what it saw
+/// is from before the end.
 pub fn holds_within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + limit;
+    let mut left = limit;
     loop {
-        let last = Instant::now() >= end;
+        let (last, looks) = (left.is_zero(), Instant::now());
         if holds() {
             return true;
         }
         if last {
             return false;
         }
-        std::thread::sleep(Duration::from_millis(3));
+        std::thread::sleep(NAP);
+        left = left.saturating_sub(looks.elapsed().min(COUNTS));
     }
 }
