@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 
 use crate::require;
 use crate::support::image::Ext4;
 use crate::support::ours::Ours;
-use crate::support::{holds_within, raw, sandbox, sh_as, str, try_sh_as, wait_for};
+use crate::support::{holds_within, raw, rest, sandbox, sh_as, str, try_sh_as, wait_for};
 
 const MAP: [&str; 2] = ["--map", "0:100000:1000"];
 /// Longer than anything here takes.
@@ -171,6 +172,14 @@ fn flock_is_not_seen_outside_of_the_mount() {
     });
 }
 
+/// Whether a process is in a call of fcntl(2) that waits for a lock.
+fn waits_for_a_lock(pid: Pid) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let words: Vec<&str> = call.split(' ').take(3).collect();
+    let wanted = [libc::SYS_fcntl.to_string(), format!("{:#x}", libc::F_SETLKW)];
+    matches!(words[..], [number, _, command] if [number, command] == wanted)
+}
+
 #[test]
 fn a_deadlock_of_locks_is_refused() {
     require!(Root, Fuse);
@@ -181,7 +190,7 @@ fn a_deadlock_of_locks_is_refused() {
         for (root, told) in [(&source, "on-source"), (&ours.point, "in-view")] {
             let (path, told) = (root.join("f"), sandbox.dir(told));
             let told = ["first", "second"].map(|name| told.join(name));
-            let crossing = |n: usize| {
+            let crossing = |n: usize, other: Option<Pid>| {
                 let (path, told) = (path.clone(), told.clone());
                 raw::fork(move || {
                     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
@@ -194,16 +203,20 @@ fn a_deadlock_of_locks_is_refused() {
                     };
                     let held = lock(&file, libc::F_SETLK, n).is_ok();
                     let _ = fs::write(&told[n], if held { "held" } else { "refused" });
-                    // The second one comes late.
                     holds_within(LONG, || told[1 - n].exists());
-                    std::thread::sleep(Duration::from_millis(300) * u32::try_from(n).unwrap());
+                    // The second one comes late.
+                    if let Some(first) = other {
+                        holds_within(LONG, || waits_for_a_lock(first));
+                        rest(Duration::from_millis(300));
+                    }
                     let waited = lock(&file, libc::F_SETLKW, 1 - n).map(drop);
                     let _ = fs::write(told[n].with_extension("end"), format!("{waited:?}"));
                     std::thread::sleep(LONG);
                 })
                 .unwrap()
             };
-            let [first, second] = [crossing(0), crossing(1)];
+            let first = crossing(0, None);
+            let second = crossing(1, Some(first));
             let end = |n: usize| fs::read_to_string(told[n].with_extension("end"));
             let refused = format!("{:?}", Err::<(), _>(libc::EDEADLK));
             wait_for("who is refused", || end(1).is_ok_and(|said| said == refused));
