@@ -107,19 +107,21 @@ fn seen(here: &Path, there: &Path) -> Vec<(&'static str, Vec<Sight>)> {
     all
 }
 
-/// Returns what was late: half of the changes of a kind, more than a few of all, or one of
-/// them by much.
+/// Returns what was late where a processor was free: half of the changes of a kind, more
+/// than a few of all, or one of them by much.
 fn late(way: &str, all: Vec<(&'static str, Vec<Sight>)>) -> String {
     let mut said = String::new();
     let (mut fair, mut soon) = (0, 0);
     for (kind, mut sights) in all {
+        sights.retain(|sight| !sight.held_up);
         sights.sort_by_key(|sight| sight.time);
-        let (middle, last) = (sights[sights.len() / 2].time, sights[sights.len() - 1].time);
+        let at = |number: usize| sights.get(number).map_or(Duration::ZERO, |sight| sight.time);
+        let (middle, last) = (at(sights.len() / 2), at(sights.len().saturating_sub(1)));
         if middle > SOON || last > LATE {
             said += &format!("{way}: {kind}: median {middle:?}, last {last:?}\n");
         }
-        fair += sights.iter().filter(|sight| !sight.held_up).count();
-        soon += sights.iter().filter(|sight| !sight.held_up && sight.late <= SOON).count();
+        fair += sights.len();
+        soon += sights.iter().filter(|sight| sight.late <= SOON).count();
     }
     eprintln!("{way}: {soon} of {fair} soon");
     if soon * 100 < fair * MOST {
