@@ -40,7 +40,7 @@ fn end(pid: nix::unistd::Pid) {
     nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
     let started = Instant::now();
     waitpid(pid, None).unwrap();
-    assert!(started.elapsed() < Duration::from_secs(5), "a process could not be killed");
+    assert!(started.elapsed() < Duration::from_secs(30), "a process could not be killed");
 }
 
 #[test]

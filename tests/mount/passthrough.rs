@@ -25,12 +25,11 @@ fn goes_on_without_the_server(ours: &Ours, act: impl FnOnce() -> bool + Send) ->
     ours.signal_server(Signal::SIGSTOP);
     let state = format!("/proc/{}/stat", ours.server());
     wait_for("a stopped server", || fs::read_to_string(&state).unwrap().contains(") T "));
-    let (sender, done) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
-        scope.spawn(move || sender.send(act()).unwrap());
-        let went_on = done.recv_timeout(std::time::Duration::from_secs(2)).unwrap_or(false);
+        let acts = scope.spawn(act);
+        let went_on = holds_within(Duration::from_secs(2), || acts.is_finished());
         ours.signal_server(Signal::SIGCONT);
-        went_on
+        acts.join().unwrap() && went_on
     })
 }
 
