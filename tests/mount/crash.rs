@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::require;
 use crate::support::ours::{processes, program_for_users};
 use crate::support::rng::Rng;
-use crate::support::{Sandbox, mount_at, raw, sandbox, sh, str, text, try_sh_as, wait_for};
+use crate::support::{Sandbox, holds_within, mount_at, raw, sandbox, sh, str, text, try_sh_as};
 
 /// A user of every Debian system without subordinate ids.
 const USER: u32 = 34;
@@ -67,7 +67,8 @@ impl Kept {
                 let _gone = kill(*pid, signal);
             }
         }
-        wait_for("the server's end", || all.iter().all(|pid| has_ended(*pid)));
+        let ended = holds_within(Duration::from_secs(30), || all.iter().all(|pid| has_ended(*pid)));
+        assert!(ended, "{}", all.iter().map(|pid| waits_for(*pid)).collect::<String>());
     }
 
     /// Takes what a killed server leaves of the mount away.
@@ -81,6 +82,14 @@ fn has_ended(pid: Pid) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
     let state = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     threads.count() <= 1 && (state.is_empty() || state.contains("State:\tZ"))
+}
+
+/// What the threads of a process wait for, in the kernel.
+fn waits_for(pid: Pid) -> String {
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let told = |task: PathBuf| format!("{}{}", read(task.join("status")), read(task.join("stack")));
+    tasks.map(|task| told(task.path())).collect()
 }
 
 fn number(error: std::io::Error) -> i32 {
