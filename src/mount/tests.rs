@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount as mount2, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{UtimensatFlags, utimensat};
@@ -52,6 +53,17 @@ fn in_private_namespace(test: fn(&Path)) {
         umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
     };
     thread::spawn(run).join().unwrap();
+}
+
+/// Unmounts what a child that another test has just forked may use for a moment longer.
+fn unmount(point: &Path) {
+    let end = Instant::now() + Duration::from_secs(20);
+    let mut done = umount2(point, MntFlags::empty());
+    while done == Err(Errno::EBUSY) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+        done = umount2(point, MntFlags::empty());
+    }
+    done.unwrap();
 }
 
 fn file_system() -> Fs {
@@ -191,7 +203,7 @@ fn older_kernels_attach_the_visible_root_too() {
         assert_eq!(there.root, Path::new("/").join(VIEW));
         fs::create_dir(dir.join("sub")).unwrap();
         assert_eq!(fs::read_dir(dir).unwrap().count(), 1);
-        umount2(dir, MntFlags::empty()).unwrap();
+        unmount(dir);
         session.wait().unwrap();
         assert!(mountinfo::mount_at(dir).unwrap().is_some_and(|top| top.fstype == "tmpfs"));
     });
@@ -214,7 +226,7 @@ fn node_1_can_be_the_root_itself() {
         assert_eq!(parent.ino(), fs::metadata(dir).unwrap().ino());
         fs::set_permissions(dir, fs::Permissions::from_mode(0o711)).unwrap();
         assert_eq!(fs::metadata(dir).unwrap().mode(), 0o40711);
-        umount2(dir, MntFlags::empty()).unwrap();
+        unmount(dir);
         session.wait().unwrap();
     });
 }
@@ -360,8 +372,8 @@ fn what_the_kernel_knows_is_asked_for_again() {
             assert_eq!(below.fstype, "tmpfs", "what is mounted below stays");
             drop(open);
 
-            umount2(&dir.join("below"), MntFlags::empty()).unwrap();
-            umount2(dir, MntFlags::empty()).unwrap();
+            unmount(&dir.join("below"));
+            unmount(dir);
             session.wait().unwrap();
         }
     });
@@ -432,9 +444,9 @@ fn what_was_lost_is_asked_for_again() {
         session.notifier().later(Notice::Name(root, name));
         thread::sleep(Duration::from_millis(300));
         assert!(mountinfo::mount_at(&dir.join("below")).unwrap().is_some());
-        umount2(&dir.join("below"), MntFlags::empty()).unwrap();
+        unmount(&dir.join("below"));
         drop(watching);
-        umount2(dir, MntFlags::empty()).unwrap();
+        unmount(dir);
         session.wait().unwrap();
     });
 }
@@ -469,7 +481,7 @@ fn what_is_gone_is_forgotten_on_both_sides() {
             thread::sleep(Duration::from_millis(5));
         }
         drop(watching);
-        umount2(dir, MntFlags::empty()).unwrap();
+        unmount(dir);
         session.wait().unwrap();
     });
 }
@@ -507,7 +519,7 @@ fn callers_who_lock_directories_do_not_stop_it() {
             }
             over.store(true, Ordering::Relaxed);
         });
-        umount2(dir, MntFlags::empty()).unwrap();
+        unmount(dir);
         session.wait().unwrap();
         // Nobody is there any more, and that is no failure.
         assert_eq!(refresh.all(Duration::from_secs(20)), Refreshed::All);

@@ -16,7 +16,7 @@ use crate::require;
 use crate::support::image::Ext4;
 use crate::support::ours::Ours;
 use crate::support::raw::Sys;
-use crate::support::{Sandbox, calls, holds_within, raw, run, sandbox, sh, str};
+use crate::support::{Sandbox, calls, holds_within, raw, run, sandbox, sh, str, wait_for};
 
 /// An ext4 and a view of it, another without passthrough; each has a file `f` of 64 KiB.
 fn views(sandbox: &Sandbox) -> (Ext4, [Ours; 2]) {
@@ -209,6 +209,11 @@ fn fifos_and_sockets_are_of_one_mount() {
             wanted[at] = Ok(());
             assert_eq!(met, wanted, "{at}");
             drop(reads);
+            // Another test's child may have it for a moment longer.
+            let nobody = Err(libc::ENXIO);
+            wait_for("nobody who reads", || {
+                places.iter().all(|place| opened(place.join("fifo"), libc::O_WRONLY) == nobody)
+            });
             let socket = UnixListener::bind(here.join("socket")).unwrap();
             let reached = |place: &Path| {
                 let done = UnixStream::connect(place.join("socket"));

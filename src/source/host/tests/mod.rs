@@ -27,7 +27,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
@@ -137,6 +139,17 @@ impl Drop for Fixture {
             let _ = umount2(&self.path(), MntFlags::MNT_DETACH);
         }
     }
+}
+
+/// Unmounts what a child that another test has just forked may use for a moment longer.
+pub(super) fn unmount(point: &Path) {
+    let start = Instant::now();
+    let mut done = umount2(point, MntFlags::empty());
+    while done == Err(Errno::EBUSY) && start.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(1));
+        done = umount2(point, MntFlags::empty());
+    }
+    done.unwrap();
 }
 
 /// Makes a subvolume of btrfs with a file `f`, which has its name.

@@ -23,7 +23,7 @@ fn fill(fixture: &Fixture) {
 /// Returns the file system without what the kernel remembers of its files.
 fn forgotten(fixture: &Fixture) {
     outside(|| {
-        umount2(&fixture.path(), MntFlags::empty()).unwrap();
+        unmount(&fixture.path());
         let image = fixture.dir.path().join("image");
         let mut mount = Command::new("mount");
         assert!(

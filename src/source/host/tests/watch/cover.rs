@@ -179,5 +179,5 @@ fn a_server_that_is_killed_leaves_nothing() {
     server.kill().unwrap();
     server.wait().unwrap();
     fs::write(fixture.at("g"), "").unwrap();
-    umount2(&fixture.path(), MntFlags::empty()).unwrap();
+    unmount(&fixture.path());
 }
