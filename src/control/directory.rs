@@ -5,7 +5,10 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 
@@ -15,6 +18,12 @@ use super::{ControlError, Record};
 pub(super) const RECORD: &str = "json";
 /// The extension of a mount's socket.
 pub(super) const SOCKET: &str = "sock";
+
+/// How long who makes or removes a record may keep others from its directory.
+const TURN: Duration = Duration::from_millis(500);
+
+/// How long is waited before a directory in which others give names is looked at again.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The longest record that is read, in bytes.
 const LONGEST: u64 = 64 * 1024;
@@ -136,7 +145,7 @@ pub(super) fn read(path: &Path) -> Option<Record> {
     match held(path)? {
         Ok(record) => parsed(record),
         Err(stale) => {
-            remove_stale(path, &stale);
+            remove(path, &stale);
             None
         }
     }
@@ -177,13 +186,34 @@ pub(super) fn is_at(path: &Path, record: &File) -> bool {
     same().unwrap_or(false)
 }
 
-/// Removes what a killed server has left, unless another one has taken the
-/// name since; if that happens right now, `abort` still has the mount table.
-fn remove_stale(path: &Path, record: &File) {
+/// Keeps others from giving names in a directory of records, and from taking them away, or
+/// does without after a while: anybody may read the system's, and so have it for long.
+pub(super) fn alone(dir: &Path) -> Option<Flock<File>> {
+    let until = Instant::now().checked_add(TURN)?;
+    let mut dir = File::open(dir).ok()?;
+    loop {
+        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            Ok(alone) => return Some(alone),
+            Err((again, Errno::EWOULDBLOCK)) if Instant::now() < until => dir = again,
+            Err(_) => return None,
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Removes a record that no server has any more, and the socket beside it, unless another
+/// one has taken the name since: none may while this is at it.
+pub(super) fn remove(path: &Path, record: &File) {
+    let Some(dir) = path.parent().filter(|_| is_at(path, record)) else { return };
+    if !is_kept_by(dir, &[geteuid().as_raw()]).unwrap_or(false) {
+        return;
+    }
+    // Else it is left to who comes next.
+    let Some(_alone) = alone(dir) else { return };
     if !is_at(path, record) {
         return;
     }
-    for stale in [path.to_owned(), path.with_extension(SOCKET)] {
+    for stale in [path.with_extension(SOCKET), path.to_owned()] {
         if let Err(error) = std::fs::remove_file(&stale) {
             log::debug!("{}: {error}", stale.display());
         }

@@ -65,14 +65,7 @@ pub trait Answers: Send {
 impl Drop for Published {
     fn drop(&mut self) {
         // The number of a mount that has just gone may be another one's already.
-        if !directory::is_at(&self.record, &lock(&self.known.lock)) {
-            return;
-        }
-        for path in [&self.record.with_extension(SOCKET), &self.record] {
-            if let Err(error) = std::fs::remove_file(path) {
-                log::debug!("{}: {error}", path.display());
-            }
-        }
+        directory::remove(&self.record, &lock(&self.known.lock));
     }
 }
 
@@ -112,12 +105,15 @@ pub(super) fn publish_in(
     answers: Box<dyn Answers>,
 ) -> Result<Published, ControlError> {
     let path = dir.join(record.connection.to_string()).with_extension(RECORD);
+    // Whoever is about to remove what a killed one of that number has left would take ours.
+    let alone = directory::alone(dir);
     let written = record.to_line().and_then(|line| write(&path, &line, record.mode()));
     let locked = written.map_err(|why| directory::file(&path, why))?;
     let known = Known { record: Mutex::new(record), lock: Mutex::new(locked) };
     let published = Published { record: path, known: Arc::new(known) };
     let socket = published.record.with_extension(SOCKET);
     let listener = listen_at(&socket).map_err(|why| directory::file(&socket, why))?;
+    drop(alone);
     let known = Arc::downgrade(&published.known);
     let info = move || known.upgrade().and_then(|known| lock(&known.record).to_line().ok());
     thread::Builder::new()

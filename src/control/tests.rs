@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::{Answers, Facts, Outcome, Record, Stats, directory, publish};
@@ -155,4 +156,37 @@ fn what_is_no_record_is_passed_over_at_once() {
     live.clear();
     directory::live_in(dir.path(), &mut live).unwrap();
     assert_eq!(live, []);
+}
+
+/// Whoever lists mounts removes what a killed server has left, at the very moment at which
+/// another one is about to have its number.
+#[test]
+fn who_removes_what_is_stale_leaves_the_next_of_its_number_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("7.json");
+    let line = record().to_line().unwrap();
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    let (Some(_) | None) = directory::read(&path);
+                }
+            });
+        }
+        let mut server = None;
+        let lost = (0..300).find(|_| {
+            // It is killed.
+            drop(server.take());
+            let alone = directory::alone(dir.path()).unwrap();
+            let locked = publish::write(&path, &line, 0o644).unwrap();
+            let socket = path.with_extension("sock");
+            server = Some((locked, publish::listen_at(&socket).unwrap()));
+            drop(alone);
+            // Nor a moment later.
+            (0..20).any(|_| directory::read(&path).is_none() || !socket.exists())
+        });
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(lost, None);
+    });
 }
