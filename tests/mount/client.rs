@@ -215,6 +215,9 @@ fn fifos_and_sockets_are_of_one_mount() {
                 places.iter().all(|place| opened(place.join("fifo"), libc::O_WRONLY) == nobody)
             });
             let socket = UnixListener::bind(here.join("socket")).unwrap();
+            // To the others it is made by the host.
+            let is_there = || places.iter().all(|place| place.join("socket").exists());
+            wait_for("a socket", is_there);
             let reached = |place: &Path| {
                 let done = UnixStream::connect(place.join("socket"));
                 done.map(drop).map_err(|error| error.raw_os_error().unwrap_or(0))
