@@ -8,7 +8,7 @@ use crate::support::rootless::{ANN, Rootless};
 use crate::support::{Sandbox, sandbox, sh, str, text};
 
 /// Waits until a server has taken away what it has made for its own use.
-const LEFT: &str = "for i in $(seq 500); do [ -e ~/src/.idmapfs ] || break; sleep 0.01; done";
+const LEFT: &str = "for i in $(seq 3000); do [ -e ~/src/.idmapfs ] || break; sleep 0.01; done";
 
 /// All names below the working directory, but whiteouts of fuse-overlayfs, with owners,
 /// modes and kinds.

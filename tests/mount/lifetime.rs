@@ -137,7 +137,7 @@ fn in_a_namespace_that_ends(user: u32, unshare: &str) {
         let script = format!(
             "all() {{ grep -c fuse.idmapfs /proc/self/mountinfo || :; }}; had=$(all); \
              {program} {src} {mnt}; kill -TERM $(pgrep -of \"^{program} {src} {mnt}\"); \
-             for n in $(seq 100); do grep -q \"{mnt} .*fuse.idmapfs\" /proc/self/mountinfo || break; \
+             for n in $(seq 600); do grep -q \"{mnt} .*fuse.idmapfs\" /proc/self/mountinfo || break; \
              sleep 0.05; done; ls {mnt} | wc -l; echo $(($(all) - had))"
         );
         let done = try_sh_as(user, user, &[], &format!("{unshare} bash -euc '{script}'"));

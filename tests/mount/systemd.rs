@@ -21,7 +21,7 @@ mount -a; echo "mount -a: $?"
 echo "mounts: $(grep fuse.idmapfs /proc/self/mountinfo | grep -c "$PWD")"
 systemctl stop "$ASKED"; say stopped "$ASKED"
 umount wanted; echo "umount: $?"
-for _ in $(seq 50); do [ "$(systemctl is-active "$WANTED")" = inactive ] && break; sleep 0.1; done
+for _ in $(seq 300); do [ "$(systemctl is-active "$WANTED")" = inactive ] && break; sleep 0.1; done
 say unmounted "$WANTED"
 echo "mounts: $(grep fuse.idmapfs /proc/self/mountinfo | grep -c "$PWD")"
 sed -i 's/^Options=.*/&,engine=kernel/' "/run/systemd/system/$ASKED"; systemctl daemon-reload

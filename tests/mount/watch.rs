@@ -496,8 +496,9 @@ fn an_ordinary_users_mount_hears_of_names() {
         let (source, program) = (sandbox.dir("src"), program_for_users(sandbox));
         sh(&format!("cd {}; mkdir d; touch d/f; chown -R {USER}:{USER} .", str(&source)));
         let script = "cd d; cat missing 2>&-; ls > /dev/null; touch ../go; \
-                      for i in $(seq 200); do [ -e missing ] && break; sleep .02; done; \
-                      sleep .05; cat missing; cat f 2>&- || echo $(ls)";
+                      for i in $(seq 1500); do [ -e missing ] && [ ! -e f ] && \
+                      [ \"$(echo $(ls))\" = missing ] && break; sleep .02; done; \
+                      cat missing; cat f 2>&- || echo $(ls)";
         let (program, shown) = (str(&program), str(&source));
         let run = format!(
             "{program} run --present-as 1000:1000 --log info {shown} -- bash -c '{script}'"
