@@ -102,7 +102,9 @@ fn is_pending(pid: Pid, signal: Signal) -> bool {
 fn a_server_that_hangs_keeps_nothing() {
     require!(Root, Fuse);
     sandbox(|sandbox| {
-        let (_, mut ours) = Ours::of_new(sandbox, &["--cache", "none"]);
+        let (_, mut ours) = Ours::of_new(sandbox, &["--cache", "none", "--log", "debug"]);
+        // Until the server has said that it is known, nothing else is waited for.
+        wait_for("a mount that is kept", || ours.log().contains("server: process "));
         ours.signal_server(Signal::SIGSTOP);
         let begun = Instant::now();
         ours.signal(Signal::SIGTERM);
