@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::group::Group;
 use super::ours::program_for_users;
-use super::{Sandbox, boxes, holds_within, raw, sh, str, text};
+use super::{Sandbox, boxes, holds_within, raw, run, sh, str, text};
 
 /// The user; the group has the same number.
 pub const ANN: u32 = 7001;
@@ -141,8 +141,11 @@ impl Drop for Rootless {
 const CONFIG: &str = "[containers]\nnetns = \"none\"\nlog_driver = \"k8s-file\"\n\
                       [engine]\ncgroup_manager = \"cgroupfs\"\n";
 
-/// Gives the user a name and subordinate ids, in this namespace alone.
+/// Gives the user a name and subordinate ids, in an `/etc` of this namespace alone: what is
+/// mounted on a file there goes when somebody puts another one in its place on the host.
 fn accounts(sandbox: &Sandbox, home: &Path) {
+    let etc = sandbox.path("etc");
+    run("cp", &["-a", "/etc", str(&etc)]);
     let ids = format!("ann:{SUBORDINATE}:65536\n");
     for (file, line) in [
         ("passwd", format!("ann:x:{ANN}:{ANN}::{}:/bin/bash\n", str(home))),
@@ -150,13 +153,12 @@ fn accounts(sandbox: &Sandbox, home: &Path) {
         ("subuid", ids.clone()),
         ("subgid", ids),
     ] {
-        let real = Path::new("/etc").join(file);
-        let copy = sandbox.file(file, &(fs::read_to_string(&real).unwrap_or_default() + &line));
-        if !real.exists() {
-            fs::write(&real, "").unwrap();
-        }
-        mount(Some(&copy), &real, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        let file = etc.join(file);
+        let lines = fs::read_to_string(&file).unwrap_or_default();
+        fs::write(file, lines + &line).unwrap();
     }
+    mount(Some(&etc), "/etc", None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .unwrap();
 }
 
 /// Makes the root directory of a small image.
