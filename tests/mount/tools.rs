@@ -8,7 +8,7 @@ use nix::mount::MsFlags;
 use crate::require;
 use crate::support::image::Ext4;
 use crate::support::ours::program_for_users;
-use crate::support::{Sandbox, raw, sandbox, sh, str, text, try_sh_as};
+use crate::support::{Sandbox, raw, sandbox, sh, str, text, try_sh_as, wait_for};
 
 /// A user of every Debian system, here with subordinate ids.
 const USER: u32 = 34;
@@ -86,6 +86,8 @@ fn in_namespaces(sandbox: &Sandbox, script: &str) -> String {
 }
 
 fn nothing_gained(store: &Path) {
+    // It ends a moment after its mount, and what it prepared files in with it.
+    wait_for("the server's end", || !store.join(".idmapfs").exists());
     let odd = sh(&format!(
         r#"find {store} \( ! -uid {USER} -o ! -gid {USER} -o -perm /7000 -o -perm /022 \) ! -type l -ls
            getcap -r {store}"#,
