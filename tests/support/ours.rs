@@ -154,10 +154,12 @@ impl Ours {
         let mut ended = None;
         let ready = holds_within(Duration::from_secs(20), || {
             ended = ours.child.try_wait().expect("our child");
+            // In this order: what is served is no dead mount that is about to be cleared.
             ended.is_some()
-                || mount_at(point).is_some_and(|mount| {
-                    mount.kind == "fuse.idmapfs" && Some(mount.device) != before && is_served(point)
-                })
+                || is_served(point)
+                    && mount_at(point).is_some_and(|mount| {
+                        mount.kind == "fuse.idmapfs" && Some(mount.device) != before
+                    })
         });
         assert!(ready && ended.is_none(), "no mount ({ended:?}) of {shown}\n{}", ours.log());
         wait_for("a stat of the mount point", || fs::metadata(point).is_ok());
