@@ -10,9 +10,9 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-packages=(acl attr bindfs btrfs-progs buildah catatonit crun dbus distrobox e2fsprogs erofs-utils fuse-overlayfs fuse3 gcc gdisk
-          libc6-dev libcap2-bin mount podman podman-toolbox quota rsync squashfs-tools systemd systemd-container uidmap
-          util-linux xfsprogs)
+packages=(acl attr bindfs btrfs-progs buildah bzip2 catatonit crun dbus distrobox e2fsprogs erofs-utils fuse-overlayfs fuse3 gcc
+          gdisk libc6-dev libcap2-bin lz4 lzip lzop mount podman podman-toolbox quota rsync squashfs-tools systemd
+          systemd-container uidmap util-linux xfsprogs xz-utils zstd)
 pjdfstest_version=0.2.2
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export IDMAPFS_PJDFSTEST=$target/pjdfstest/bin/pjdfstest

@@ -46,6 +46,8 @@ pub enum Feature {
     AclTools,
     /// setcap, getcap.
     CapTools,
+    /// What packs files whole: gzip, zstd, xz, bzip2, lz4, lzop, lzip.
+    Packers,
     /// setquota, and ext4 with the quota feature.
     Quota,
     /// systemd, which need not run here, and cgroup2 for it.
@@ -181,6 +183,9 @@ fn probe(feature: Feature) -> Answer {
         }),
         Feature::AclTools => tool("setfacl"),
         Feature::CapTools => tool("setcap"),
+        Feature::Packers => {
+            ["gzip", "zstd", "xz", "bzip2", "lz4", "lzop", "lzip"].into_iter().try_for_each(tool)
+        }
         Feature::Quota => tool("setquota").and_then(|()| {
             in_sandbox(|sandbox| image::Ext4::try_new(sandbox, 16, "-O quota").map(drop))
         }),

@@ -64,18 +64,13 @@ fn a_build_says_how_far_it_is_where_somebody_looks() {
 
 #[test]
 fn an_archive_is_taken_whatever_has_packed_it() {
-    require!(Root, Erofs, Squashfs);
+    require!(Root, Erofs, Squashfs, Packers);
     sandbox(|sandbox| {
         let dir = sandbox.dir("some");
         // A name that looks like what lzma packs.
         sh(&format!("cd {}; mkdir t; echo one >t/]; tar -C t -cf plain.tar ]", str(&dir)));
         let packers = ["cat", "gzip -c", "zstd -qc", "xz -c", "bzip2 -c", "xz --format=lzma -c"];
         for packer in packers.into_iter().chain(["lz4 -qc", "lzop -qc", "lzip -c"]) {
-            let program = packer.split(' ').next().unwrap();
-            if sh(&format!("command -v {program} || true")).is_empty() {
-                eprintln!("SKIP: no {program}");
-                continue;
-            }
             sh(&format!("cd {}; {packer} <plain.tar >a.tar; rm -f o.squashfs", str(&dir)));
             let done = ours::finish(&[
                 "image",
