@@ -62,7 +62,7 @@ fn what_was_closed_is_on_disk_and_opens_are_not_asked() {
 
 /// What is cached is sent later, and so is refused later.
 #[test]
-fn what_does_not_fit_on_the_disk_is_told_at_the_close() {
+fn what_does_not_fit_on_the_disk_is_told_by_fsync() {
     require!(Root, Fuse, Ext4Loop);
     sandbox(|sandbox| {
         let image = Ext4::new(sandbox, 32);
@@ -72,9 +72,9 @@ fn what_does_not_fit_on_the_disk_is_told_at_the_close() {
         let page = |n: usize| vec![u8::try_from(n % 251).unwrap() + 1; 1 << 20];
         let written: std::io::Result<()> = (0..48).try_for_each(|n| file.write_all(&page(n)));
         // It may be met by a write, too, which waits for what was written before.
-        let closed = nix::unistd::close(file).map_err(std::io::Error::from);
-        let told = written.and(closed).unwrap_err();
+        let told = written.and_then(|()| file.sync_all()).unwrap_err();
         assert_eq!(told.raw_os_error(), Some(libc::ENOSPC), "{told}");
+        drop(file);
         // Pages are stored in any order: its length may be that of all.
         let stored = fs::metadata(&disk).unwrap().blocks() * 512;
         assert!(stored < 32 << 20, "{stored}");
