@@ -112,8 +112,10 @@ pub(super) fn publish_in(
     let known = Known { record: Mutex::new(record), lock: Mutex::new(locked) };
     let published = Published { record: path, known: Arc::new(known) };
     let socket = published.record.with_extension(SOCKET);
-    let listener = listen_at(&socket).map_err(|why| directory::file(&socket, why))?;
+    let listener = listen_at(&socket);
+    // Before what was made is perhaps taken back, which has to be alone itself.
     drop(alone);
+    let listener = listener.map_err(|why| directory::file(&socket, why))?;
     let known = Arc::downgrade(&published.known);
     let info = move || known.upgrade().and_then(|known| lock(&known.record).to_line().ok());
     thread::Builder::new()

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{Answers, Facts, Outcome, Record, Stats, directory, publish};
 
@@ -110,7 +111,8 @@ fn a_directory_that_others_can_write_to_is_not_used() {
 #[test]
 fn a_server_is_killed_only_if_it_is_the_one_recorded() {
     let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    let recorded = Record { pid: child.id(), ..record() };
+    // Of one that had its number before: this process may be as old as the child is.
+    let recorded = Record { pid: child.id(), start_time: 1, ..record() };
     let error = recorded.kill().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     assert!(child.try_wait().unwrap().is_none());
@@ -156,6 +158,18 @@ fn what_is_no_record_is_passed_over_at_once() {
     live.clear();
     directory::live_in(dir.path(), &mut live).unwrap();
     assert_eq!(live, []);
+}
+
+/// What cannot be published leaves nothing, and at once.
+#[test]
+fn a_record_without_a_socket_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    // What is in the way of the socket, and cannot be removed as one.
+    std::fs::create_dir_all(dir.path().join("7.sock/in the way")).unwrap();
+    let begun = Instant::now();
+    assert!(publish::publish_in(dir.path(), record(), never()).is_err());
+    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    assert!(!dir.path().join("7.json").exists());
 }
 
 /// Whoever lists mounts removes what a killed server has left, at the very moment at which
