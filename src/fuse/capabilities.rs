@@ -99,11 +99,11 @@ pub(super) fn negotiate(config: &mut KernelConfig, options: &SessionOptions) -> 
     let alone = options.exclusive && !pass && offered.contains(ALONE);
     let wanted = match (pass, alone) {
         (true, _) => WANTED | InitFlags::FUSE_PASSTHROUGH,
-        (false, true) if options.writes => WANTED.difference(InitFlags::FUSE_POSIX_LOCKS) | ALONE,
-        // With a cache of writes every close has the kernel forget the blocks of a file
-        // (fuse_flush), and the next stat asks for all of its attributes and its ACL.
         (false, true) => {
-            WANTED.difference(InitFlags::FUSE_POSIX_LOCKS) | InitFlags::FUSE_NO_OPEN_SUPPORT
+            // With a cache of writes every close has the kernel forget the blocks of a file
+            // (fuse_flush), and the next stat asks for all of its attributes and its ACL.
+            let own = if options.writes { ALONE } else { InitFlags::FUSE_NO_OPEN_SUPPORT };
+            WANTED.difference(InitFlags::FUSE_POSIX_LOCKS) | own
         }
         (false, false) => WANTED,
     };
