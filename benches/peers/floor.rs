@@ -50,8 +50,8 @@ pub fn main(words: &[OsString]) -> io::Result<ExitCode> {
     let [_, source, point, rest @ ..] = words else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    // Its threads inherit them: files are made as the one user that is served. What can be
-    // read of an image root can read, and who else.
+    // Its threads inherit them: files are made as the one user that is served. Of an image
+    // they read what everybody may.
     setfsgid(Gid::from_raw(VIEW_ID));
     setfsuid(Uid::from_raw(VIEW_ID));
     let (passes, nodes) = (rest.iter().any(|word| word == PASS), Nodes::new(source.as_ref())?);

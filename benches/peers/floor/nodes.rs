@@ -54,7 +54,7 @@ struct Node {
 #[derive(Debug)]
 pub struct Nodes {
     all: Mutex<HashMap<u64, Node>>,
-    /// The listing that is read now, and of which directory it is.
+    /// The last listing of each directory.
     listing: Mutex<HashMap<u64, Listing>>,
 }
 
