@@ -51,10 +51,7 @@ impl Handle {
     /// Forms do not change, since network file systems have handles last over
     /// a restart. Numbers are in the byte order of the machine.
     pub fn inode(&self) -> Option<u64> {
-        let word = |at: usize| -> Option<u64> {
-            let bytes = self.bytes().get(at..)?.first_chunk()?;
-            Some(u64::from(u32::from_ne_bytes(*bytes)))
-        };
+        let word = |at| self.word(at).map(u64::from);
         let long = |at: usize| -> Option<u64> {
             Some(u64::from_ne_bytes(*self.bytes().get(at..)?.first_chunk()?))
         };
@@ -69,6 +66,21 @@ impl Handle {
             (BTRFS, 20) => long(0),
             _ => None,
         }
+    }
+
+    /// Returns what tells the file from earlier ones of its number, where its form is known.
+    pub fn generation(&self) -> Option<u32> {
+        match (self.kind, self.length) {
+            (0x01, 8) => self.word(4),
+            (0x01, 12) => self.word(0),
+            (0x81, 12) => self.word(8),
+            (BTRFS, 20) => self.word(16),
+            _ => None,
+        }
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        Some(u32::from_ne_bytes(*self.bytes().get(at..)?.first_chunk()?))
     }
 
     /// Returns the subvolume of btrfs that the handle names, if it is of btrfs:
@@ -180,7 +192,9 @@ mod tests {
             (0xfe, wide.to_vec(), None),
         ];
         for (kind, bytes, ino) in cases {
-            assert_eq!(Handle::new(kind, &bytes).unwrap().inode(), ino, "{kind:#x} {bytes:?}");
+            let handle = Handle::new(kind, &bytes).unwrap();
+            assert_eq!(handle.inode(), ino, "{kind:#x} {bytes:?}");
+            assert_eq!(handle.generation(), ino.and(Some(9)), "{kind:#x} {bytes:?}");
         }
     }
 

@@ -256,6 +256,16 @@ impl Volume {
             .map_err(|errno| opener.reach.refusal(errno))
     }
 
+    /// Reports whether a handle is this file's and opens no later one of its number, so
+    /// that what it opens need not be looked at.
+    pub fn is_sure(&self, handle: &FileHandle, key: &Key) -> bool {
+        let opener = self.opener.as_ref();
+        let handle = Handle::new(handle.kind, &handle.bytes);
+        opener.zip(handle).is_some_and(|(opener, handle)| {
+            opener.tells_generations(&handle) && self.key(&handle).as_ref() == Some(key)
+        })
+    }
+
     /// Opens a file by its inode number: its handle is made of that, where this file system
     /// takes any generation or tells which one it is.
     ///
@@ -340,6 +350,14 @@ impl Opener {
             }
         }
         Ok(None)
+    }
+
+    /// Reports whether the file system is known to open no file by a handle of another
+    /// generation (`ext4_nfs_get_inode`, `xfs_nfs_get_inode`, `btrfs_get_dentry`,
+    /// `shmem_match`). Some take any for one that is 0.
+    fn tells_generations(&self, handle: &Handle) -> bool {
+        let known = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC];
+        known.contains(&self.kind) && handle.generation().is_some_and(|generation| generation != 0)
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use super::*;
 use crate::attr::FileKind;
 use crate::error::Error;
+use crate::sys::handle::Handle;
 use crate::sys::stat::stat;
 
 fn reused_numbers_differ(fixture: &Fixture) -> u32 {
@@ -101,5 +102,30 @@ fn handles_of_the_usual_file_systems_name_their_inode() {
         let of = |name| stat(top, OsStr::new(name)).unwrap();
         assert_eq!(volume.vouches(handle.as_ref(), &of("a")), Some(true), "{handle:?}");
         assert_eq!(volume.vouches(handle.as_ref(), &of("b")), Some(false), "{handle:?}");
+        let (handle, key) = (handle.unwrap(), walk(&host, "a").1.key);
+        assert!(volume.is_sure(&(&handle).into(), &key), "{handle:?}");
+        assert!(!volume.is_sure(&(&handle).into(), &walk(&host, "b").1.key), "{handle:?}");
+        let later = of_other_generations(&handle);
+        assert!(later.len() >= 31, "{handle:?}");
+        for other in later {
+            assert_eq!(volume.open(&(&other).into()).unwrap_err(), Error::Stale, "{other:?}");
+        }
     }
+}
+
+/// Returns handles that another file of the same number may have: of 32 generations, less the
+/// one that may be 0, which stands for any.
+fn of_other_generations(handle: &Handle) -> Vec<Handle> {
+    let is_other = |other: &Handle| {
+        other.inode() == handle.inode()
+            && other.generation() != handle.generation()
+            && other.generation() != Some(0)
+    };
+    let bits = 0..handle.bytes().len() * 8;
+    let flipped = bits.filter_map(|bit| {
+        let mut bytes = handle.bytes().to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        Handle::new(handle.kind(), &bytes)
+    });
+    flipped.filter(is_other).collect()
 }
