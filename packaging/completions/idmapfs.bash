@@ -7,8 +7,8 @@ _idmapfs() {
         --strictatime --nodiratime --diratime"
     local naming="--allow-other --no-allow-other --fsname= --with-pid= --remount --foreground"
     local server="--cache= --passthrough= --open-files= --engine= --in= --allow-idmap --submounts= --owners=
-        --owners-dir= --offset= --size= --device= --partition= --verity= --image-cache=
-        --upper= --log="
+        --owners-dir= --offset= --size= --device= --partition= --verity= --replaced=
+        --image-cache= --upper= --log="
     case $cur in
         --*=*) COMPREPLY=(); return ;;
         -*) ;;

@@ -199,6 +199,12 @@ pub const OPTIONS: &[Opt] = &[
     value(Image, "device", "FILE", "Another file that an erofs has data in; repeatable, in order"),
     value(Image, "partition", "WHICH", "Which partition of a disk (GPT): root, a number or a name"),
     value(Image, "verity", "ignore", "Show a partition although it has dm-verity hashes"),
+    value(
+        Image,
+        "replaced",
+        "HOW",
+        "Once another file has the name of an image: eio (default; no more is read) or keep",
+    ),
     value(Image, "image-cache", "BYTES", "Memory for what is kept of an image (default 128M)")
         .or(&["image_cache"]),
     value(Image, "upper", "DIR", "Have what is written to an image go to this directory"),

@@ -237,6 +237,7 @@ mod tests {
                 "offset" | "size" | "image-cache" => "4K",
                 "partition" => "root",
                 "verity" => "ignore",
+                "replaced" => "keep",
                 _ => "v:w",
             };
             for name in std::iter::once(&opt.name).chain(opt.aliases) {

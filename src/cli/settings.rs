@@ -10,7 +10,8 @@ use log::LevelFilter;
 use super::fault::Fault;
 use super::options::{self, Area, OPTIONS, Opt};
 use crate::mount::{
-    Atime, Cache, Engine, Flags, ImageOptions, Owners, Partition, Passthrough, Submounts, Within,
+    Atime, Cache, Engine, Flags, ImageOptions, Owners, Partition, Passthrough, Replaced, Submounts,
+    Within,
 };
 use crate::policy;
 use crate::text::{coded, decoded, nearest, shown};
@@ -168,6 +169,7 @@ impl Settings {
             "device" => self.image.devices.push(file("device", value)?),
             "partition" => self.image.partition = Some(partition(text("partition", value)?)?),
             "verity" => self.image.verity_ignored = verity(text("verity", value)?)?,
+            "replaced" => self.image.replaced = Some(replaced(text("replaced", value)?)?),
             "image-cache" => self.image.cache = size("image-cache", value)?,
             "upper" => self.upper = Some(file("upper", value)?),
             "in" => self.within = Some(within(value)?),
@@ -207,7 +209,7 @@ impl Settings {
             (self.owners_dir.is_some(), "owners-dir"),
             (
                 self.image != ImageOptions::default(),
-                "offset, size, device, partition, verity or image-cache",
+                "offset, size, device, partition, verity, replaced or image-cache",
             ),
             (self.upper.is_some(), "upper"),
             (self.with_pid.is_some(), "with-pid"),
@@ -242,6 +244,14 @@ fn verity(value: &str) -> Result<bool, Fault> {
     match value {
         "ignore" => Ok(true),
         _ => Err(Fault::usage(format!("option verity: {value}")).hint("ignore")),
+    }
+}
+
+fn replaced(value: &str) -> Result<Replaced, Fault> {
+    match value {
+        "eio" => Ok(Replaced::Eio),
+        "keep" => Ok(Replaced::Keep),
+        _ => Err(Fault::usage(format!("option replaced: {value}")).hint("eio or keep")),
     }
 }
 
@@ -507,6 +517,9 @@ mod tests {
         assert_eq!(passthrough("off"), Ok(Passthrough::Off));
         assert_eq!(passthrough("auto"), Ok(Passthrough::Auto));
         assert!(passthrough("on").is_err());
+        assert_eq!(replaced("eio"), Ok(Replaced::Eio));
+        assert_eq!(replaced("keep"), Ok(Replaced::Keep));
+        assert!(replaced("ignore").is_err());
         assert_eq!(engine("auto"), Ok(Engine::Auto));
         assert!(engine("bindfs").is_err());
         assert_eq!(submounts("hide"), Ok(Submounts::Hide));

@@ -126,13 +126,14 @@ pub(super) fn stays(options: &Options) -> Result<(), MountError> {
 /// # Errors
 /// `OfDirectory`.
 pub fn of_directory(image: &ImageOptions) -> Result<(), MountError> {
-    let ImageOptions { part, partition, devices, verity_ignored, cache: _ } = image;
+    let ImageOptions { part, partition, devices, verity_ignored, replaced, cache: _ } = image;
     let given = [
         (part.offset != 0, "offset"),
         (part.size.is_some(), "size"),
         (partition.is_some(), "partition"),
         (!devices.is_empty(), "device"),
         (*verity_ignored, "verity"),
+        (replaced.is_some(), "replaced"),
     ];
     let given = given.into_iter().find(|(given, _)| *given);
     given.map_or(Ok(()), |(_, name)| Err(MountError::OfDirectory(name)))

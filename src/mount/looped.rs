@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use super::options::Options;
+use super::options::{Options, Replaced};
 use super::unfit::{self, Unfit};
 use crate::source::image::{self, Device, Format};
 use crate::sys::loops::Loop;
@@ -40,6 +40,9 @@ pub(super) fn make(options: &Options, source: &Path) -> Result<OwnedFd, Unfit> {
     unfit::of_options(options)?;
     if options.upper.is_some() {
         return Err(Unfit::Option("upper", "the kernel's mount has nothing above it"));
+    }
+    if options.image.replaced == Some(Replaced::Eio) {
+        return Err(Unfit::Option("replaced=eio", "the kernel's mount shows what was mounted"));
     }
     let (users, groups) = unfit::of_policy(&options.spec)?;
     let device = image::locate(image::device(source, &options.image)?, &options.image)?;

@@ -41,7 +41,7 @@ pub use idmapped::{IdMapped, probe};
 pub use namespace::{Entered, Stay, Within, enter, own_directory, runtime};
 pub use options::{
     Atime, Cache, Engine, Flags, ImageOptions, Options, Owners, Partition, Passthrough, Renew,
-    Submounts,
+    Replaced, Submounts,
 };
 pub use remount::{Unsaid, remount};
 pub use start::mount;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::namespace::Entered;
 use crate::policy::Spec;
 pub use crate::source::host::Submounts;
-pub use crate::source::image::{ImageOptions, Partition};
+pub use crate::source::image::{ImageOptions, Partition, Replaced};
 pub use crate::source::owners::Owners;
 
 /// A mount, as its options say.

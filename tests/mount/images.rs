@@ -3,6 +3,7 @@
 
 mod alike;
 mod build;
+mod changed;
 mod compare;
 mod container;
 mod damaged;

@@ -10,7 +10,7 @@ use crate::support::{Sandbox, mount_at, raw, run, sandbox, sh, str, text};
 /// Arguments (SRC, MNT and DIR are put in), exit code, a word of the message.
 type Case = (&'static [&'static str], i32, &'static str);
 
-const USAGE: [Case; 39] = [
+const USAGE: [Case; 42] = [
     (&["--nonsense", "SRC", "MNT"], 1, "nonsense"),
     (&["-o", "nonsense", "SRC", "MNT"], 1, "nonsense"),
     (&["-o", "ro,nonsense=5", "SRC", "MNT"], 1, "nonsense"),
@@ -45,6 +45,9 @@ const USAGE: [Case; 39] = [
     (&["explain", "--offset=4K", "SRC", "file"], 1, "option offset: it is for images"),
     (&["check", "--source=SRC", "--size=4K", "DIR/field.toml"], 1, "option size: it is for images"),
     (&["check", "--verity=ignore", "DIR/field.toml"], 1, "option verity: it is for images"),
+    (&["--replaced=no", "SRC", "MNT"], 1, "option replaced: no"),
+    (&["-o", "replaced=keep", "SRC", "MNT"], 1, "option replaced: it is for images"),
+    (&["explain", "--replaced=eio", "SRC", "file"], 1, "option replaced: it is for images"),
     (&["--policy", "DIR/missing.toml", "SRC", "MNT"], 1, "missing.toml"),
     (&["--policy", "DIR", "SRC", "MNT"], 1, "DIR"),
     (&["--policy", "DIR/fifo", "SRC", "MNT"], 1, "fifo"),

@@ -152,11 +152,12 @@ fn is_there(mount: &Facts) -> Result<(), Fault> {
     let what = match std::fs::metadata(&mount.source) {
         Ok(found) if file.is_none_or(|file| file == (found.dev(), found.ino())) => return Ok(()),
         Ok(_) => "is another file than the one that is mounted".to_owned(),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => "is gone".to_owned(),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
+            "is gone; the mount shows it as it was mounted".to_owned()
+        }
         Err(why) => format!("cannot be seen: {}", plain(&why)),
     };
-    let source = shown(&mount.source);
-    let line = format!("source {source}: {what}; the mount shows it as it was mounted");
+    let line = format!("source {}: {what}", shown(&mount.source));
     Err(Fault::usage(line).hint("files of it are explained once it is mounted again"))
 }
 

@@ -36,7 +36,7 @@ pub fn ask(args: Vec<OsString>) -> Result<Request, Fault> {
         "info" if !more.is_empty() => Some("--"),
         "build" if json => Some("json"),
         "build" if settings.image != ImageOptions::default() => {
-            Some("offset, size, device, partition or verity")
+            Some("offset, size, device, partition, verity or replaced")
         }
         _ if settings.upper.is_some() => Some("upper"),
         _ => None,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::ImageError;
+use super::named::{Lost, Named, Replaced};
 use super::streams::Streams;
 use super::windows::Windows;
 use crate::error::{Error, Result};
@@ -46,8 +47,10 @@ pub struct Device {
     length: u64,
     state: State,
     changed: AtomicBool,
-    /// Whether it had a name when that was last looked at.
-    named: AtomicBool,
+    /// Its name, if that is looked at.
+    named: Option<Arc<Named>>,
+    /// What is to become of it when another file has that.
+    replaced: Replaced,
     windows: Windows,
     /// Other files that the image has data in.
     further: Vec<Arc<Self>>,
@@ -83,8 +86,7 @@ impl Device {
         if !is_one(&fs::metadata(path).map_err(failed)?) {
             return Err(wrong());
         }
-        let mut file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
+        let (mut file, metadata, named) = opened(path).map_err(failed)?;
         if !is_one(&metadata) {
             return Err(wrong());
         }
@@ -101,10 +103,18 @@ impl Device {
             length,
             state: State::of(&metadata),
             changed: AtomicBool::new(false),
-            named: AtomicBool::new(metadata.nlink() > 0),
+            named: named.map(Arc::new),
+            replaced: Replaced::default(),
             windows: Windows::default(),
             further: Vec::new(),
         })
+    }
+
+    /// Has it known what is to become of it when its path comes to name another file.
+    #[must_use]
+    pub const fn once_replaced(mut self, replaced: Replaced) -> Self {
+        self.replaced = replaced;
+        self
     }
 
     /// Has it known which other files the image has data in, all of each.
@@ -113,7 +123,8 @@ impl Device {
     /// As [`Device::open`].
     pub fn with_further(mut self, paths: &[PathBuf]) -> std::result::Result<Self, ImageError> {
         for path in paths {
-            self.further.push(Arc::new(Self::open(path, Part::default())?));
+            let device = Self::open(path, Part::default())?.once_replaced(self.replaced);
+            self.further.push(Arc::new(device));
         }
         Ok(self)
     }
@@ -135,7 +146,6 @@ impl Device {
             return Err(ImageError::Part { path, end: self.length });
         };
         let changed = AtomicBool::new(self.changed.load(Ordering::Relaxed));
-        let named = AtomicBool::new(self.named.load(Ordering::Relaxed));
         let (windows, further) = (Windows::default(), self.further.clone());
         Ok(Self {
             streams: self.streams.clone(),
@@ -144,7 +154,8 @@ impl Device {
             length,
             state: self.state,
             changed,
-            named,
+            named: self.named.clone(),
+            replaced: self.replaced,
             windows,
             further,
         })
@@ -202,28 +213,56 @@ impl Device {
         self.windows.read(offset, buf, self.length, &|at, buf| self.read(at, buf))
     }
 
-    /// Reports whether the file is still as it was when it was opened, the further ones
-    /// too, and so are all bytes that were read before this is called; says so once when
-    /// it is not, and when it has lost its name, as it does when another takes its place:
-    /// what is mounted is that file, as with the kernel's own mount.
+    /// Reports whether the file is still as it was when it was opened, and still the one
+    /// that it is to be, the further ones too, and so are all bytes that were read before
+    /// this is called. Says once when it is not, and when it has lost its name.
     pub fn is_unchanged(&self) -> bool {
         if self.changed.load(Ordering::Relaxed) {
             return false;
         }
-        let now = self.streams.first().metadata();
-        if now.as_ref().is_ok_and(|now| now.nlink() == 0)
-            && self.named.swap(false, Ordering::Relaxed)
-        {
-            let path = shown(&self.path);
-            log::warn!("{path}: removed or replaced; the mount shows what it was until it ends");
-        }
-        if now.is_ok_and(|now| State::of(&now) == self.state) {
+        let why = match self.streams.first().metadata() {
+            Ok(now) if State::of(&now) == self.state => self.lost(&now),
+            Ok(_) | Err(_) => Some("changed"),
+        };
+        let Some(why) = why else {
             return self.further.iter().all(|device| device.is_unchanged());
-        }
+        };
         if !self.changed.swap(true, Ordering::Relaxed) {
-            log::error!("{}: changed while mounted; no more of it is read", shown(&self.path));
+            let path = shown(&self.path);
+            log::error!("{path}: {why} while mounted; no more of it is read: mount it again");
         }
         false
+    }
+
+    /// Returns why no more of the file is to be read, though it is what it was.
+    fn lost(&self, now: &Metadata) -> Option<&'static str> {
+        let fd = self.streams.first().as_fd();
+        match self.named.as_ref()?.lost(fd, now, self.replaced)? {
+            Lost::Unread(why) => Some(why),
+            Lost::Shown(what) => {
+                let path = shown(&self.path);
+                log::warn!("{path}: {what}; the mount shows what it was until it ends");
+                None
+            }
+        }
+    }
+}
+
+/// How often a file is opened whose name is another's by then.
+const TRIES: usize = 3;
+
+/// Opens a file, and finds the name that it has.
+fn opened(path: &Path) -> io::Result<(File, Metadata, Option<Named>)> {
+    let mut tries = 1..=TRIES;
+    loop {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let named = Named::of(path, file.as_fd(), &metadata);
+        let last = tries.next().is_none();
+        // Most have one; else it may have been replaced just now.
+        if named.is_some() || last || !metadata.file_type().is_file() {
+            return Ok((file, metadata, named));
+        }
     }
 }
 
@@ -289,6 +328,30 @@ mod tests {
         file.as_file().set_len(100).unwrap();
         assert!(device.read(0, &mut buf).unwrap_err().is(libc::EIO));
         assert!(!device.is_unchanged());
+    }
+
+    #[test]
+    fn nothing_is_read_once_another_file_has_the_name() {
+        for (replaced, is_shown) in [(Replaced::Eio, false), (Replaced::Keep, true)] {
+            for lost in ["own", "further"] {
+                let dir = tempfile::tempdir().unwrap();
+                let at = |name| dir.path().join(name);
+                for name in ["own", "further", "new"] {
+                    fs::write(at(name), [7; 100]).unwrap();
+                }
+                let whole = Device::open(&at("own"), Part::default()).unwrap();
+                let whole = whole.once_replaced(replaced).with_further(&[at("further")]).unwrap();
+                let device = whole.part(part(50, None)).unwrap();
+                assert!(device.is_unchanged());
+                fs::rename(at("new"), at(lost)).unwrap();
+                assert_eq!(device.is_unchanged(), is_shown, "{lost}");
+                let named = if lost == "own" { &device } else { &device.further()[0] };
+                let mut buf = [0; 10];
+                let eio = named.read(0, &mut buf).err().map(|error| error.is(libc::EIO));
+                assert_eq!(eio, (!is_shown).then_some(true), "{lost}");
+                assert_eq!(device.is_unchanged(), is_shown, "{lost}");
+            }
+        }
     }
 
     #[test]

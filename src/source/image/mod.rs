@@ -21,6 +21,7 @@ mod file;
 mod inner;
 mod listing;
 mod mbr;
+mod named;
 mod packed;
 mod partition;
 mod probe;
@@ -50,6 +51,7 @@ use crate::source::Statfs;
 pub use archive::{in_directory, of_layers};
 pub use device::{Device, Part};
 pub use error::ImageError;
+pub use named::Replaced;
 pub use packed::{Packed, START, packed};
 pub use partition::Partition;
 pub use probe::{Format, probe};
@@ -70,6 +72,8 @@ pub struct ImageOptions {
     pub devices: Vec<PathBuf>,
     /// Whether hashes beside a partition are ignored.
     pub verity_ignored: bool,
+    /// What becomes of it when its path names another file; `None`: the default.
+    pub replaced: Option<Replaced>,
     /// How many bytes of memory may be kept of what was read and unpacked.
     pub cache: u64,
 }
@@ -81,6 +85,7 @@ impl Default for ImageOptions {
             partition: None,
             devices: Vec::new(),
             verity_ignored: false,
+            replaced: None,
             cache: DEFAULT_CACHE,
         }
     }
@@ -91,7 +96,8 @@ impl Default for ImageOptions {
 /// # Errors
 /// As [`Device::open`].
 pub fn device(path: &Path, options: &ImageOptions) -> std::result::Result<Device, ImageError> {
-    Device::open(path, options.part)?.with_further(&options.devices)
+    let replaced = options.replaced.unwrap_or_default();
+    Device::open(path, options.part)?.once_replaced(replaced).with_further(&options.devices)
 }
 
 /// Opens the image in a part of a file, whatever its format.

@@ -327,6 +327,10 @@ fn the_kernel_mounts_an_image_when_asked() {
         };
         assert_eq!(mount("--engine=kernel").kind, "erofs");
         assert_eq!(mount("--engine=auto").kind, "fuse.idmapfs");
+        // It looks at no name.
+        let asked = ["--engine=kernel", "--replaced=eio", str(&image), str(&point)];
+        let said = text(&ours::finish(&asked));
+        assert!(said.contains("option replaced=eio: the kernel's mount shows"), "{said}");
     });
 }
 

@@ -9,6 +9,6 @@ fn the_recipes_for_images_print_what_they_say() {
     require!(Root, Fuse, Podman, UserNamespaces, Fusermount, Squashfs, Erofs);
     sandbox(|sandbox| {
         let ann = Rootless::new(sandbox);
-        document::run_all(&ann, "images.md", 8);
+        document::run_all(&ann, "images.md", 9);
     });
 }

@@ -2,12 +2,10 @@
 //! memory stays bounded.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
@@ -20,17 +18,17 @@ use crate::support::{
 };
 
 /// One image of each format.
-const ONE_EACH: [&str; 3] = ["ext4-kernel", "squashfs-zstd", "erofs-lz4"];
+pub const ONE_EACH: [&str; 3] = ["ext4-kernel", "squashfs-zstd", "erofs-lz4"];
 
 /// A copy of an image, which may be changed.
-fn copied(sandbox: &Sandbox, name: &str) -> PathBuf {
+pub fn copied(sandbox: &Sandbox, name: &str) -> PathBuf {
     let (image, _) = image(name).expect("tools of Debian 12 make it");
     let copy = sandbox.path(&format!("{name}.img"));
     images::copy(&image, &copy);
     copy
 }
 
-fn errno<T>(result: io::Result<T>) -> Option<i32> {
+pub fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
 }
 
@@ -247,117 +245,6 @@ fn totals_are_those_that_the_kernel_shows() {
             assert_eq!(totals(&kernel.root), totals(&ours.point), "{name}");
         });
     }
-}
-
-/// Maps a file, says so, and looks far into it when it is told to.
-const MAPS: &str = "import mmap, sys; f = open(sys.argv[1]); \
-                    m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); m[0]; \
-                    print(end='.', flush=True); sys.stdin.readline(); m[4700000]";
-
-/// Mounts a copy, reads some of it, has it changed, and looks at what comes then.
-fn after(name: &'static str, change: fn(&Path)) {
-    sandbox(move |sandbox| {
-        let image = copied(sandbox, name);
-        let ours = Ours::new(&image, &sandbox.dir("mnt"), &[]);
-        assert_eq!(fs::read(ours.at("hello")).unwrap(), b"hello\n");
-        let words = File::open(ours.at("data/words")).unwrap();
-        let mut buf = [0; 100];
-        words.read_exact_at(&mut buf, 0).unwrap();
-        let mut mapped = Command::new("python3")
-            .args(["-c", MAPS, str(&ours.at("data/words"))])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        mapped.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
-        change(&image);
-        mapped.stdin.take().unwrap().write_all(b"\n").unwrap();
-        assert_eq!(mapped.wait().unwrap().signal(), Some(libc::SIGBUS), "{name}");
-        // Far from what was read, and from what was read ahead.
-        let eio = Some(libc::EIO);
-        assert_eq!(errno(words.read_exact_at(&mut buf, 4_900_000)), eio, "{name}");
-        assert_eq!(errno(fs::read(ours.at("data/noise"))), eio, "{name}");
-        assert_eq!(errno(fs::metadata(ours.at("small/17"))), eio, "{name}");
-        assert_eq!(errno(fs::read_dir(ours.at("many"))), eio, "{name}");
-        // By a program that would take the signal, if there were one.
-        let read =
-            format!("cat {}/small/* 2>&1 | grep -v 'Input/output error' || true", str(&ours.point));
-        assert_eq!(crate::support::sh(&read), "", "{name}");
-        let said = ours.log().matches("changed while mounted").count();
-        assert_eq!(said, 1, "{name}: {}", ours.log());
-        assert!(!ours.log().contains(" for process "), "{name}: {}", ours.log());
-        assert!(nix::sys::signal::kill(ours.server(), None).is_ok(), "{name}: no server");
-        drop(words);
-        assert_eq!(ours.unmount(), Some(0), "{name}");
-    });
-}
-
-#[test]
-fn an_image_that_is_written_to_is_read_no_more() {
-    require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
-    for name in ONE_EACH {
-        after(name, |image| {
-            let file = File::options().write(true).open(image).unwrap();
-            file.write_all_at(b"changed", 1_000_000).unwrap();
-        });
-    }
-}
-
-#[test]
-fn an_image_that_is_cut_short_is_read_no_more() {
-    require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
-    for name in ONE_EACH {
-        after(name, |image| drop(raw::truncate(image, 100_000).expect("truncate").to_string()));
-    }
-}
-
-#[test]
-fn an_image_that_is_replaced_stays_what_it_was() {
-    require!(Root, Fuse, Squashfs, Erofs, Ext4Loop);
-    for name in ONE_EACH {
-        sandbox(move |sandbox| {
-            let image = copied(sandbox, name);
-            let whole = sandbox.path("whole.img");
-            images::copy(&image, &whole);
-            let [ours, other] = [(&image, "mnt"), (&whole, "other")]
-                .map(|(image, point)| Ours::new(image, &sandbox.dir(point), &[]));
-            fs::write(sandbox.path("new"), "nothing like it").unwrap();
-            fs::rename(sandbox.path("new"), &image).unwrap();
-            // The file is still there, without a name: as for the kernel's own mount.
-            let (found, files) = super::compare::differences(
-                &other.point,
-                &ours.point,
-                super::compare::Except::Nothing,
-            );
-            assert!(found.is_empty() && files > 1_300, "{name}: {files} files, {found:?}");
-            assert_eq!(ours.log().matches("removed or replaced").count(), 1, "{}", ours.log());
-            assert!(!other.log().contains("removed or replaced"), "{}", other.log());
-        });
-    }
-}
-
-/// By nothing that the image would have to be asked for.
-#[test]
-fn an_image_that_is_gone_is_named_by_explain() {
-    require!(Root, Fuse, Ext4Loop);
-    sandbox(|sandbox| {
-        let image = copied(sandbox, "few-ext4");
-        let ours = Ours::new(&image, &sandbox.dir("mnt"), &[]);
-        let said = || {
-            let done = output(PROGRAM, &["explain", "--mount", str(&ours.point), "hello"]);
-            (done.status.code(), text(&done))
-        };
-        wait_for("a server that is known", || said().0 == Some(0));
-        fs::rename(&image, sandbox.path("away")).unwrap();
-        let gone = said();
-        assert!(gone.0 == Some(1) && gone.1.contains(": is gone; the mount shows it"), "{gone:?}");
-        for make in ["cp away", "mkdir"] {
-            sh(&format!("cd {}; {make} {image}", str(&sandbox.path(".")), image = str(&image)));
-            let other = said();
-            assert!(other.0 == Some(1) && other.1.contains(": is another file"), "{other:?}");
-            sh(&format!("rm -r {}", str(&image)));
-        }
-    });
 }
 
 /// As the server's mount, of which the others are tests.
