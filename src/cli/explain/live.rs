@@ -28,6 +28,9 @@ struct Explained {
     flags: String,
     /// Whether the kernel's engine would do the same.
     kernel: Said,
+    /// What the path of the image leads to by now, if that is not what was mounted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_now: Option<String>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     files: Option<Answer>,
 }
@@ -42,6 +45,7 @@ pub fn explain(request: &Live, out: &mut dyn Write) -> Result<(), Fault> {
     // Before an image is opened, after which nothing else can be.
     let there = here(&mount);
     let covered = there.is_some() && mount.source.starts_with(&mount.target);
+    let image_now = there.as_ref().and_then(|_| amiss(&mount));
     let flags = there.map(|there| there.flags).unwrap_or_default();
     let kernel = kernel(&mount, covered);
     let asker = request.caller.as_deref().map(asker).transpose()?;
@@ -54,7 +58,7 @@ pub fn explain(request: &Live, out: &mut dyn Write) -> Result<(), Fault> {
         let tops = [mount.source.as_path(), mount.target.as_path()];
         Some(answer(&spec, (&tops, &root), &request.paths, asker.as_ref())?)
     };
-    let explained = Explained { flags, kernel, mount, files };
+    let explained = Explained { flags, kernel, image_now, mount, files };
     Fault::printing(match request.form {
         Form::Json => json(&explained, out),
         Form::Text => text(&explained, out).and_then(|()| match &explained.files {
@@ -143,20 +147,25 @@ fn here(mount: &Facts) -> Option<Mount> {
     mount.device.is_none_or(|device| there.device == device).then_some(there)
 }
 
+/// Says what the path of an image leads to, if that is not what was mounted.
+fn amiss(mount: &Facts) -> Option<String> {
+    let file = mount.image?.file;
+    match std::fs::metadata(&mount.source) {
+        Ok(found) if file.is_none_or(|file| file == (found.dev(), found.ino())) => None,
+        Ok(_) => Some("is another file than the one that is mounted".to_owned()),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
+            Some("is gone; the mount shows it as it was mounted".to_owned())
+        }
+        Err(why) => Some(format!("cannot be seen: {}", plain(&why))),
+    }
+}
+
 /// Checks that an image is still what was mounted.
 ///
 /// # Errors
 /// It is gone, or something else has its name.
 fn is_there(mount: &Facts) -> Result<(), Fault> {
-    let Some(Bytes { file, .. }) = mount.image else { return Ok(()) };
-    let what = match std::fs::metadata(&mount.source) {
-        Ok(found) if file.is_none_or(|file| file == (found.dev(), found.ino())) => return Ok(()),
-        Ok(_) => "is another file than the one that is mounted".to_owned(),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
-            "is gone; the mount shows it as it was mounted".to_owned()
-        }
-        Err(why) => format!("cannot be seen: {}", plain(&why)),
-    };
+    let Some(what) = amiss(mount) else { return Ok(()) };
     let line = format!("source {}: {what}", shown(&mount.source));
     Err(Fault::usage(line).hint("files of it are explained once it is mounted again"))
 }
@@ -207,7 +216,7 @@ fn kernel(mount: &Facts, covered: bool) -> Said {
 }
 
 fn text(explained: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
-    let Explained { mount, flags, kernel, .. } = explained;
+    let Explained { mount, flags, kernel, image_now, .. } = explained;
     let mut line = |word: &str, what: &str| {
         let (word, what) = (format!("{word}:"), escape(what));
         writeln!(out, "  {word:<15} {what}")
@@ -220,6 +229,9 @@ fn text(explained: &Explained, out: &mut dyn Write) -> std::io::Result<()> {
     line("source", &shown(&mount.source))?;
     if let Some(Bytes { offset, size, .. }) = mount.image {
         line("image", &format!("{size} bytes of it, from byte {offset} on"))?;
+    }
+    if let Some(what) = image_now {
+        line("image by now", what)?;
     }
     if !mount.devices.is_empty() {
         line("devices", &mount.devices.join(", "))?;

@@ -13,7 +13,7 @@ use crate::require;
 use crate::support::images;
 use crate::support::ours::{Ours, PROGRAM};
 use crate::support::rootless::{ANN, Rootless};
-use crate::support::{Sandbox, output, raw, sandbox, sh, str, text, wait_for};
+use crate::support::{Sandbox, output, raw, run, sandbox, sh, str, text, wait_for};
 
 /// Maps a file, says so, and looks far into it when it is told to.
 const MAPS: &str = "import mmap, sys; f = open(sys.argv[1]); \
@@ -319,12 +319,15 @@ fn an_image_that_is_gone_is_named_by_explain() {
         };
         wait_for("a server that is known", || said().0 == Some(0));
         fs::rename(&image, sandbox.path("away")).unwrap();
+        let there = || run(PROGRAM, &["explain", "--mount", str(&ours.point)]);
+        assert!(there().contains("by now:   is gone; the mount shows it"), "{}", there());
         let gone = said();
         assert!(gone.0 == Some(1) && gone.1.contains(": is gone; the mount shows it"), "{gone:?}");
         for make in ["cp away", "mkdir"] {
             sh(&format!("cd {}; {make} {image}", str(&sandbox.path(".")), image = str(&image)));
             let other = said();
             assert!(other.0 == Some(1) && other.1.contains(": is another file"), "{other:?}");
+            assert!(there().contains("by now:   is another file"), "{}", there());
             sh(&format!("rm -r {}", str(&image)));
         }
     });
