@@ -12,6 +12,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstatat};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC,
+    fstatfs,
+};
 
 use crate::sys::procfs::Procfs;
 use crate::sys::stat::mount_at;
@@ -29,21 +33,28 @@ pub enum Replaced {
 /// How many symbolic links in a row are followed, as path_resolution(7) has it.
 const LINKS: usize = 40;
 
-/// How long after a change of a file another one may have the same time: two seconds on
-/// FAT, and no file system of this host has longer ones.
+/// How long after a change of a file another one may have the same time: where an inode
+/// has no room for more, it has whole seconds, and the clock of files is behind by a tick.
 const TICK: Duration = Duration::from_secs(2);
+
+/// File systems on which whatever takes a name from a file sets the time of the last
+/// change of its inode: a rename, of it or over it, and unlink(2). An overlay leaves the
+/// file below as it is, others have no such time, or that of somebody else's clock.
+const TELL: [FsType; 5] =
+    [BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC];
 
 /// A name in a directory, and when it was last looked at.
 ///
-/// Whatever takes a name from a file sets the time of the last change of its inode: a
-/// rename, of it or over it, and unlink(2). So the name is looked at when that time is
-/// another one, or so late that there may have been another change since; and for as long
-/// as it leads nowhere.
+/// Where that time tells, it is looked at when the time is another one, or so late that
+/// there may have been another change since; and for as long as it leads nowhere. On other
+/// file systems it is looked at each time.
 #[derive(Debug)]
 pub(super) struct Named {
     /// The directory, by a descriptor that is good for nothing else.
     dir: OwnedFd,
     name: OsString,
+    /// Whether the file's time tells of changes of its name.
+    tells: bool,
     /// The time of the last change by which the name was last looked at, in nanoseconds.
     looked: AtomicI64,
     /// Whether it was said that the file has the name no more.
@@ -86,7 +97,8 @@ impl Named {
             return None;
         }
         let (looked, said) = (AtomicI64::new(i64::MIN), AtomicBool::new(false));
-        let named = Self { dir, name, looked, said };
+        let tells = fstatfs(fd).is_ok_and(|on| TELL.contains(&on.filesystem_type()));
+        let named = Self { dir, name, tells, looked, said };
         (named.leads(fd, file) == Leads::Here).then_some(named)
     }
 
@@ -111,7 +123,7 @@ impl Named {
             return Some(Lost::Unread(what));
         }
         let waits = leads == Leads::Nowhere && then == Replaced::Eio;
-        if !waits && is_over(now) {
+        if self.tells && !waits && is_over(now) {
             self.looked.store(changed, Ordering::Relaxed);
         }
         what.filter(|_| !self.said.swap(true, Ordering::Relaxed)).map(Lost::Shown)

@@ -211,6 +211,37 @@ fn an_image_that_is_mounted_at_its_name_is_shown() {
     });
 }
 
+/// A file below an overlay stays as it is, whatever becomes of its name above.
+#[test]
+fn an_image_in_an_overlay_is_looked_for_each_time() {
+    require!(Root, Fuse, Overlay, Erofs);
+    for (change, shown, said) in [
+        ("chmod 600 image", true, ""),
+        ("rm image", true, "removed or moved away; "),
+        ("cp image new; mv new image", false, "replaced by another file while mounted; "),
+        ("rm image; echo >image", false, "replaced by another file while mounted; "),
+    ] {
+        sandbox(move |sandbox| {
+            let (from, _) = images::image("few-erofs").expect("tools of Debian 12 make it");
+            images::copy(&from, &sandbox.dir("lower").join("image"));
+            let above = sandbox.dir("above");
+            sh(&format!(
+                "cd {}; mkdir upper work
+                mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none above",
+                str(&sandbox.path("."))
+            ));
+            let ours = Ours::new(&above.join("image"), &sandbox.dir("mnt"), &[]);
+            // As late as no name would be looked at that had not changed.
+            std::thread::sleep(std::time::Duration::from_millis(2_500));
+            assert!(fs::metadata(ours.at("hello")).is_ok());
+            sh(&format!("cd {}; {change}", str(&above)));
+            let want = if shown { None } else { Some(libc::EIO) };
+            assert_eq!(errno(fs::read(ours.at("hello"))), want, "{change}: {}", ours.log());
+            assert!(ours.log().contains(said), "{change}: {}", ours.log());
+        });
+    }
+}
+
 /// A server of root has no more rights than others to look at directories.
 #[test]
 fn an_image_where_its_server_may_not_look_is_read_no_more_without_its_name() {
