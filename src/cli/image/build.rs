@@ -261,7 +261,7 @@ fn tree(format: Format, from: &Path, to: &Path, build: &Build) -> Result<(), Fau
     if !format.reads_archives() {
         let line = format!(
             "{}: {} has the id {id}, and ids end at {LAST} here",
-            shown(from),
+            shown(&build.from),
             shown(named(&file))
         );
         return Err(Fault::usage(line).hint(
@@ -348,7 +348,7 @@ fn archive(format: Format, from: &Path, to: &Path, more: &[OsString]) -> Result<
         let done = run(format.program(), Some(format), command, Some(input.into()));
         done.map_err(|fault| early(format, from, &known).unwrap_or(fault))
     } else {
-        by_directory(format, input, to, more)
+        by_directory(format, (from, input), to, more)
     };
     ended(unpacking, done)
 }
@@ -372,8 +372,13 @@ fn of_archive(format: Format, to: &Path, root: Root, more: &[OsString]) -> Comma
     command
 }
 
-/// Makes an image of what an archive is unpacked to.
-fn by_directory(format: Format, input: OwnedFd, to: &Path, more: &[OsString]) -> Result<(), Fault> {
+/// Makes an image of what an archive is unpacked to, as which it comes in.
+fn by_directory(
+    format: Format,
+    (from, input): (&Path, OwnedFd),
+    to: &Path,
+    more: &[OsString],
+) -> Result<(), Fault> {
     let dir = beside(to, ".d");
     DirBuilder::new().mode(0o700).create(&dir).map_err(|why| taken(&dir, &why))?;
     // Not before it is ours: what was there stays.
@@ -381,13 +386,9 @@ fn by_directory(format: Format, input: OwnedFd, to: &Path, more: &[OsString]) ->
     let mut import = itself()?;
     import.args(["owners", "import", "--owners", "xattr", "--from", "-"]).arg(&dir.0);
     run(IMPORT, None, import, Some(input.into()))?;
-    let (from, to) = (dir.0.clone(), to.to_owned());
-    tree(
-        format,
-        &dir.0,
-        &to,
-        &Build { from, to: to.clone(), owners: Owners::Xattr, more: more.to_vec() },
-    )
+    let (from, to) = (from.to_owned(), to.to_owned());
+    let build = Build { from, to, owners: Owners::Xattr, more: more.to_vec() };
+    tree(format, &dir.0, &build.to, &build)
 }
 
 /// Says that a time is why mksquashfs has failed, if it is.

@@ -129,8 +129,8 @@ fn about(sup: &Super) -> About {
         uuid: Some(sup.uuid).filter(|uuid| *uuid != [0; 16]),
         acl: true,
         notes: vec![
-            "Only the superblock has a checksum: damage elsewhere may not be noticed.".to_owned(),
-            "Files have one time: that of the last change of contents.".to_owned(),
+            "only the superblock has a checksum: damage elsewhere may not be noticed".to_owned(),
+            "files have one time: that of the last change of contents".to_owned(),
         ],
     }
 }

@@ -224,7 +224,7 @@ pub struct About {
     pub uuid: Option<[u8; 16]>,
     /// Whether the format keeps POSIX ACLs.
     pub acl: bool,
-    /// What a user should know of it, each a sentence: what is not verified, what is
+    /// What a user should know of it, each a line: what is not verified, what is
     /// not kept.
     pub notes: Vec<String>,
 }
