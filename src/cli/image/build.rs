@@ -7,11 +7,13 @@ mod members;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, IsTerminal as _, Read, Seek as _, SeekFrom};
+use std::io::{
+    self, BufRead as _, BufReader, IsTerminal as _, Read, Seek as _, SeekFrom, Write as _,
+};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Arc;
 
 use self::members::{Members, Root, members, with_root};
@@ -486,6 +488,22 @@ fn unpacked(archive: &Path) -> Result<(OwnedFd, Option<Unpacking>), Fault> {
     Ok((output.into(), Some((word, child.map_err(broken)?))))
 }
 
+/// What mksquashfs says of the root directory in an archive, which it is given by options.
+const OF_ROOT: &[u8] = b"Empty tar filename after skipping leading /, ./, or ../, ignoring\n";
+
+/// Passes on what mksquashfs says of an archive until it ends, but for what is no loss.
+fn pass_on(said: ChildStderr) -> io::Result<()> {
+    let (mut said, mut line) = (BufReader::new(said), Vec::new());
+    while said.read_until(b'\n', &mut line)? > 0 {
+        if line != OF_ROOT {
+            // Who does not listen has an image all the same.
+            let (Ok(()) | Err(_)) = io::stderr().write_all(&line);
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
 /// Runs a program to its end: of a format, or one of our own.
 fn run(
     program: &str,
@@ -497,7 +515,16 @@ fn run(
     if format == Some(Format::Erofs) && !io::stdout().is_terminal() {
         command.stdout(Stdio::null());
     }
-    let status = command.stdin(input.unwrap_or_else(Stdio::null)).status().map_err(|why| {
+    let is_archive = input.is_some();
+    if format == Some(Format::Squashfs) && is_archive {
+        command.stderr(Stdio::piped());
+    }
+    let child = command.stdin(input.unwrap_or_else(Stdio::null)).spawn();
+    let ended = child.and_then(|mut child| {
+        child.stderr.take().map_or(Ok(()), pass_on)?;
+        child.wait()
+    });
+    let status = ended.map_err(|why| {
         let fault = Fault::mount(format!("{program}: {}", plain(&why)));
         let missing = format.filter(|_| why.kind() == io::ErrorKind::NotFound);
         missing.map_or(fault.clone(), |format| fault.hint(format!("it is in {}", format.package())))
