@@ -60,6 +60,7 @@ mod mount {
     mod rootless;
     mod rules;
     mod semantics;
+    mod starting;
     mod systemd;
     mod threads;
     mod tools;

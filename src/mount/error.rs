@@ -168,9 +168,23 @@ pub enum MountError {
     /// The server ended and gave no reason.
     #[error("the server ended before it was ready; see its log")]
     Silent,
+    /// A signal, or the end of who waits for the mount, came while it was being made.
+    #[error("the mount was not made: its end was asked for while it was being made")]
+    Stopped,
+    /// The same, and the server did not end by itself.
+    #[error(
+        "the mount was not made: its end was asked for, and the server, which waited for \
+         something, was killed; does the source answer?"
+    )]
+    Hung,
     /// The server was killed.
     #[error("the server was ended by {0}; the mount is gone")]
     Killed(&'static str),
+    /// The server does not end.
+    #[error(
+        "the server does not end, though it was killed: the kernel keeps it; the mount is gone"
+    )]
+    Stuck,
     /// The process whose end is to end the mount is not there.
     #[error("option with-pid: no process {0} is there: {err}", err = plain(.1))]
     WithPid(i32, io::Error),
@@ -214,6 +228,9 @@ impl MountError {
             | Self::System { .. }
             | Self::Start { .. }
             | Self::Silent
+            | Self::Stopped
+            | Self::Hung
+            | Self::Stuck
             | Self::Killed(_)
             | Self::OpenFiles { .. }
             | Self::Descriptors { .. }

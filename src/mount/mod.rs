@@ -12,6 +12,7 @@ mod error;
 mod flags;
 mod helper;
 mod idmapped;
+mod keeper;
 mod link;
 mod looped;
 mod namespace;

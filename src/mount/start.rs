@@ -17,6 +17,7 @@ use super::supervise::supervise;
 use crate::sys::daemon;
 use crate::sys::mount as kernel;
 use crate::sys::process::{Fork, Process, fork};
+use crate::sys::signal::Signals;
 
 /// Mounts.
 ///
@@ -46,11 +47,15 @@ pub fn mount(options: &Options) -> Result<(), MountError> {
     }
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)
         .map_err(|errno| MountError::System { what: "pipe", why: errno.into() })?;
+    // The supervisor is to end in order even if it is asked to before it has begun.
+    let signals = Signals::block().map_err(MountError::doing("signals"))?;
     match fork().map_err(MountError::starting("process"))? {
-        Fork::Parent(_) => {
+        Fork::Parent(pid) => {
             // Else the end of the pipe would never be seen.
             drop(writer);
-            wait_until_usable(File::from(reader), &paths.target)
+            let supervisor = Process::of(pid).map_err(MountError::doing("pidfd"))?;
+            let signals = signals.descriptor().map_err(MountError::doing("signalfd"))?;
+            wait_until_usable(&mut File::from(reader), &supervisor, &signals, &paths.target)
         }
         Fork::Child => {
             drop(reader);

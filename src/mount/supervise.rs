@@ -5,12 +5,10 @@
 //! done in a process of its own.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
@@ -19,6 +17,7 @@ use super::attach::{self, Place, Way};
 use super::check::Paths;
 use super::engine::Server;
 use super::error::{MountError, room_hint};
+use super::keeper::{Happened, Keeper};
 use super::link::{Link, Word};
 use super::namespace;
 use super::options::Options;
@@ -27,7 +26,7 @@ use super::starter::Starter;
 use super::upper::Upper;
 use crate::control;
 use crate::sys::process::{Fork, Process, apart, fork};
-use crate::sys::signal::{Descriptor, Signals};
+use crate::sys::signal::Signals;
 use crate::sys::{daemon, mount_namespace};
 use crate::text::{plain, shown};
 
@@ -79,25 +78,33 @@ pub(super) fn supervise(
             drop((theirs, asking));
             let server = Process::of(pid).map_err(MountError::doing("pidfd"))?;
             let signals = signals.descriptor().map_err(MountError::doing("signalfd"))?;
-            let serving = (&server, &ours);
-            let kept =
-                keep(options, paths, upper.as_ref(), serving, starter).map(|(place, origin)| {
-                    log::debug!("server: process {}", server.pid());
-                    let keeper = Keeper { server: &server, link: &ours, questions, signals, with };
-                    Ending { place, origin }.after(keeper)
-                });
-            match kept {
-                Ok(ended) => ended,
-                Err(error) => {
-                    ours.end();
-                    match (error, end(&server, None)) {
-                        (MountError::Silent, Some(WaitStatus::Signaled(_, signal, _))) => {
-                            Err(MountError::Killed(signal.as_str()))
-                        }
-                        (error, _) => Err(error),
-                    }
+            let keeper = Keeper::new((server, ours), questions, signals, with);
+            match keep(options, paths, upper.as_ref(), &keeper, starter) {
+                Ok((place, origin)) => {
+                    log::debug!("server: process {}", keeper.server.pid());
+                    Ending { place, origin }.after(&keeper)
                 }
+                Err(error) => Err(give_up(&keeper, error)),
             }
+        }
+    }
+}
+
+/// Ends a server whose mount was not made, or is undone; says why there is none.
+fn give_up(keeper: &Keeper, error: MountError) -> MountError {
+    make_room(keeper);
+    let ended = keeper.server.ends_within(ENDING);
+    let status = if ended { keeper.server.wait().ok() } else { None };
+    match (error, status) {
+        (error, Some(WaitStatus::Exited(..))) => error,
+        (MountError::Silent, Some(WaitStatus::Signaled(_, signal, _))) => {
+            clear();
+            MountError::Killed(signal.as_str())
+        }
+        (error, _) => {
+            log::debug!("server: did not end by itself, and was killed");
+            clear();
+            if matches!(error, MountError::Stopped) { MountError::Hung } else { error }
         }
     }
 }
@@ -123,49 +130,56 @@ fn in_server(
 
 /// Makes the mount, and attaches it once it is served; returns where, and the number
 /// of the mount namespace that it was made in, if this process has left that.
+///
+/// Until it is attached a server that hangs is not waited for when the end is asked for.
+/// From then on it is for some time, and the end is the same as if that came later.
 fn keep(
     options: &Options,
     paths: &Paths,
     upper: Option<&Upper>,
-    (server, link): (&Process, &Link),
+    keeper: &Keeper,
     starter: &mut Starter,
 ) -> Result<(Place, Option<u64>), MountError> {
-    link.expect(|word| matches!(word, Word::Opened).then_some(()))?;
+    let opened = |word| matches!(word, Word::Opened).then_some(());
+    keeper.expect(starter.as_fd(), Duration::ZERO, opened)?;
     let (device, mount) = attach::begin(options, &paths.target, &paths.name)?;
     let way = mount.way();
     let origin = namespace::passing().filter(|_| way == Way::Own);
-    let served = serving(link, Word::Made { way, device });
+    let served = serving(keeper, starter, Word::Made { way, device });
     served.inspect_err(|_| {
-        make_room(server, link);
+        make_room(keeper);
         attach::undo(&mount, &paths.target);
     })?;
     let place = attach::complete(mount, &paths.target, upper)?;
     let known = (|| {
         let Place { device, mount, connection, .. } = place;
-        tell(link, &Word::Attached { device, mount, connection });
-        link.expect(|word| matches!(word, Word::Known).then_some(()))?;
+        tell(&keeper.link, &Word::Attached { device, mount, connection });
+        let known = |word| matches!(word, Word::Known).then_some(());
+        keeper.expect(starter.as_fd(), ENDING, known)?;
         starter.attached(device).map_err(MountError::doing("telling that the mount is there"))
     })();
     known.inspect_err(|_| {
-        make_room(server, link);
+        make_room(keeper);
         undo(&place, None);
     })?;
     let left = origin.filter(|_| leave(&place));
     Ok((place, left))
 }
 
-fn serving(link: &Link, made: Word) -> Result<(), MountError> {
-    tell(link, &made);
+fn serving(keeper: &Keeper, starter: &Starter, made: Word) -> Result<(), MountError> {
+    tell(&keeper.link, &made);
     // With a copy of the device here the mount would outlive its server.
     drop(made);
-    link.expect(|word| matches!(word, Word::Serving).then_some(()))
+    let serving = |word| matches!(word, Word::Serving).then_some(());
+    keeper.expect(starter.as_fd(), Duration::ZERO, serving)
 }
 
-/// Has a server end whose mount is to be undone, which may take another process.
-fn make_room(server: &Process, link: &Link) {
-    link.end();
-    if !server.ends_within(ENDING) {
-        log::debug!("server: does not end at once");
+/// Has a server end whose mount is to be undone, which may take another process; kills one
+/// that hangs.
+fn make_room(keeper: &Keeper) {
+    keeper.link.end();
+    if !keeper.ends_within(ENDING) {
+        let (Ok(()) | Err(_)) = keeper.server.signal(Signal::SIGKILL);
     }
 }
 
@@ -193,16 +207,6 @@ struct Ending {
     place: Place,
     /// The number of the mount namespace that it is in, if this process is not.
     origin: Option<u64>,
-}
-
-/// What is waited for.
-#[derive(Debug)]
-struct Keeper<'a> {
-    server: &'a Process,
-    link: &'a Link,
-    questions: OwnedFd,
-    signals: Descriptor,
-    with: Option<Process>,
 }
 
 /// How far the end has come.
@@ -240,50 +244,35 @@ impl Stage {
 
 impl Ending {
     /// Waits for the end; takes away what is left of the mount then.
-    fn after(self, keeper: Keeper<'_>) -> Result<(), MountError> {
-        let waited = self.wait(&keeper);
+    fn after(self, keeper: &Keeper) -> Result<(), MountError> {
+        let waited = self.wait(keeper);
         let status = match waited {
             Ok(true) => keeper.server.wait().map(Some),
             Ok(false) => Ok(None),
             Err(error) => {
                 keeper.link.end();
-                let _ended = end(keeper.server, Some(self.place.connection));
+                end(&keeper.server, self.place.connection);
                 Err(error)
             }
         };
         let status = status.map_err(MountError::Session);
         undo(&self.place, self.origin);
-        outcome(status?, keeper.link)
+        outcome(status?, &keeper.link)
     }
 
     /// Waits for the end of the server; `false` if it does not end.
-    fn wait(&self, keeper: &Keeper<'_>) -> io::Result<bool> {
+    fn wait(&self, keeper: &Keeper) -> io::Result<bool> {
         let (mut stage, mut deadline) = (Stage::Serving, None);
-        let (mut unmounting, mut with) = (None::<Process>, keeper.with.as_ref());
+        let mut unmounting = None::<Process>;
         loop {
-            let ready = keeper.poll(unmounting.as_ref(), with, deadline)?;
-            if ready.ended {
+            let waiting = [unmounting.as_ref().map(|process| process.as_fd())];
+            let Happened { ended, others: [unmounted] } = keeper.wait(waiting, deadline)?;
+            if ended {
                 return Ok(true);
             }
-            let mut asked = ready.with;
-            // Once: it will have ended for ever.
-            with = with.filter(|_| !ready.with);
-            while let Some(signal) = keeper.signals.next()? {
-                match signal.signal() {
-                    // It may have ended just now.
-                    Some(signal) => drop(keeper.server.signal(signal)),
-                    None => asked = true,
-                }
-            }
-            if ready.question
-                && let Err(error) = asking::answer(keeper.questions.as_fd())
-            {
-                log::debug!("namespaces: {error}");
-            }
-            let gone = ready.unmounted && stage == Stage::Unmounting;
-            if ready.unmounted
-                && let Some(process) = unmounting.take()
-            {
+            let asked = keeper.is_asked();
+            let gone = unmounted && stage == Stage::Unmounting;
+            if unmounted && let Some(process) = unmounting.take() {
                 process.wait()?;
             }
             if gone {
@@ -334,63 +323,17 @@ impl Ending {
     }
 }
 
-/// What happened.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ready {
-    ended: bool,
-    question: bool,
-    unmounted: bool,
-    /// The process has ended with which the mount is to end.
-    with: bool,
-}
-
-impl Keeper<'_> {
-    /// Waits until something happens.
-    fn poll(
-        &self,
-        unmounting: Option<&Process>,
-        with: Option<&Process>,
-        until: Option<Instant>,
-    ) -> io::Result<Ready> {
-        let fixed = [self.server.as_fd(), self.signals.as_fd(), self.questions.as_fd()];
-        let others = [unmounting, with];
-        // A descriptor of no process is never ready.
-        let mut fds: Vec<PollFd<'_>> =
-            fixed.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        fds.extend(
-            others.into_iter().flatten().map(|it| PollFd::new(it.as_fd(), PollFlags::POLLIN)),
-        );
-        let time = until.map_or(PollTimeout::NONE, |until| {
-            let left = until.saturating_duration_since(Instant::now());
-            // Not to wake up a moment before.
-            let left = left.saturating_add(Duration::from_millis(1));
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-        });
-        match poll(&mut fds, time) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
-        let mut next = || ready.next().unwrap_or(false);
-        let (ended, _signal, question) = (next(), next(), next());
-        let unmounted = unmounting.is_some() && next();
-        let with = with.is_some() && next();
-        Ok(Ready { ended, question, unmounted, with })
-    }
-}
-
-/// Ends a server whose link has been ended, whatever it takes; returns how it ended,
-/// if it has.
-fn end(server: &Process, connection: Option<u32>) -> Option<WaitStatus> {
+/// Ends a server whose link has been ended, whatever it takes.
+fn end(server: &Process, connection: u32) {
     if !server.ends_within(ENDING) {
         let (Ok(()) | Err(_)) = server.signal(Signal::SIGKILL);
-        if !server.ends_within(ENDING)
-            && let Some(connection) = connection
-        {
+        if !server.ends_within(ENDING) {
             abort(connection);
         }
     }
-    if server.ends_within(ENDING) { server.wait().ok() } else { None }
+    if server.ends_within(ENDING) {
+        let (Ok(_) | Err(_)) = server.wait();
+    }
 }
 
 fn abort(connection: u32) {
@@ -453,16 +396,22 @@ fn enter(origin: Option<u64>) -> bool {
     }
 }
 
+/// Clears away what a server that was killed had published: it is stale now, and goes by
+/// being read.
+fn clear() {
+    let (Ok(_) | Err(_)) = control::live();
+}
+
 /// Says how the server ended.
 fn outcome(status: Option<WaitStatus>, link: &Link) -> Result<(), MountError> {
     match status {
         Some(WaitStatus::Exited(_, 0)) => Ok(()),
         Some(WaitStatus::Signaled(_, signal, _)) => {
-            // What it had published is stale now, and goes by being read.
-            let (Ok(_) | Err(_)) = control::live();
+            clear();
             Err(MountError::Killed(signal.as_str()))
         }
-        _ => match link.hear() {
+        None => Err(MountError::Stuck),
+        Some(_) => match link.hear() {
             Ok(Word::Failed(error)) => Err(error),
             _ => Err(MountError::Killed("an error that it had no time to tell")),
         },

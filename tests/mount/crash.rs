@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::require;
-use crate::support::ours::{processes, program_for_users};
+use crate::support::ours::{processes, program_for_users, waits_for};
 use crate::support::rng::Rng;
 use crate::support::{Sandbox, holds_within, mount_at, raw, sandbox, sh, str, text, try_sh_as};
 
@@ -82,14 +82,6 @@ fn has_ended(pid: Pid) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
     let state = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     threads.count() <= 1 && (state.is_empty() || state.contains("State:\tZ"))
-}
-
-/// What the threads of a process wait for, in the kernel.
-fn waits_for(pid: Pid) -> String {
-    let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let told = |task: PathBuf| format!("{}{}", read(task.join("status")), read(task.join("stack")));
-    tasks.map(|task| told(task.path())).collect()
 }
 
 fn number(error: std::io::Error) -> i32 {

@@ -79,6 +79,14 @@ pub fn processes(point: &Path) -> Vec<nix::unistd::Pid> {
         .collect()
 }
 
+/// What the threads of a process wait for, in the kernel.
+pub fn waits_for(pid: nix::unistd::Pid) -> String {
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let told = |task: PathBuf| format!("{}{}", read(task.join("status")), read(task.join("stack")));
+    tasks.map(|task| told(task.path())).collect()
+}
+
 /// A copy of our program that every user may run.
 pub fn program_for_users(sandbox: &super::Sandbox) -> PathBuf {
     let copy = sandbox.path("idmapfs");
