@@ -23,6 +23,8 @@ pub(super) struct Unheard {
     seen: Box<[AtomicU64]>,
     /// Why there were directories that could not be watched.
     directories: OnceLock<String>,
+    /// How often events were lost.
+    missed: AtomicU64,
 }
 
 impl Default for Unheard {
@@ -31,6 +33,7 @@ impl Default for Unheard {
             volumes: Mutex::default(),
             seen: (0..SAID).map(|_| AtomicU64::new(0)).collect(),
             directories: OnceLock::new(),
+            missed: AtomicU64::new(0),
         }
     }
 }
@@ -72,6 +75,11 @@ fn late(there: &str) -> String {
 }
 
 impl Fs {
+    /// Notes that events were lost, for who asks.
+    pub fn has_missed(&self) {
+        self.fresh.unheard.missed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Says how the source is watched by now, of which it was said `how` at first;
     /// `None`: it never was.
     pub fn watched_now(&self, how: &str) -> Option<String> {
@@ -91,6 +99,13 @@ impl Fs {
         }
         if let Some(why) = unheard.directories.get() {
             said += &format!("; not every directory is ({why})");
+        }
+        match unheard.missed.load(Ordering::Relaxed) {
+            0 => {}
+            1 => said += "; events were lost once, and all was asked for again",
+            times => {
+                said += &format!("; events were lost {times} times, and all was asked for again")
+            }
         }
         Some(said)
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::options::Cache;
 use crate::count::{self, Count};
@@ -15,6 +15,9 @@ use crate::sys::schedule::{Bystander, hurry};
 
 /// How long the kernel may believe what only this mount can change.
 const UNBOUNDED: Duration = Duration::from_secs(3600);
+
+/// How long nothing is said of events that are lost after that was said.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// What the kernel may believe of a source.
 #[derive(Debug)]
@@ -76,8 +79,18 @@ impl Watching {
         thread::Builder::new().name("watch".to_owned()).spawn(move || {
             hurry();
             let _bystander = Bystander::begin();
+            let (mut losses, mut era) = (Losses::default(), watch.era());
             while let Some(fs) = fs.upgrade().filter(|_| !ended.load(Ordering::SeqCst)) {
-                let waited = watch.wait(&mut |happened| tell(&fs, &notifier, happened));
+                let waited = watch.wait(&mut |happened| {
+                    if happened.what == What::Lost {
+                        // That an era ends is told in the same way, and is nobody's fault.
+                        match std::mem::replace(&mut era, watch.era()) == era {
+                            true => losses.note(&fs),
+                            false => log::info!("source: its directories are marked anew"),
+                        }
+                    }
+                    tell(&fs, &notifier, happened)
+                });
                 if let Err(error) = waited {
                     log::error!("source: no longer watched: {error}");
                     fs.is_deaf_now();
@@ -97,6 +110,40 @@ impl Drop for Watching {
     }
 }
 
+/// What was said of events that were lost.
+#[derive(Debug, Default)]
+struct Losses {
+    /// When it was said last.
+    said: Option<Instant>,
+    /// How often events were lost since.
+    more: u64,
+}
+
+impl Losses {
+    /// Takes note that events were lost, and says so, but not again and again: where it
+    /// happens once it happens often.
+    fn note(&mut self, fs: &Fs) {
+        fs.has_missed();
+        let Some(more) = self.due(Instant::now()) else { return };
+        let before = if more == 0 { String::new() } else { format!(", and {more} times before") };
+        log::warn!(
+            "source: events of changes were lost{before}, and the kernel asks for everything \
+             again: more happens at a time than fs.fanotify.max_queued_events lets wait; root can \
+             raise that limit with sysctl, for mounts that are made from then on"
+        );
+    }
+
+    /// Returns how often events were lost since it was said last, if it is to be said now.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        if self.said.is_some_and(|said| now.saturating_duration_since(said) < QUIET) {
+            self.more = self.more.saturating_add(1);
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.more))
+    }
+}
+
 /// Has the kernel told of a change; reports whether it mattered.
 fn tell(fs: &Fs, notifier: &Notifier, happened: &Happened) -> bool {
     count::add(if happened.own { Count::HeardOwn } else { Count::Heard });
@@ -112,4 +159,19 @@ fn tell(fs: &Fs, notifier: &Notifier, happened: &Happened) -> bool {
         notifier.tell(notice);
     });
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_said_once_a_minute() {
+        let start = Instant::now();
+        let mut losses = Losses::default();
+        let said: Vec<_> = [0, 1, 59, 60, 100, 119, 121, 500]
+            .map(|second| losses.due(start + Duration::from_secs(second)))
+            .into();
+        assert_eq!(said, [Some(0), None, None, Some(2), None, None, Some(2), Some(0)]);
+    }
 }

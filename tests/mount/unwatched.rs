@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::require;
 use crate::support::ours::{Ours, finish, program_for_users};
-use crate::support::{sandbox, sh, str, text, try_sh_as, wait_for};
+use crate::support::{raw, sandbox, sh, str, text, try_sh_as, wait_for};
 
 const USER: u32 = 34;
 
@@ -74,5 +74,52 @@ fn directories_that_cannot_be_watched_are_warned_of_once() {
         let warning = "warning: source: not every directory is watched (fanotify: this user has as \
                        many marks as fs.fanotify.max_user_marks allows): ";
         assert_eq!(said.matches(warning).count(), 1, "{said}");
+    });
+}
+
+#[test]
+fn an_overlay_is_not_watched_which_is_warned_of() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        let [lower, upper, work, source] =
+            ["lower", "upper", "work", "src"].map(|name| sandbox.dir(name));
+        sh(&format!(
+            "mount -t overlay o -o lowerdir={},upperdir={},workdir={} {}",
+            str(&lower),
+            str(&upper),
+            str(&work),
+            str(&source)
+        ));
+        let ours = Ours::new(&source, &sandbox.dir("mnt"), &[]);
+        let why = "not watched (overlay file systems tell too little): what others change in it \
+                   may be seen up to 1 s late";
+        assert_eq!(ours.log(), format!("idmapfs: warning: source: {why}\n"));
+        let asked = finish(&["explain", "--mount", str(&ours.point)]);
+        assert!(text(&asked).contains(why), "{}", text(&asked));
+    });
+}
+
+/// Whatever the system refuses: here, more groups of fanotify.
+#[test]
+fn a_watch_that_is_refused_is_warned_of() {
+    require!(Root, Fuse, UserNamespaces);
+    sandbox(|sandbox| {
+        let (source, program) = (sandbox.dir("src"), program_for_users(sandbox));
+        let run = format!(
+            "unshare -Ur sh -euc 'echo 0 > /proc/sys/user/max_fanotify_groups; \
+             exec {0} run {1} -- {0} explain --mount .'",
+            str(&program),
+            str(&source)
+        );
+        let runtime = sandbox.dir("run");
+        raw::chown(&runtime, USER, USER, false).unwrap();
+        let run = format!("export XDG_RUNTIME_DIR={}; {run}", str(&runtime));
+        let done = try_sh_as(USER, USER, &[], &run);
+        let why = "not watched (fanotify: this user has as many groups as \
+                   fs.fanotify.max_user_groups allows, or no descriptor is free): what others \
+                   change in it may be seen up to 1 s late";
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(said.matches(&format!("warning: source: {why}")).count(), 1, "{}", text(&done));
+        assert!(String::from_utf8_lossy(&done.stdout).contains(why), "{}", text(&done));
     });
 }

@@ -411,7 +411,13 @@ fn what_is_mounted_inside_survives_events_that_are_lost() {
         wait_for("events that are lost", || {
             stats(&ours)["counts"]["heard_lost"].as_u64().unwrap() > 0
         });
+        // By default nobody reads what is logged at level info.
+        let warning = "warning: source: events of changes were lost, and the kernel asks for";
+        wait_for("a warning", || ours.log().contains(warning));
+        let asked = finish(&["explain", "--mount", str(&ours.point)]);
+        assert!(text(&asked).contains("; events were lost "), "{}", text(&asked));
         settles(&source, &ours.point, &known);
+        assert_eq!(ours.log().matches(warning).count(), 1, "{}", ours.log());
         assert_eq!(shown(&source, "d"), shown(&ours.point, "d"));
         assert_eq!(names(&ours.at("many")).len(), usize::try_from(many).unwrap());
         assert!(mount_at(&ours.at("d/e")).is_some_and(|mount| mount.kind == "tmpfs"));

@@ -213,6 +213,11 @@ fn a_volume_that_is_not_watched_is_believed_for_a_moment() {
     );
     lock(&script.covers).insert(7, Covers::Everything);
     assert_eq!(times(&world, world.fs.moment(), &mount), (3600, 3600));
+    for said in ["once", "2 times"] {
+        world.fs.has_missed();
+        let ends = format!("; events were lost {said}, and all was asked for again");
+        assert!(world.fs.watched_now("as a whole").unwrap().ends_with(&ends));
+    }
     world.fs.is_deaf_now();
     assert_eq!(times(&world, world.fs.moment(), &mount), (1, 1));
     let said = world.fs.watched_now("as a whole").unwrap();
