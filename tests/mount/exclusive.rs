@@ -6,11 +6,14 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::require;
 use crate::support::image::Ext4;
 use crate::support::ours::{Ours, finish, program_for_users};
-use crate::support::{Sandbox, raw, run, sandbox, sh, sh_as, str, text, try_sh_as, wait_for};
+use crate::support::{
+    Sandbox, output, raw, run, sandbox, sh, sh_as, str, text, try_sh_as, wait_for,
+};
 
 const ARGS: [&str; 6] = ["--cache", "exclusive", "--passthrough", "off", "--log", "info"];
 
@@ -91,6 +94,63 @@ fn what_does_not_fit_on_the_disk_is_told_by_fsync() {
     });
 }
 
+/// The kernel tells it by a flag of the file, which is taken by the first who looks
+/// (`filemap_check_errors` in `fuse_flush`), and to fsync by a number for each who opened
+/// it. In processes of their own: a child that a test beside this one has just forked has
+/// copies of all its descriptors, and closes them when it starts its program.
+#[test]
+fn what_does_not_fit_is_told_to_the_first_who_closes_and_to_all_who_sync() {
+    require!(Root, Fuse, Ext4Loop);
+    sandbox(|sandbox| {
+        let image = Ext4::new(sandbox, 32);
+        let ours = Ours::new(&image.root, &sandbox.dir("mnt"), &ARGS);
+        let script = sandbox.file(
+            "close.py",
+            r"
+import errno, os, sys
+def told(do):
+    try: do()
+    except OSError as error: return errno.errorcode[error.errno]
+    return 'nothing'
+def filled(name):
+    file = os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    for n in range(48):
+        page, at = bytes([n + 1]) * (1 << 20), 0
+        while at < len(page): at += os.write(file, page[at:])
+    return file
+for n in range(3):
+    file = filled('f')
+    print('alone:', told(lambda: os.close(file)))
+    os.unlink('f')
+for last in ('close', 'fsync'):
+    file = filled('f')
+    child = os.fork()
+    if child == 0:
+        print('child:', told(lambda: os.close(file)), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(last + ':', told(lambda: getattr(os, last)(file)), flush=True)
+    if last == 'fsync': os.close(file)
+    os.unlink('f')
+",
+        );
+        let mut busy: Vec<_> = (0..2)
+            .map(|_| Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap())
+            .collect();
+        let done = output(
+            "sh",
+            &["-c", &format!("cd {} && exec python3 -u {}", str(&ours.point), str(&script))],
+        );
+        for one in &mut busy {
+            one.kill().unwrap();
+            one.wait().unwrap();
+        }
+        let alone = "alone: ENOSPC\n".repeat(3);
+        let rest = "child: ENOSPC\nclose: nothing\nchild: ENOSPC\nfsync: ENOSPC\n";
+        assert_eq!(String::from_utf8_lossy(&done.stdout), alone + rest, "{}", text(&done));
+    });
+}
+
 #[test]
 fn what_is_written_and_not_sent_yet_is_no_hole() {
     require!(Root, Fuse);
@@ -153,7 +213,7 @@ fn many_files_are_read_and_written_in_turn() {
     sandbox(|sandbox| {
         let source = sandbox.dir("src");
         let point = sandbox.dir("mnt");
-        let mut command = std::process::Command::new("bash");
+        let mut command = Command::new("bash");
         let line = format!("ulimit -n 256; exec {} -f \"$@\"", crate::support::ours::PROGRAM);
         command.args(["-c", &line, "bash"]).args(ARGS).arg(&source).arg(&point);
         let ours = Ours::start(command, &point, sandbox.path("log"));
