@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount as mount2, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{UtimensatFlags, utimensat};
@@ -28,6 +27,7 @@ use crate::fs::{Config, Fs, Notice, Trust};
 use crate::fuse::{Refreshed, Session, SessionOptions, VIEW};
 use crate::id::{Caller, Id, Ids};
 use crate::policy::{NoNames, Spec, options};
+use crate::source::host::tests::unmount;
 use crate::source::memory::{self, Memory, Script};
 use crate::source::{Covers, Key, RenameFlags, What};
 use crate::sys::mount::{self as kernel, Context};
@@ -53,17 +53,6 @@ fn in_private_namespace(test: fn(&Path)) {
         umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
     };
     thread::spawn(run).join().unwrap();
-}
-
-/// Unmounts what a child that another test has just forked may use for a moment longer.
-fn unmount(point: &Path) {
-    let end = Instant::now() + Duration::from_secs(20);
-    let mut done = umount2(point, MntFlags::empty());
-    while done == Err(Errno::EBUSY) && Instant::now() < end {
-        thread::sleep(Duration::from_millis(1));
-        done = umount2(point, MntFlags::empty());
-    }
-    done.unwrap();
 }
 
 fn file_system() -> Fs {

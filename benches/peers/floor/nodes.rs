@@ -74,6 +74,7 @@ pub struct SetAttr {
 const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 impl Nodes {
+    /// Knows the root alone, which is this directory.
     pub fn new(root: &Path) -> io::Result<Self> {
         let own = Arc::new(openat(AT_FDCWD, root, DIRECTORY, Mode::empty())?);
         let root = Node { parent: Arc::clone(&own), name: ".".into(), own: Some(own), known: 1 };
@@ -90,6 +91,7 @@ impl Nodes {
         self.node(ino)?.own.ok_or_else(|| Errno::ENOTDIR.into())
     }
 
+    /// Looks a name up, and counts that the kernel knows its file.
     pub fn find(&self, parent: INodeNo, name: &OsStr) -> io::Result<FileAttr> {
         let dir = self.dir(parent)?;
         let attr = attr(&fstatat(&*dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?);
@@ -116,6 +118,7 @@ impl Nodes {
         Ok(())
     }
 
+    /// Counts that the kernel knows a file that often less.
     pub fn forget(&self, ino: INodeNo, count: u64) {
         let mut all = lock(&self.all);
         if let Some(node) = all.get_mut(&ino.0) {
@@ -126,12 +129,14 @@ impl Nodes {
         }
     }
 
+    /// Looks at a file.
     pub fn attr(&self, ino: INodeNo) -> io::Result<FileAttr> {
         let node = self.node(ino)?;
         let found = fstatat(&*node.parent, &*node.name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         Ok(FileAttr { ino, ..attr(&found) })
     }
 
+    /// Changes a file, which may be open; returns what it is then.
     pub fn change(
         &self,
         ino: INodeNo,
@@ -162,16 +167,19 @@ impl Nodes {
         self.attr(ino)
     }
 
+    /// Makes a directory.
     pub fn make_dir(&self, parent: INodeNo, name: &OsStr, mode: u32) -> io::Result<FileAttr> {
         mkdirat(&*self.dir(parent)?, name, Mode::from_bits_truncate(mode))?;
         self.find(parent, name)
     }
 
+    /// Removes a name.
     pub fn remove(&self, parent: INodeNo, name: &OsStr, is_dir: bool) -> io::Result<()> {
         let how = if is_dir { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
         Ok(unlinkat(&*self.dir(parent)?, name, how)?)
     }
 
+    /// Renames a file.
     pub fn rename(&self, from: (INodeNo, &OsStr), to: (INodeNo, &OsStr)) -> io::Result<()> {
         let (old, new) = (self.dir(from.0)?, self.dir(to.0)?);
         renameat(&*old, from.1, &*new, to.1)?;
@@ -183,12 +191,14 @@ impl Nodes {
         Ok(())
     }
 
+    /// Opens a file.
     pub fn open(&self, ino: INodeNo, flags: i32) -> io::Result<File> {
         let node = self.node(ino)?;
         let flags = OFlag::from_bits_retain(flags & !nix::libc::O_CREAT) | OFlag::O_CLOEXEC;
         Ok(openat(&*node.parent, &*node.name, flags | OFlag::O_NOFOLLOW, Mode::empty())?.into())
     }
 
+    /// Makes a file and opens it.
     pub fn create(
         &self,
         parent: INodeNo,

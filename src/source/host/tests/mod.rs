@@ -142,7 +142,7 @@ impl Drop for Fixture {
 }
 
 /// Unmounts what a child that another test has just forked may use for a moment longer.
-pub(super) fn unmount(point: &Path) {
+pub(crate) fn unmount(point: &Path) {
     let start = Instant::now();
     let mut done = umount2(point, MntFlags::empty());
     while done == Err(Errno::EBUSY) && start.elapsed() < Duration::from_secs(20) {
