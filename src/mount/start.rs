@@ -54,7 +54,7 @@ pub fn mount(options: &Options) -> Result<(), MountError> {
             // Else the end of the pipe would never be seen.
             drop(writer);
             let supervisor = Process::of(pid).map_err(MountError::doing("pidfd"))?;
-            let signals = signals.descriptor().map_err(MountError::doing("signalfd"))?;
+            let signals = signals.heeded().map_err(MountError::doing("signalfd"))?;
             wait_until_usable(&mut File::from(reader), &supervisor, &signals, &paths.target)
         }
         Fork::Child => {

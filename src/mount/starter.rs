@@ -65,8 +65,8 @@ impl Starter {
 /// Waits for the supervisor's word, and sees for itself that the mount is there
 /// and answers.
 ///
-/// A signal, but for the one that asks for counters, ends the supervisor first, and so
-/// what that has made.
+/// A signal, but for the one that asks for counters and for those that are ignored, ends
+/// the supervisor first, and so what that has made.
 pub(super) fn wait_until_usable(
     told: &mut File,
     supervisor: &Process,

@@ -1,6 +1,7 @@
 //! Signals, taken one by one instead of by handlers.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -79,6 +80,32 @@ impl Signals {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Descriptor(SignalFd::with_flags(&self.0, flags)?))
     }
+
+    /// Returns a descriptor that tells of those that whoever started this process did not
+    /// have it ignore: what is blocked comes all the same.
+    ///
+    /// # Errors
+    /// As sigaction(2), signalfd(2).
+    pub fn heeded(&self) -> io::Result<Descriptor> {
+        let mut set = self.0;
+        for signal in self.0.iter() {
+            if is_ignored(signal)? {
+                set.remove(signal);
+            }
+        }
+        Self(set).descriptor()
+    }
+}
+
+/// Reports whether a signal is ignored, as nohup(1) has it, and a shell that starts
+/// something beside it.
+fn is_ignored(signal: Signal) -> io::Result<bool> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: the call writes one action, and changes none.
+    let done = unsafe { libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) };
+    Errno::result(done)?;
+    // SAFETY: it was written.
+    Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN)
 }
 
 /// A descriptor that can be read when there is a signal.

@@ -13,7 +13,7 @@ use std::os::unix::process::ExitStatusExt;
 use crate::require;
 use crate::support::ours::{Ours, command, processes, waits_for};
 use crate::support::rng::Rng;
-use crate::support::{Sandbox, holds_within, mount_at, run, sandbox, sh, str, wait_for};
+use crate::support::{Sandbox, holds_within, mount_at, raw, run, sandbox, sh, str, wait_for};
 
 /// How often a signal comes at some moment of a start.
 const ROUNDS: usize = 100;
@@ -38,10 +38,17 @@ struct Start {
 
 impl Start {
     fn new(source: &Path, point: &Path, args: &[&str]) -> Self {
+        Self::ignoring(source, point, args, &[])
+    }
+
+    fn ignoring(source: &Path, point: &Path, args: &[&str], ignored: &[Signal]) -> Self {
         let log = point.with_extension("log");
         let out = fs::File::create(&log).unwrap();
         let mut command = command(args);
         command.arg(source).arg(point).stdout(out.try_clone().unwrap()).stderr(out);
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            raw::ignoring(&mut command, signal, ignored.contains(&signal));
+        }
         let child = command.spawn().unwrap();
         Self { child, point: point.to_owned(), log }
     }
@@ -167,6 +174,30 @@ fn a_second_signal_ends_a_start_at_once() {
     });
 }
 
+/// As nohup(1) has it, and a shell that runs a list of commands in the background.
+#[test]
+fn a_signal_that_is_ignored_ends_no_start() {
+    require!(Root, Fuse);
+    sandbox(|sandbox| {
+        own_list();
+        let source = Mute::new(sandbox);
+        let point = sandbox.dir("point");
+        let ignored = [Signal::SIGINT, Signal::SIGHUP];
+        let mut start = Start::ignoring(source.path(), &point, &[], &ignored);
+        start.hangs(3);
+        for signal in ignored {
+            start.signal(signal);
+        }
+        thread::sleep(Duration::from_millis(300));
+        assert!(!start.has_ended());
+        drop(source);
+        assert_eq!(start.ended().code(), Some(0), "{}", start.said());
+        assert!(is_mounted(&point));
+        run("umount", &[str(&point)]);
+        nothing_is_left(&point);
+    });
+}
+
 /// Nobody would know of the mount that comes when the source answers again.
 #[test]
 fn a_start_that_nobody_waits_for_ends() {
@@ -192,9 +223,8 @@ fn a_start_that_nobody_waits_for_ends() {
     });
 }
 
-/// Sends signals at all moments of starts: some come too early, some too late. Others may be
-/// ignored by whoever has started the test, and so by our program until it takes them.
-fn at_all_moments(args: &'static [&str], seed: u64) {
+/// Sends signals at all moments of starts: some come too early, some too late.
+fn at_all_moments(args: &'static [&str], signals: &'static [Signal], seed: u64) {
     sandbox(move |sandbox| {
         own_list();
         let (source, point) = (sandbox.dir("src"), sandbox.dir("point"));
@@ -209,11 +239,12 @@ fn at_all_moments(args: &'static [&str], seed: u64) {
         unmount();
         start.ended();
         let (mut rng, mut stopped, mut made) = (Rng::new(seed), 0, 0);
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
+            let signal = signals[round % signals.len()];
             let mut start = Start::new(&source, &point, args);
             thread::sleep(Duration::from_micros(rng.next() % most));
             if !start.has_ended() {
-                start.signal(Signal::SIGTERM);
+                start.signal(signal);
             }
             let status = start.ended();
             match status.code() {
@@ -230,9 +261,9 @@ fn at_all_moments(args: &'static [&str], seed: u64) {
                     assert!(start.said().contains(said), "{}", start.said());
                     stopped += 1;
                 }
-                Some(code) => panic!("{code}: {}", start.said()),
+                Some(code) => panic!("{signal}: {code}: {}", start.said()),
                 // It had not begun.
-                None => assert_eq!(status.signal(), Some(libc::SIGTERM), "{}", start.said()),
+                None => assert_eq!(status.signal(), Some(signal as i32), "{}", start.said()),
             }
             nothing_is_left(&point);
         }
@@ -243,11 +274,11 @@ fn at_all_moments(args: &'static [&str], seed: u64) {
 #[test]
 fn a_signal_at_any_moment_of_a_start_leaves_nothing() {
     require!(Root, Fuse);
-    at_all_moments(&["-f"], 7);
+    at_all_moments(&["-f"], &[Signal::SIGTERM, Signal::SIGINT], 7);
 }
 
 #[test]
 fn a_signal_at_any_moment_of_a_start_in_the_background_leaves_all_or_nothing() {
     require!(Root, Fuse);
-    at_all_moments(&[], 8);
+    at_all_moments(&[], &[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP], 8);
 }

@@ -127,6 +127,14 @@ pub fn die_with_us(command: &mut Command) -> &mut Command {
     first(command, || Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?))
 }
 
+/// Has a command ignore a signal, or not, whatever this process does.
+pub fn ignoring(command: &mut Command, signal: Signal, ignored: bool) -> &mut Command {
+    use nix::sys::signal::{SigHandler, signal as set};
+    let handler = if ignored { SigHandler::SigIgn } else { SigHandler::SigDfl };
+    // SAFETY: no handler is installed.
+    first(command, move || Ok(unsafe { set(signal, handler) }.map(drop)?))
+}
+
 /// Has a command do something before it starts: system calls alone.
 pub fn first(
     command: &mut Command,
