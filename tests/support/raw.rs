@@ -127,6 +127,13 @@ pub fn die_with_us(command: &mut Command) -> &mut Command {
     first(command, || Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?))
 }
 
+/// Has a thread run as most do, whatever policy it has taken; it may have ended.
+pub fn step_forward(thread: i32) {
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: what is pointed to outlives the call.
+    let _gone = unsafe { libc::sched_setscheduler(thread, libc::SCHED_OTHER, &raw const none) };
+}
+
 /// Has a command ignore a signal, or not, whatever this process does.
 pub fn ignoring(command: &mut Command, signal: Signal, ignored: bool) -> &mut Command {
     use nix::sys::signal::{SigHandler, signal as set};
