@@ -341,6 +341,10 @@ mod tests {
     #[test]
     fn a_name_is_not_looked_at_until_the_file_has_changed() {
         let place = Place::new();
+        if !place.named.tells {
+            // Where temporary files are on an overlay, it is looked at each time.
+            return;
+        }
         let looked = || place.named.looked.load(Ordering::Relaxed);
         assert_eq!((place.lost(Replaced::Eio), looked()), (None, i64::MIN));
         sleep(TICK.saturating_mul(2));
