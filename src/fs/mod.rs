@@ -80,6 +80,7 @@ pub use alone::Kept;
 pub use fresh::{Moment, Teller};
 pub use heard::Notice;
 pub use trust::{SHORT, Trust, Ttl};
+pub use unheard::late;
 
 use ahead::Ahead;
 use alone::Alone;

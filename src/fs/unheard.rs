@@ -70,7 +70,7 @@ impl Unheard {
 }
 
 /// Says what it means that something is not heard of.
-fn late(there: &str) -> String {
+pub fn late(there: &str) -> String {
     format!("what others change in {there} may be seen up to {} s late", SHORT.as_secs())
 }
 

@@ -23,7 +23,7 @@ use super::files::{Opened, Wanted, opened};
 use super::{capabilities, convert};
 use crate::count::{self, Kind};
 use crate::error::{Errno, Error};
-use crate::fs::{SHORT, SetAttr};
+use crate::fs::{SetAttr, late};
 use crate::tree::ANCHOR;
 
 /// The most that is copied in one request, in bytes: a copy holds a worker, and
@@ -45,8 +45,8 @@ impl Filesystem for Adapter {
             if self.fs.watch().is_some() {
                 log::warn!(
                     "source: watched, but this kernel cannot be told of names (Linux 6.2 or later \
-                     can): what others change in it may be seen up to {} s late",
-                    SHORT.as_secs()
+                     can): {}",
+                    late("it")
                 );
             }
             self.fs.is_deaf_now();

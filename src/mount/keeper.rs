@@ -38,6 +38,16 @@ pub(super) struct Happened<const N: usize> {
     pub(super) others: [bool; N],
 }
 
+/// Returns how long it is until then; for ever if that never comes.
+pub(super) fn left(until: Option<Instant>) -> PollTimeout {
+    until.map_or(PollTimeout::NONE, |until| {
+        let left = until.saturating_duration_since(Instant::now());
+        // Not to wake up a moment before.
+        let left = left.saturating_add(Duration::from_millis(1));
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+    })
+}
+
 impl Keeper {
     /// Joins what is waited for; the end of the process `with` asks for the end.
     pub(super) fn new(
@@ -70,7 +80,7 @@ impl Keeper {
         let all = fixed.into_iter().chain(with).chain(others.into_iter().flatten());
         // The end of a pipe that nobody reads tells so whatever it is asked for.
         let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, self.time(until)) {
+        match poll(&mut fds, if self.asked.get() { PollTimeout::ZERO } else { left(until) }) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -96,18 +106,6 @@ impl Keeper {
             log::debug!("namespaces: {error}");
         }
         Ok(Happened { ended, others })
-    }
-
-    fn time(&self, until: Option<Instant>) -> PollTimeout {
-        if self.asked.get() {
-            return PollTimeout::ZERO;
-        }
-        until.map_or(PollTimeout::NONE, |until| {
-            let left = until.saturating_duration_since(Instant::now());
-            // Not to wake up a moment before.
-            let left = left.saturating_add(Duration::from_millis(1));
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-        })
     }
 
     /// Waits for a word of a server that starts; returns what `wanted` takes of it.

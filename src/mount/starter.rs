@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use nix::sys::stat::stat;
 
 use super::error::MountError;
+use super::keeper::left;
 use crate::sys::daemon;
 use crate::sys::process::Process;
 use crate::sys::signal::{Asked, Descriptor};
@@ -111,12 +112,8 @@ enum Met {
 /// Waits until there is something to be read, or a signal, or the time is up.
 fn wait(it: BorrowedFd<'_>, signals: &Descriptor, until: Option<Instant>) -> io::Result<Met> {
     loop {
-        let time = until.map_or(PollTimeout::NONE, |until| {
-            let left = until.saturating_duration_since(Instant::now());
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-        });
         let mut fds = [it, signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match poll(&mut fds, time) {
+        match poll(&mut fds, left(until)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::options::Cache;
 use crate::count::{self, Count};
-use crate::fs::{Fs, Notice, SHORT, Trust};
+use crate::fs::{Fs, Notice, SHORT, Trust, late};
 use crate::fuse::Notifier;
 use crate::source::{Happened, Source, Watch, What};
 use crate::sys::schedule::{Bystander, hurry};
@@ -47,11 +47,7 @@ pub(super) fn begin(cache: Cache, source: &dyn Source) -> Believed {
                 Believed { trust: Trust::Watch, watch: Some(watch), why }
             }
             Err(why) => {
-                let late = SHORT.as_secs();
-                let why = format!(
-                    "not watched ({}): what others change in it may be seen up to {late} s late",
-                    why.0
-                );
+                let why = format!("not watched ({}): {}", why.0, late("it"));
                 log::warn!("source: {why}");
                 fixed(SHORT, &why)
             }
@@ -84,9 +80,11 @@ impl Watching {
                 let waited = watch.wait(&mut |happened| {
                     if happened.what == What::Lost {
                         // That an era ends is told in the same way, and is nobody's fault.
-                        match std::mem::replace(&mut era, watch.era()) == era {
-                            true => losses.note(&fs),
-                            false => log::info!("source: its directories are marked anew"),
+                        let before = std::mem::replace(&mut era, watch.era());
+                        if before == era {
+                            losses.note(&fs);
+                        } else {
+                            log::info!("source: its directories are marked anew");
                         }
                     }
                     tell(&fs, &notifier, happened)

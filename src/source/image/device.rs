@@ -253,17 +253,22 @@ const TRIES: usize = 3;
 
 /// Opens a file, and finds the name that it has.
 fn opened(path: &Path) -> io::Result<(File, Metadata, Option<Named>)> {
-    let mut tries = 1..=TRIES;
-    loop {
+    let open = || {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         let named = Named::of(path, file.as_fd(), &metadata);
-        let last = tries.next().is_none();
-        // Most have one; else it may have been replaced just now.
-        if named.is_some() || last || !metadata.file_type().is_file() {
-            return Ok((file, metadata, named));
+        io::Result::Ok((file, metadata, named))
+    };
+    let mut opened = open()?;
+    for _ in 1..TRIES {
+        let (_, metadata, named) = &opened;
+        if named.is_some() || !metadata.file_type().is_file() {
+            break;
         }
+        // It may have been replaced just now.
+        opened = open()?;
     }
+    Ok(opened)
 }
 
 impl AsFd for Device {

@@ -105,6 +105,11 @@ fn handles_of_the_usual_file_systems_name_their_inode() {
         let (handle, key) = (handle.unwrap(), walk(&host, "a").1.key);
         assert!(volume.is_sure(&(&handle).into(), &key), "{handle:?}");
         assert!(!volume.is_sure(&(&handle).into(), &walk(&host, "b").1.key), "{handle:?}");
+        // Of none in particular: on tmpfs none has it.
+        if let Some(any) = handle.inode().and_then(|ino| handle.of_inode(ino, 0)) {
+            let key = volume.key(&any).unwrap();
+            assert!(!volume.is_sure(&(&any).into(), &key), "{any:?}");
+        }
         let later = of_other_generations(&handle);
         assert!(later.len() >= 31, "{handle:?}");
         for other in later {
